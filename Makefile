@@ -1,0 +1,31 @@
+# make demo: set up, run the whole pipeline on the embedded data and models, print the verdict
+# make test: set up, check style and types, run every test
+# make foundation: train the embedded models again (hours)
+
+PYTHON ?= python3
+# Stages are started as `python -m stages.x`: the virtual environment's python comes first, nothing needs activating.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+INSTALLED := .venv/installed
+
+.PHONY: demo test foundation
+
+demo: $(INSTALLED)
+	dvc repro
+	@python -c 'import json; print("\n" + json.load(open("metrics/accuracy.json"))["verdict"]["sentence"])'
+	@echo "Report: $(CURDIR)/reports/report.html"
+
+test: $(INSTALLED)
+	ruff check
+	ruff format --check
+	mypy
+	pytest
+
+foundation: $(INSTALLED)
+	cd foundation && dvc repro
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("truelike needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
