@@ -1,0 +1,326 @@
+"""The settings: one strict, frozen model per section of params.yaml, and the only reader of that file."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from truelike.errors import TruelikeError
+
+PARAMS_FILE = "params.yaml"
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+class Data(Section):
+    """Which real images, how they become squares, and how many of them are for training."""
+
+    source: str
+    resolution: Positive
+    square: Literal["crop", "pad", "stretch"]
+    shots: Positive | None
+    validation_fraction: Fraction
+    test_fraction: Fraction
+    seed: Count
+
+
+class Models(Section):
+    """Each a directory in the hub's layout, or a YAML file that names a hub model and its revision."""
+
+    generator: str
+    encoder: str
+    captioner: str
+    classifier: str
+    dtype: Literal["float32", "bfloat16", "float16"]
+
+
+class Prompts(Section):
+    """The pieces of a prompt, joined in this order; a piece is used only where its material exists."""
+
+    base: str
+    caption: str
+    style: str
+    quality: str
+    negative: str
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> "Prompts":
+        for name, needed in (("base", "{class}"), ("caption", "{caption}"), ("style", "{style}")):
+            piece = getattr(self, name)
+            if piece and needed not in piece:
+                raise ValueError(f"prompts.{name} must contain {needed}, found {piece!r}")
+        if not self.base:
+            raise ValueError("prompts.base must not be empty")
+        return self
+
+
+class Caption(Section):
+    by: Literal["model", "file", "none"]
+    file: str | None
+    max_tokens: Positive
+    batch_size: Positive
+
+    @model_validator(mode="after")
+    def _file(self) -> "Caption":
+        if self.by == "file" and not self.file:
+            raise ValueError("caption.by is 'file', so caption.file must name a parquet or csv table of key, caption")
+        return self
+
+
+class Embed(Section):
+    batch_size: Positive
+
+
+class VisualGuidance(Section):
+    """What replaces the last text state (RF): nothing, the image's own embedding, or its class's mean or centroids."""
+
+    kind: Literal["off", "image", "class_mean", "class_kmeans"]
+    centroids: Positive
+
+
+class Invert(Section):
+    """Dataset style inversion (BT): one new token for the whole data set."""
+
+    enabled: bool
+    token: str
+    initializer: str
+    tokens_per_style: Positive
+    template: str
+    steps: Positive
+    batch_size: Positive
+    lr: Rate
+    weight_decay: NonNegative
+    checkpoint_every: Positive
+    seed: Count
+
+    @field_validator("template")
+    @classmethod
+    def _uses_token(cls, template: str) -> str:
+        if "{class}" not in template or "{style}" not in template:
+            raise ValueError(f"must contain {{class}} and {{style}}, found {template!r}")
+        return template
+
+
+class DistributionMatching(Section):
+    """The squared-MMD term of RF: lambda and how the batch is reduced, timed and grouped."""
+
+    weight: NonNegative
+    reduction: Literal["sum", "mean"]
+    timesteps: Literal["per_sample", "shared"]
+    groups: Literal["batch", "class"]
+
+
+class Adapt(Section):
+    enabled: bool
+    rank: Positive
+    alpha: Positive
+    steps: Positive
+    batch_size: Positive
+    lr: Rate
+    weight_decay: NonNegative
+    clip: Rate
+    min_snr_gamma: Rate | None
+    caption_dropout: Probability
+    dm: DistributionMatching
+    checkpoint_every: Positive
+    seed: Count
+
+
+SamplerName = Literal["unipc", "dpm++2m", "ddim", "euler"]
+
+
+class Naive(Section):
+    """The yardstick: plain text-to-image from class prompts, nothing learned from the real images."""
+
+    sampler: SamplerName
+    steps: Positive
+    guidance_scale: NonNegative
+    batch_size: Positive
+    shard_size: Positive
+    seed: Count
+
+
+class Synthesize(Section):
+    replicas: tuple[Count, ...]
+    sampler: SamplerName
+    steps: Positive
+    guidance_scale: NonNegative
+    strength: Annotated[float, Field(gt=0, le=1)]
+    lora_scale: Annotated[float, Field(ge=0, le=2)]
+    batch_size: Positive
+    shard_size: Positive
+    seed: Count
+
+    @field_validator("replicas")
+    @classmethod
+    def _distinct(cls, replicas: tuple[int, ...]) -> tuple[int, ...]:
+        if not replicas or len(set(replicas)) != len(replicas):
+            raise ValueError(f"must be a list of distinct numbers such as [0, 1, 2], found {list(replicas)}")
+        return replicas
+
+
+class Select(Section):
+    sets: tuple[Literal["synthetic", "naive"], ...]
+    min_class_probability: Probability
+    drop_near_copies: bool
+    classifier_steps: Positive
+    seed: Count
+
+
+class Phase(Section):
+    """One stretch of training on the real images, on the partner set, or on both."""
+
+    on: Literal["real", "partner", "real+partner"]
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    lr_scale: Rate = 1.0
+    mixup: NonNegative = 0.0
+    reset_head: bool = False
+
+
+class Arm(Section):
+    """A way to use a partner set beside the real images: phases whose shares of the optimizer steps add up to 1."""
+
+    partner: Literal["synthetic", "naive", "extra"]
+    phases: tuple[Phase, ...]
+
+    @model_validator(mode="after")
+    def _shares(self) -> "Arm":
+        total = sum(phase.share for phase in self.phases)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares of an arm's phases must add up to 1, found {total:g}")
+        return self
+
+
+class Train(Section):
+    pretrained: bool
+    steps: Positive
+    batch_size: Positive
+    optimizer: Literal["adamw", "sgd"]
+    lr: Rate
+    weight_decay: NonNegative
+    label_smoothing: Probability
+    warmup_fraction: Probability
+    crop_scale: Annotated[float, Field(gt=0, le=1)]
+    flip: bool
+    seeds: tuple[Count, ...]
+    arms: Mapping[str, Arm]
+
+    @field_validator("arms")
+    @classmethod
+    def _has_reference(cls, arms: Mapping[str, Arm]) -> Mapping[str, Arm]:
+        if "real" not in arms:
+            raise ValueError("must contain the arm 'real', which every other arm is compared with")
+        return arms
+
+
+class Evaluate(Section):
+    confidence: Fraction
+    bootstrap: Positive
+    seed: Count
+
+
+class Audit(Section):
+    neighbours: Positive
+    batch_size: Positive
+    bootstrap: Positive
+    seed: Count
+
+
+class Report(Section):
+    title: str
+    pictures_per_class: Positive
+
+
+class Params(Section):
+    data: Data
+    models: Models
+    prompts: Prompts
+    caption: Caption
+    embed: Embed
+    visual_guidance: VisualGuidance
+    invert: Invert
+    adapt: Adapt
+    naive: Naive
+    synthesize: Synthesize
+    select: Select
+    train: Train
+    evaluate: Evaluate
+    audit: Audit
+    report: Report
+
+    @model_validator(mode="after")
+    def _style_is_used(self) -> "Params":
+        if self.invert.enabled and not self.prompts.style:
+            raise ValueError(
+                "invert.enabled is true but prompts.style is empty, so no prompt would use the learned style: "
+                "set prompts.style or turn invert off"
+            )
+        return self
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML 1.2 file, as DVC does (``on`` is a word and ``5e-5`` a number); raises TruelikeError."""
+    try:
+        return YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TruelikeError(f"{path}: no such file; run from the directory that holds it") from None
+    except YAMLError as error:
+        raise TruelikeError(f"{path}: not valid YAML: {error}") from None
+
+
+def load_params(path: str | Path = PARAMS_FILE) -> Params:
+    """Read and check params.yaml; raises TruelikeError that lists every wrong or unknown parameter."""
+    return parse_params(read_yaml(path), str(path))
+
+
+def parse_params(raw: Any, name: str = PARAMS_FILE) -> Params:
+    """Check a nested mapping of parameters; `name` is the file the errors speak of."""
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise TruelikeError("\n".join(f"{name}: {line}" for line in _explain(error))) from None
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for item in error.errors():
+        place = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            known = _fields_at(item["loc"][:-1])
+            close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(known)}"
+            yield f"unknown parameter '{place}'; {hint}"
+        elif item["type"] == "missing":
+            yield f"parameter '{place}' is missing"
+        elif item["type"] == "value_error" and not place:
+            yield item["msg"].removeprefix("Value error, ")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            found = "" if isinstance(item["input"], dict) else f", found {item['input']!r}"
+            yield f"{place}: {message}{found}"
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Params
+    for part in location:
+        if part == "arms":
+            model = Arm
+        elif part == "phases":
+            model = Phase
+        elif isinstance(part, str) and part in model.model_fields:
+            annotation = model.model_fields[part].annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                model = annotation
+    return list(model.model_fields)

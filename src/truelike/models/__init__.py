@@ -1,0 +1,1 @@
+"""Opens captioners, generators, encoders and classifiers, from a directory or a hub revision."""

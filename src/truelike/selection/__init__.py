@@ -1,0 +1,1 @@
+"""Scores of synthetic images, and the decision which of them train."""

@@ -1,0 +1,1 @@
+"""What to make, how to make it, and how to keep what was made."""

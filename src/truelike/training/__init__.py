@@ -1,0 +1,1 @@
+"""Phases, arms, the loop and its losses."""

@@ -1,0 +1,32 @@
+"""One module per stage of dvc.yaml; each reads its parameters, calls the library and writes its outs."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# `dvc exp run --queue` runs a stage in a copy of the project, while an editable install would import the main
+# checkout's library: the copy's own code goes first.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+from truelike.errors import TruelikeError  # noqa: E402
+from truelike.ledger import record  # noqa: E402
+
+
+def run(stage: str, main: Callable[[], None]) -> None:
+    """Run a stage's main function as a process: exit 1 with the message of a TruelikeError, record what it cost.
+
+    A signal ends the process by that signal's default action or as an error, never with exit status 0, which DVC
+    would take for success.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        with record(stage):
+            main()
+    except TruelikeError as error:
+        print(f"{stage}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,101 @@
+"""dvc.yaml against the code: every stage lists exactly the code it imports, and no held-out image can reach learning."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from truelike.config import PARAMS_FILE, Params, load_params, read_yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = {name: stage.get("do", stage) for name, stage in read_yaml(ROOT / "dvc.yaml")["stages"].items()}
+LEARNING = ("caption", "embed", "invert", "adapt", "naive", "synthesize", "select")
+
+
+def module_files(name: str) -> list[Path]:
+    """The files that importing `name` executes, from its packages down to the module itself."""
+    base = ROOT / ("src" if name.split(".")[0] == "truelike" else ".")
+    parts = name.split(".")
+    files = [base.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts) + 1)]
+    return [file for file in [*files, base.joinpath(*parts).with_suffix(".py")] if file.is_file()]
+
+
+def imported_files(start: Path) -> set[Path]:
+    """All files of this project that a module imports, directly or not, also inside functions."""
+    seen: set[Path] = set()
+    waiting = [start, *module_files("stages")]
+    while waiting:
+        file = waiting.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for name in names:
+                if name.split(".")[0] in ("truelike", "stages"):
+                    waiting += module_files(name)
+    return seen
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_code_it_imports_and_no_other(stage):
+    imported = {file.relative_to(ROOT).as_posix() for file in imported_files(ROOT / "stages" / f"{stage}.py")}
+    imported = {file for file in imported if not file.endswith("__init__.py")}
+    declared = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+    assert declared == imported
+
+
+@pytest.mark.parametrize("stage", LEARNING)
+def test_validation_and_test_images_never_reach_a_stage_that_learns_from_images(stage):
+    outs_of_prepare = set(STAGES["prepare"]["outs"])
+    held_out = {"outputs/real/validation", "outputs/real/test"}
+    assert held_out < outs_of_prepare
+    waiting, reached = list(STAGES[stage]["deps"]), set()
+    while waiting:
+        dep = waiting.pop()
+        reached.add(dep)
+        for name, other in STAGES.items():
+            made_here = [out for out in other["outs"] if out == dep or out.startswith(dep + "/") or dep == out]
+            if made_here and name != "prepare":
+                waiting += [deeper for deeper in other["deps"] if deeper not in reached]
+    assert not any(dep == out or out.startswith(dep + "/") for dep in reached for out in held_out)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_tracked_parameters_exist_and_cover_what_the_stage_reads(stage):
+    params = load_params(ROOT / PARAMS_FILE)
+    tracked = STAGES[stage]["params"]
+    for dotted in tracked:
+        value = params.model_dump()
+        for part in dotted.split("."):
+            if part.startswith("${"):
+                break
+            assert part in value, f"{stage}: {dotted} is not a parameter"
+            value = value[part]
+    for section, field in parameters_read(stage):
+        whole = section in tracked
+        assert whole or f"{section}.{field}" in tracked or any(t.startswith(f"{section}.{field}.") for t in tracked), (
+            f"stages/{stage}.py reads {section}.{field}, which dvc.yaml does not track"
+        )
+
+
+def parameters_read(stage: str) -> set[tuple[str, str]]:
+    """(section, field) pairs written as ``params.section.field`` in a stage module; field is '' for a whole section."""
+    tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
+    sections = set(Params.model_fields)
+    found = set()
+    covered = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr in sections:
+            if isinstance(node.value.value, ast.Name) and node.value.value.id == "params":
+                found.add((node.value.attr, node.attr))
+                covered.add(id(node.value))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and id(node) not in covered and node.attr in sections:
+            if isinstance(node.value, ast.Name) and node.value.id == "params":
+                found.add((node.attr, ""))
+    return found
