@@ -86,16 +86,12 @@ def test_tracked_parameters_exist_and_cover_what_the_stage_reads(stage):
 def parameters_read(stage: str) -> set[tuple[str, str]]:
     """(section, field) pairs written as ``params.section.field`` in a stage module; field is '' for a whole section."""
     tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
-    sections = set(Params.model_fields)
-    found = set()
-    covered = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr in sections:
-            if isinstance(node.value.value, ast.Name) and node.value.value.id == "params":
-                found.add((node.value.attr, node.attr))
-                covered.add(id(node.value))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and id(node) not in covered and node.attr in sections:
-            if isinstance(node.value, ast.Name) and node.value.id == "params":
-                found.add((node.attr, ""))
-    return found
+    sections = {
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if node.value.id == "params" and node.attr in Params.model_fields
+    }
+    fields = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.value in sections]
+    whole = sections - {node.value for node in fields}
+    return {(node.value.attr, node.attr) for node in fields} | {(node.attr, "") for node in whole}

@@ -59,4 +59,4 @@ def _declare_schemas() -> None:
 def install() -> None:
     """Install the import hook, once per process."""
     if not any(finder is _TorchvisionFinder for finder in sys.meta_path):
-        sys.meta_path.insert(0, _TorchvisionFinder)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _TorchvisionFinder)
