@@ -11,21 +11,21 @@ INSTALLED := .venv/installed
 .PHONY: demo test foundation
 
 demo: $(INSTALLED)
-	dvc repro
-	@python -c 'import json; print("\n" + json.load(open("metrics/accuracy.json"))["verdict"]["sentence"])'
+	.venv/bin/dvc repro
+	@.venv/bin/python -c 'import json; print("\n" + json.load(open("metrics/accuracy.json"))["verdict"]["sentence"])'
 	@echo "Report: $(CURDIR)/reports/report.html"
 
 test: $(INSTALLED)
-	ruff check
-	ruff format --check
-	mypy
-	pytest
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/pytest
 
 foundation: $(INSTALLED)
-	cd foundation && dvc repro
+	cd foundation && ../.venv/bin/dvc repro
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("truelike needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@

@@ -6,6 +6,7 @@ WebDataset layout (``KEY.png`` and ``KEY.json``), deterministic USTAR. Images ar
 
 import hashlib
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -88,14 +89,15 @@ EMPTY_COLUMNS = ("key", "label", "class_name", "width", "height", "sha256", "sha
 
 
 def write_image_set(
-    folder: Path, samples: Sequence[Sample], class_names: Sequence[str], shard_size: int = 1000
+    folder: Path, samples: Iterable[Sample], class_names: Sequence[str], shard_size: int = 1000
 ) -> None:
-    """Write a whole image set of at most `shard_size` images per shard into a new directory."""
+    """Write a whole image set of at most `shard_size` images per shard into a new directory, one image in memory."""
     folder.mkdir(parents=True, exist_ok=True)
-    shards = [
-        write_shard(folder / shard_name(number), samples[start : start + shard_size], class_names)
-        for number, start in enumerate(range(0, len(samples), shard_size))
-    ]
+    waiting = iter(samples)
+    shards: list[pd.DataFrame] = []
+    for first in waiting:
+        shard = itertools.chain([first], itertools.islice(waiting, shard_size - 1))
+        shards.append(write_shard(folder / shard_name(len(shards)), shard, class_names))
     rows = pd.concat(shards, ignore_index=True) if shards else pd.DataFrame(columns=EMPTY_COLUMNS)
     write_index(folder / INDEX_FILE, rows, class_names)
 

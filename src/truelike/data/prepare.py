@@ -1,0 +1,112 @@
+"""From a source to the four real image sets: train (few shots), validation, test, and the extra real images."""
+
+import hashlib
+import re
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from truelike.config import Data
+from truelike.data.images import decode_rgb, square_pixels
+from truelike.data.imageset import Sample, write_image_set
+from truelike.data.sources import SPLITS, Record, Source, open_source
+from truelike.data.splits import by_class, distinct, few_shots, hash_order, hold_out
+from truelike.errors import TruelikeError
+
+SHOWN = 10
+
+
+def image_key(source: str) -> str:
+    """The key of a real image: ASCII of its file name, and eight hex digits of the sha256 of its path in the source."""
+    ascii_stem = unicodedata.normalize("NFKD", PurePosixPath(source).stem).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^a-z0-9]+", "-", ascii_stem.lower()).strip("-")[:40].strip("-") or "image"
+    return f"{slug}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+
+
+def prepare(settings: Data, real: Path, extra: Path) -> None:
+    """Write the image sets ``real/train``, ``real/validation``, ``real/test`` and `extra`.
+
+    `extra` holds the training images beyond ``shots`` per class; no arm but the control ``more_real`` sees them. Each
+    set is in an order that mixes the classes and depends on nothing but the seed and the images. Raises TruelikeError
+    for a missing source, unreadable images, or the same pixels in two splits or classes.
+    """
+    source = open_source(settings.source)
+    records = check_pixels(source.records)
+    for name, chosen in choose(records, settings).items():
+        folder = extra if name == "extra" else real / name
+        shutil.rmtree(folder, ignore_errors=True)  # its files may be hardlinks into DVC's cache
+        ordered = hash_order(chosen, lambda r: r.source, settings.seed, "order")
+        write_image_set(folder, samples(ordered, name, source, settings), source.class_names)
+
+
+def check_pixels(records: Sequence[Record]) -> list[Record]:
+    """Decode every image once and leave out repeated ones; repeated means equal size and equal RGB pixels.
+
+    Raises TruelikeError that lists the unreadable images, the images in more than one split, or in more than one class.
+    """
+    digests: dict[str, bytes] = {}
+    unreadable = []
+    for record in tqdm(records, desc="checking", unit="image", disable=None):
+        try:
+            image = decode_rgb(record.read(), record.source)
+        except TruelikeError as error:
+            unreadable.append(str(error))
+            continue
+        digests[record.source] = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
+    _refuse(unreadable, "images cannot be used")
+    kept, repeated = distinct(records, lambda r: digests[r.source])
+    pairs = [
+        (a, b, f"{a.source} ({a.split}, {a.class_name}) = {b.source} ({b.split}, {b.class_name})") for a, b in repeated
+    ]
+    _refuse(
+        [text for a, b, text in pairs if a.class_name != b.class_name], "images are in two classes; keep each in one"
+    )
+    _refuse(
+        [text for a, b, text in pairs if a.split != b.split],
+        "images are in two splits, so the verdict would be wrong; keep each in one",
+    )
+    if repeated:
+        print(f"{len(repeated)} images repeat another one of their split and are left out", file=sys.stderr)
+    return kept
+
+
+def _refuse(lines: list[str], what: str) -> None:
+    if lines:
+        more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+        raise TruelikeError("\n  ".join([f"data.source: {len(lines)} {what}:", *lines[:SHOWN], *more]))
+
+
+def choose(records: Sequence[Record], settings: Data) -> dict[str, list[Record]]:
+    """Assign records to train, validation, test and extra; splits that the source lacks are held out from its train."""
+
+    def key(record: Record) -> str:
+        return record.source
+
+    def label(record: Record) -> str:
+        return record.class_name
+
+    sets = {split: [record for record in records if record.split == split] for split in SPLITS}
+    for split, fraction in (("test", settings.test_fraction), ("validation", settings.validation_fraction)):
+        if not sets[split]:
+            sets["train"], sets[split] = hold_out(sets["train"], fraction, key, label, settings.seed, split)
+    shots = settings.shots
+    for name, group in by_class(sets["train"], label).items():
+        if shots is not None and len(group) < shots:
+            print(
+                f"data.shots is {shots}, class {name!r} has {len(group)} training images: all are used", file=sys.stderr
+            )
+    sets["train"], sets["extra"] = few_shots(sets["train"], shots, key, label, settings.seed)
+    return sets
+
+
+def samples(records: Sequence[Record], split: str, source: Source, settings: Data) -> Iterator[Sample]:
+    """Read, decode and square the images of `records`, one at a time."""
+    labels = {name: label for label, name in enumerate(source.class_names)}
+    for record in tqdm(records, desc=split, unit="image", disable=None):
+        pixels = square_pixels(record.read(), record.source, settings)
+        columns = {"split": split, "source": record.source}
+        yield Sample(image_key(record.source), labels[record.class_name], pixels, columns)

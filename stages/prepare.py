@@ -1,0 +1,15 @@
+"""Reads the real images and writes them as image sets: train (few shots), validation, test, and extra."""
+
+from pathlib import Path
+
+from stages import run
+from truelike.config import load_params
+from truelike.data.prepare import prepare
+
+
+def main() -> None:
+    prepare(load_params().data, real=Path("outputs/real"), extra=Path("outputs/extra"))
+
+
+if __name__ == "__main__":
+    run("prepare", main)
