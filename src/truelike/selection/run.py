@@ -1,0 +1,47 @@
+"""Scores image sets against the real training images and decides on each."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from truelike.config import Select
+from truelike.data.imageset import ImageSet
+from truelike.data.tables import read_features
+from truelike.metrics.memorisation import nearest
+from truelike.models.encoder import open_encoder
+from truelike.selection.decide import decide, undecided
+from truelike.selection.scores import Judge, copy_limits, pixel_distance
+from truelike.training.images import load_images
+
+ENCODER_BATCH = 64
+
+
+def select(
+    sets: list[ImageSet],
+    train: ImageSet,
+    features_file: Path,
+    settings: Select,
+    encoder: str,
+    dtype: str,
+    classifier: str,
+) -> pd.DataFrame:
+    """The selection table of some image sets, judged with nothing but the real training images."""
+    real = load_images(train)
+    real_features = read_features(features_file, train.keys)
+    limits = copy_limits(real_features, real.pixels)
+    embed = open_encoder(encoder, dtype).embed
+    loaded = [load_images(images) for images in sets]
+    judge = Judge(classifier, len(train.class_names), real, settings.classifier_steps, settings.seed)
+    tables = []
+    for images, decoded, probability in zip(sets, loaded, judge.class_probabilities(loaded), strict=True):
+        positions, similarity = nearest(embed(decoded.pixels, ENCODER_BATCH), real_features)
+        table = undecided(images).assign(
+            class_probability=probability,
+            nearest_key=np.array(train.keys)[positions],
+            nearest_similarity=similarity,
+        )
+        distance = pixel_distance(decoded.pixels, real.pixels[positions])
+        chosen = limits if settings.drop_near_copies else None
+        tables.append(decide(table, distance, settings.min_class_probability, chosen))
+    return pd.concat(tables, ignore_index=True)

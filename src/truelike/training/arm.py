@@ -1,0 +1,90 @@
+"""Trains one arm over all seeds and writes its predictions, its log and its summary."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from truelike.config import Arm, Train
+from truelike.data.imageset import INDEX_FILE, ImageSet
+from truelike.data.tables import write_table
+from truelike.models.classifier import __file__ as classifier_source
+from truelike.models.classifier import open_classifier
+from truelike.scratch import fingerprint, scratch
+from truelike.training.images import check_partner, load_images, load_kept
+from truelike.training.loop import Recipe, phase_steps
+from truelike.training.seeds import Job, seed_file, train_seeds
+
+SPLITS = ("validation", "test")
+
+
+def train_arm(name: str, arm: Arm, settings: Train, classifier: str, real: Path, selection: Path, out: Path) -> None:
+    """Train an arm on the image sets under `real` and its partner's `selection`; write `out`.
+
+    Files: predictions.parquet (seed, split, key, label, probs), log.csv (seed, step, phase, loss, lr), summary.json.
+    Validation and test images are only predicted, when training is over. A killed run keeps its finished seeds.
+    """
+    train, evaluated = ImageSet(real / "train"), {split: ImageSet(real / split) for split in SPLITS}
+    table = pd.read_parquet(selection)
+    partner = load_kept(table, train.class_names)
+    check_partner(name, arm, partner, train.class_names)
+    recipe = Recipe.of(settings)
+    images = load_images(train)
+    # Opened here only to count its parameters, and so that a wrong model fails before any process starts.
+    model = open_classifier(classifier, len(train.class_names), settings.pretrained, images.pixels.shape[1])
+    job = Job(
+        classifier=classifier,
+        pretrained=settings.pretrained,
+        num_classes=len(train.class_names),
+        phases=arm.phases,
+        recipe=recipe,
+        real=images,
+        partner=partner,
+        evaluated={split: images.load() for split, images in evaluated.items()},
+    )
+    key = fingerprint(
+        [arm.model_dump(), recipe.__dict__, settings.pretrained],
+        classifier,
+        selection,
+        *(real / split / INDEX_FILE for split in ("train", *SPLITS)),
+        *(Path(folder) / INDEX_FILE for folder in table["folder"].unique()),
+        Path(__file__).parent,
+        classifier_source,
+    )
+    with scratch("train", key) as folder:
+        train_seeds(job, settings.seeds, folder)
+        results = {seed: dict(np.load(seed_file(folder, seed))) for seed in settings.seeds}
+    out.mkdir(parents=True, exist_ok=True)
+    write_table(out / "predictions.parquet", _predictions(results, evaluated))
+    _log(results).to_csv(out / "log.csv", index=False)
+    summary = {
+        "classes": train.class_names,
+        "images": {"real": len(images), "partner": len(partner), "partner_set": arm.partner},
+        "steps": phase_steps(recipe.steps, [phase.share for phase in arm.phases]),
+        "seeds": list(settings.seeds),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    (out / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _predictions(results: dict[int, dict[str, np.ndarray]], evaluated: dict[str, ImageSet]) -> pd.DataFrame:
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {"seed": seed, "split": split, "key": images.keys, "label": images.labels, "probs": list(result[split])}
+            )
+            for seed, result in results.items()
+            for split, images in evaluated.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def _log(results: dict[int, dict[str, np.ndarray]]) -> pd.DataFrame:
+    logs = []
+    for seed, result in results.items():
+        log = pd.DataFrame(result["log"], columns=["step", "phase", "loss", "lr"]).astype({"step": int, "phase": int})
+        log.insert(0, "seed", seed)
+        logs.append(log)
+    return pd.concat(logs, ignore_index=True)

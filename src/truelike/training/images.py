@@ -1,0 +1,54 @@
+"""The images that an arm trains on: the real ones, and the kept ones of its partner set."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from truelike.config import Arm
+from truelike.data.imageset import ImageSet
+from truelike.errors import TruelikeError
+from truelike.training.loop import LabelledImages
+
+
+def load_images(images: ImageSet) -> LabelledImages:
+    """Decode a whole image set."""
+    return LabelledImages(images.load(), images.labels)
+
+
+def load_kept(selection: pd.DataFrame, class_names: Sequence[str]) -> LabelledImages:
+    """Decode the images that a selection table keeps; raises TruelikeError where the sets' class names differ."""
+    kept = LabelledImages(np.zeros((0, 1, 1, 3), np.uint8), np.zeros(0, np.int64))
+    for folder, rows in selection[selection["keep"]].groupby("folder", sort=False):
+        images = ImageSet(Path(str(folder)))
+        if images.class_names != list(class_names):
+            raise TruelikeError(f"{folder}: its classes are not those of the real training images; run `dvc repro`")
+        wanted = set(rows["key"])
+        positions = [position for position, key in enumerate(images.keys) if key in wanted]
+        chosen = LabelledImages(images.load(positions), images.labels[positions])
+        kept = kept + chosen if len(kept) else chosen
+    return kept
+
+
+def check_partner(name: str, arm: Arm, partner: LabelledImages, class_names: Sequence[str]) -> None:
+    """Raise TruelikeError if the arm is to train on a partner set in which some class has no image.
+
+    Extra real images may be missing altogether (``data.shots: null``): beside the real ones they then add nothing.
+    """
+    if arm.partner == "extra" and not any(phase.on == "partner" for phase in arm.phases):
+        return
+    if all(phase.on == "real" for phase in arm.phases):
+        return
+    counts = np.bincount(partner.labels, minlength=len(class_names))
+    missing = [class_name for class_name, count in zip(class_names, counts, strict=True) if not count]
+    if missing:
+        advice = {
+            "extra": "set data.shots to fewer images, so that some are left over, or take the arm out of train.arms",
+            "synthetic": "lower select.min_class_probability or take 'synthetic' out of select.sets",
+            "naive": "lower select.min_class_probability or take 'naive' out of select.sets",
+        }[arm.partner]
+        raise TruelikeError(
+            f"train.arms.{name}: no image of class {missing[0]!r} is left in the partner set '{arm.partner}'"
+            f"{f' (nor of {len(missing) - 1} more classes)' if len(missing) > 1 else ''}; {advice}"
+        )

@@ -1,0 +1,130 @@
+"""Trains an arm once per seed, several seeds side by side, each with one thread; a finished seed survives a kill."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from truelike.config import Phase
+from truelike.models.classifier import open_classifier
+from truelike.scratch import write_once
+from truelike.training.loop import LabelledImages, LogRow, Recipe, fit, one_thread, predict
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that decides an arm's predictions, but for the seed."""
+
+    classifier: str
+    pretrained: bool
+    num_classes: int
+    phases: Sequence[Phase]
+    recipe: Recipe
+    real: LabelledImages
+    partner: LabelledImages
+    evaluated: dict[str, np.ndarray]  # pixels by name, predicted after training
+
+    def source(self, phase: Phase) -> LabelledImages:
+        """The images of a phase; `real+partner` is the plain union, uniform over images."""
+        if phase.on == "real":
+            return self.real
+        return self.partner if phase.on == "partner" else self.real + self.partner
+
+
+def seed_file(folder: Path, seed: int) -> Path:
+    """Where a seed's result is kept: `log` (steps, 4) and the probabilities (N, K) by name of the evaluated images."""
+    return folder / f"seed-{seed}.npz"
+
+
+def train_seeds(job: Job, seeds: Sequence[int], folder: Path, workers: int | None = None) -> None:
+    """Train the seeds that have no file in `folder` yet.
+
+    On a GPU one after the other; on CPUs up to `workers` (default: cores) at once, each in a process with one thread,
+    so that the bytes do not depend on their number. Raises RuntimeError if a process fails, after its own message.
+    """
+    pending = [seed for seed in seeds if not seed_file(folder, seed).exists()]
+    with tqdm(total=len(pending) * job.recipe.steps, unit="step", disable=None) as bar:
+        if torch.cuda.is_available():
+            for seed in pending:
+                _train_seed(job, seed, folder, lambda: bar.update())
+        elif pending:
+            _train_in_processes(job, pending, folder, min(workers or os.cpu_count() or 1, len(pending)), bar)
+
+
+def _train_seed(job: Job, seed: int, folder: Path, on_step: Callable[[], object]) -> None:
+    log: list[LogRow] = []
+
+    def note(row: LogRow) -> None:
+        log.append(row)
+        on_step()
+
+    resolution = job.real.pixels.shape[1]
+    model = fit(
+        lambda: open_classifier(job.classifier, job.num_classes, job.pretrained, resolution),
+        job.source,
+        job.phases,
+        job.recipe,
+        seed,
+        note,
+    )
+    results = {name: predict(model, pixels) for name, pixels in job.evaluated.items()}
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez(file, log=np.array(log), **results)  # type: ignore[arg-type]
+
+    write_once(seed_file(folder, seed), write)
+
+
+def _train_in_processes(job: Job, pending: list[int], folder: Path, workers: int, bar: tqdm) -> None:
+    # A forked child has the images and the imports for free. It is safe here because this process computes with one
+    # thread, so that no thread pool is copied in a broken state; elsewhere than on Linux, spawning is the safe way.
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    steps = context.Value("q", 0)
+    running: dict[Any, BaseProcess] = {}
+    queue = list(pending)
+    with one_thread():
+        try:
+            while queue or running:
+                while queue and len(running) < workers:
+                    seed = queue.pop(0)
+                    process = context.Process(
+                        target=_worker, args=(job, seed, folder, steps, os.getpid()), daemon=True, name=f"seed {seed}"
+                    )
+                    process.start()
+                    running[process.sentinel] = process
+                for sentinel in wait(list(running), timeout=1):
+                    process = running.pop(sentinel)
+                    process.join()
+                    if process.exitcode:
+                        raise RuntimeError(
+                            f"training of {process.name} ended with status {process.exitcode}, see above"
+                        )
+                bar.update(steps.value - bar.n)
+        finally:
+            for process in running.values():
+                process.terminate()
+
+
+def _worker(job: Job, seed: int, folder: Path, steps: Any, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+
+    def count() -> None:
+        with steps.get_lock():
+            steps.value += 1
+        if os.getppid() != parent:  # it was killed, and its successor may want the scratch folder
+            os._exit(1)
+
+    _train_seed(job, seed, folder, count)
