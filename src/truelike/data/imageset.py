@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from truelike.errors import TruelikeError
 
 INDEX_FILE = "index.parquet"
 CLASS_NAMES = b"class_names"
+STORAGE_COLUMNS = ("width", "height", "sha256", "shard", "offset", "length")
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def write_shard(path: Path, samples: Iterable[Sample], class_names: Sequence[str
         for sample in samples:
             data = encode_png(sample.pixels)
             class_name = class_names[sample.label]
-            caption = {"key": sample.key, "label": sample.label, "class_name": class_name} | sample.columns
-            _add(tar, f"{sample.key}.json", json.dumps(caption, ensure_ascii=False, sort_keys=True).encode())
+            identity = {"key": sample.key, "label": sample.label, "class_name": class_name}
+            _add(tar, f"{sample.key}.json", _metadata(identity | sample.columns))
             offset = _add(tar, f"{sample.key}.png", data)
             height, width = sample.pixels.shape[:2]
             rows.append(
@@ -65,6 +66,10 @@ def write_shard(path: Path, samples: Iterable[Sample], class_names: Sequence[str
                 | sample.columns
             )
     return pd.DataFrame(rows)
+
+
+def _metadata(columns: dict[str, Any]) -> bytes:
+    return json.dumps(columns, ensure_ascii=False, sort_keys=True).encode()
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
@@ -85,7 +90,7 @@ def write_index(path: Path, rows: pd.DataFrame, class_names: Sequence[str]) -> N
     pq.write_table(table.replace_schema_metadata({CLASS_NAMES: names}), path)
 
 
-EMPTY_COLUMNS = ("key", "label", "class_name", "width", "height", "sha256", "shard", "offset", "length")
+EMPTY_COLUMNS = ("key", "label", "class_name", *STORAGE_COLUMNS)
 
 
 def write_image_set(
@@ -112,8 +117,11 @@ class ImageSet:
             raise TruelikeError(
                 f"{self.folder}: not an image set, {INDEX_FILE} is missing; run `dvc repro` or `dvc pull`"
             )
-        table = pq.read_table(path)
-        self.class_names: list[str] = json.loads((table.schema.metadata or {})[CLASS_NAMES])
+        try:
+            table = pq.read_table(path)
+            self.class_names: list[str] = json.loads((table.schema.metadata or {})[CLASS_NAMES])
+        except (pa.ArrowInvalid, OSError, KeyError) as error:
+            raise TruelikeError(f"{path}: not the index of an image set ({error}); run `dvc checkout`") from None
         self.index: pd.DataFrame = table.to_pandas()
         self._open_shards: dict[str, BinaryIO] = {}
 
@@ -166,7 +174,7 @@ class ImageSet:
             yield self.load(range(start, min(start + size, len(self))))
 
     def problems(self) -> list[str]:
-        """Recompute every hash and count; a line per problem, none for a sound set."""
+        """Recompute every hash and count and read every tar member; a line per problem, none for a sound set."""
         found = []
         for position, expected in enumerate(self.index["sha256"]):
             try:
@@ -177,8 +185,30 @@ class ImageSet:
             if not sound:
                 row = self.index.iloc[position]
                 found.append(f"{self.folder / row['shard']}: image {row['key']!r} does not match its sha256")
+        for name, rows in self.index.groupby("shard"):
+            found += _archive_problems(self.folder / str(name), rows)
         extra = {path.name for path in self.folder.glob("*.tar")} - set(self.index["shard"])
         return found + [f"{self.folder / name}: shard is not in the index" for name in sorted(extra)]
+
+
+def _archive_problems(shard: Path, rows: pd.DataFrame) -> Iterator[str]:
+    """Compare the tar archive's members and the images' JSON with the index rows."""
+    if not shard.is_file():
+        return
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            members = {m.name: cast(IO[bytes], archive.extractfile(m)).read() for m in archive if m.isfile()}
+    except (tarfile.TarError, OSError) as error:
+        yield f"{shard}: not a sound tar archive ({error})"
+        return
+    expected = {f"{key}.{suffix}" for key in rows["key"] for suffix in ("json", "png")}
+    if set(members) != expected:
+        yield f"{shard}: holds {len(members)} files, {len(expected & set(members))} of the {len(expected)} in the index"
+    for row in rows.to_dict("records"):
+        text = members.get(f"{row['key']}.json")
+        stored = {str(n): None if pd.isna(value) else value for n, value in row.items() if n not in STORAGE_COLUMNS}
+        if text is not None and text != _metadata(stored):
+            yield f"{shard}: the JSON of image {row['key']!r} does not match the index"
 
 
 def open_replicas(parent: str | Path, replicas: Iterable[int]) -> list[ImageSet]:

@@ -1,0 +1,132 @@
+"""The `truelike` command: recipes into params.yaml, and image sets looked at, checked, exported and made again."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from truelike.errors import TruelikeError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Synthetic training images that are true to your real ones.\n\n"
+    "The pipeline itself is run by DVC: `dvc repro` makes everything that params.yaml describes and ends with "
+    "reports/report.html. These commands help around it; run them where params.yaml is.",
+    epilog="A first session: `truelike use fashion`, `dvc repro`, `truelike peek outputs/synthetic/0`.",
+)
+
+SetArgument = Annotated[
+    Path, typer.Argument(metavar="SET", help="An image set such as outputs/real/train or outputs/synthetic/0.")
+]
+SetsArgument = Annotated[
+    Path, typer.Argument(metavar="SET", help="An image set, or a directory of them such as outputs/synthetic.")
+]
+
+
+@app.command(epilog="Examples: `truelike use sd15`, `truelike use my/settings.yaml`")
+def use(
+    recipe: Annotated[str, typer.Argument(help="The name of a file in recipes/, or the path of one.")],
+) -> None:
+    """Merge a recipe's settings into params.yaml, keeping its comments, and show what changed."""
+    from truelike.recipes import find_recipe, use_recipe
+
+    path = find_recipe(recipe)
+    changes = use_recipe(path)
+    for change in changes:
+        print(f"{change.name}: {change.old} -> {change.new}")
+    print(f"{path}: {len(changes)} parameters changed" if changes else f"{path}: params.yaml already is like this")
+
+
+@app.command(epilog="Example: `truelike peek outputs/synthetic/0 --out sheet.png`")
+def peek(
+    path: SetsArgument,
+    out: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path(".work/peek.png"),
+) -> None:
+    """Count the images of each class and draw a contact sheet of the first ones."""
+    import pandas as pd
+
+    from truelike.data.export import sets_in
+    from truelike.data.imageset import ImageSet
+    from truelike.reporting.pictures import contact_sheet
+
+    sets = [ImageSet(folder) for folder in sets_in(path)]
+    names = sets[0].class_names
+    counts = {str(s.folder): s.index["class_name"].value_counts().reindex(names, fill_value=0) for s in sets}
+    table = pd.DataFrame(counts, index=pd.Index(names, name="class"))
+    table.loc["all"] = table.sum()
+    print(table.to_string())
+    first = sets[0]
+    rows = [
+        (name, [first.pixels(p) for p in (first.labels == label).nonzero()[0][:10]]) for label, name in enumerate(names)
+    ]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(rows).save(out)
+    print(f"contact sheet of {first.folder}: {out}")
+
+
+@app.command(epilog="Example: `truelike verify outputs/real outputs/synthetic`")
+def verify(
+    paths: Annotated[list[Path], typer.Argument(metavar="SET", help="Image sets, or directories of them.")],
+) -> None:
+    """Recompute every hash and count of image sets; exit status 1 if anything is damaged, missing or too much."""
+    from truelike.data.export import sets_in
+    from truelike.data.imageset import ImageSet
+
+    damaged = 0
+    for folder in [folder for path in paths for folder in sets_in(path)]:
+        images = ImageSet(folder)
+        problems = images.problems()
+        damaged += len(problems)
+        for problem in problems:
+            print(problem, file=sys.stderr)
+        print(f"{folder}: {len(images)} images, {f'{len(problems)} problems' if problems else 'all sound'}")
+    if damaged:
+        raise TruelikeError(f"{damaged} problems; restore the files with `dvc checkout` or `dvc pull`")
+
+
+@app.command(epilog="Example: `truelike export outputs/synthetic ~/synthetic`")
+def export(
+    path: SetsArgument,
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory for CLASS/KEY.png.")],
+) -> None:
+    """Write images as a folder of PNG files, one subfolder per class."""
+    from truelike.data.export import export as export_sets
+
+    print(f"{target}: {export_sets(path, target)} images")
+
+
+@app.command(epilog="Example: `truelike regenerate outputs/synthetic/0 KEY --out again.png`")
+def regenerate(
+    path: SetArgument,
+    key: Annotated[str, typer.Argument(help="The image's key, as in index.parquet.")],
+    out: Annotated[Path | None, typer.Option(help="Where to save the image.")] = None,
+) -> None:
+    """Make one synthetic image again and compare it with the stored one; exit status 1 if it differs."""
+    import numpy as np
+
+    from truelike.data.imageset import ImageSet, encode_png
+    from truelike.synthesis.regenerate import regenerate as render
+
+    pixels = render(path, key)
+    images = ImageSet(path)
+    position = images.keys.index(key)
+    if out:
+        out.write_bytes(encode_png(pixels))
+        print(f"{key}: saved as {out}")
+    if encode_png(pixels) != images.png(position):
+        difference = np.abs(pixels.astype(int) - images.pixels(position)).max()
+        raise TruelikeError(f"{key}: differs from the stored image, by at most {difference} of 255 in a pixel")
+    print(f"{key}: the same bytes as stored, sha256 {images.index['sha256'].iloc[position]}")
+
+
+def main() -> None:
+    """Run the command line; a problem the user can solve is one message and exit status 1."""
+    try:
+        app()
+    except TruelikeError as error:
+        print(f"truelike: {error}", file=sys.stderr)
+        sys.exit(1)
