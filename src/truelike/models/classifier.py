@@ -26,7 +26,7 @@ def open_classifier(path: str, num_classes: int, pretrained: bool, resolution: i
     size: dict[str, Any] = {"img_size": resolution} if fixed_size and resolution else {}
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **size)
-    except RuntimeError as error:  # an unknown architecture, or weights that do not fit it
+    except RuntimeError as error:  # weights that do not fit, or none at all
         raise TruelikeError(f"models.classifier {path}: {error}") from None
 
 
@@ -39,20 +39,23 @@ def input_statistics(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, 
 
 def _timm_name(path: str, pretrained: bool) -> tuple[str, bool]:
     """The name timm opens the model by, and whether its input size is fixed when it is made."""
-    if Path(path).is_file():
-        pointer = read_yaml(path)
-        if isinstance(pointer, dict) and "timm" in pointer:
-            name = str(pointer["timm"])
-            if not timm.is_model(name):
-                raise TruelikeError(f"{path}: timm has no model {name!r}; timm.list_models() shows their names")
-            return name, bool(timm.get_pretrained_cfg_value(name, "fixed_input_size"))
+    pointer = read_yaml(path) if Path(path).is_file() else None
+    if isinstance(pointer, dict) and "timm" in pointer:
+        name = str(pointer["timm"])
+        return name, _has_fixed_size(path, name)
     folder = resolve(path)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    architecture = config.get("architecture")
-    if not architecture:
+    if not config.get("architecture"):
         raise TruelikeError(f"models.classifier {path}: not a timm model: config.json names no 'architecture'")
     if pretrained and not (folder / WEIGHTS).is_file():
         raise TruelikeError(f"models.classifier {path}: train.pretrained is true but {WEIGHTS} is missing")
-    settings = config.get("pretrained_cfg", {})
-    fixed = settings.get("fixed_input_size", timm.get_pretrained_cfg_value(architecture, "fixed_input_size"))
-    return f"local-dir:{folder}", bool(fixed)
+    fixed_size = _has_fixed_size(path, config["architecture"])
+    return f"local-dir:{folder}", config.get("pretrained_cfg", {}).get("fixed_input_size", fixed_size)
+
+
+def _has_fixed_size(path: str, architecture: str) -> bool:
+    if not timm.is_model(architecture):
+        raise TruelikeError(
+            f"models.classifier {path}: timm has no network {architecture!r}; timm.list_models() shows their names"
+        )
+    return bool(timm.get_pretrained_cfg_value(architecture, "fixed_input_size"))

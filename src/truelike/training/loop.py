@@ -137,7 +137,7 @@ def _run_phase(
     where = device()
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     pixels = torch.from_numpy(images.pixels).permute(0, 3, 1, 2)
-    labels = torch.from_numpy(images.labels)
+    labels = torch.tensor(images.labels)
     mean, std = input_statistics(model)
     optimizer = create_optimizer_v2(
         model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=0.9, fused=True

@@ -1,0 +1,106 @@
+"""Selection: scores calibrated on the real images, reasons per image, and nothing read but training images."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.test_training import CLASSES, coloured, write
+from truelike.config import Select
+from truelike.data.imageset import ImageSet
+from truelike.data.tables import write_features
+from truelike.selection import run as selection_run
+from truelike.selection.decide import decide, undecided
+from truelike.selection.run import select
+from truelike.selection.scores import CopyLimits, copy_limits, pixel_distance
+
+
+class MeanColours:
+    """Stands in for the encoder: colour means of an image's quarters."""
+
+    def embed(self, pixels: np.ndarray, batch_size: int) -> np.ndarray:
+        count = len(pixels)
+        return pixels.reshape(count, 4, 8, 4, 8, 3).mean((2, 4)).reshape(count, -1).astype(np.float32) - 100
+
+
+@pytest.fixture
+def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ImageSet, ImageSet]:
+    """Real training images, and a set with one wrong label (position 3) and one copy (position 10)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(selection_run, "open_encoder", lambda path, dtype: MeanColours())
+    real = coloured(90, 0)
+    write(Path("outputs/real/train"), real, "r")
+    made = coloured(30, 1)
+    made.pixels[3] = coloured(30, 2).pixels[4]
+    made.pixels[10] = real.pixels[40]
+    write(Path("outputs/synthetic/0"), made, "s")
+    train = ImageSet("outputs/real/train")
+    write_features(Path("outputs/features.parquet"), train.keys, MeanColours().embed(real.pixels, 64))
+    Path("net.yaml").write_text("timm: test_resnet\n")
+    return train, ImageSet("outputs/synthetic/0")
+
+
+def settings(**changes: object) -> Select:
+    base = {"sets": ["synthetic"], "min_class_probability": 0.1, "drop_near_copies": True}
+    return Select.model_validate(base | {"classifier_steps": 60, "seed": 0} | changes)
+
+
+def test_a_wrong_label_and_a_copy_are_dropped_and_little_else(sets: tuple[ImageSet, ImageSet]) -> None:
+    train, made = sets
+    table = select([made], train, Path("outputs/features.parquet"), settings(), "encoder", "float32", "net.yaml")
+    assert table["key"].tolist() == made.keys
+    assert table["folder"].unique().tolist() == ["outputs/synthetic/0"]
+    dropped = table[~table["keep"]].set_index("key")["reason"]
+    assert dropped["s3"].startswith("label: ")
+    assert dropped["s3"].endswith("< 0.1")
+    assert dropped["s10"] == "near-copy of r40"
+    assert len(dropped) <= 4
+    assert (table["keep"] == (table["reason"] == "")).all()
+    assert table["class_probability"].between(0, 1).all()
+    assert len(made.problems()) == 0  # no image was touched
+
+
+def test_near_copies_may_be_kept_and_scores_are_repeatable(sets: tuple[ImageSet, ImageSet]) -> None:
+    train, made = sets
+    chosen = settings(drop_near_copies=False, min_class_probability=0.0)
+    arguments = ([made], train, Path("outputs/features.parquet"), chosen, "encoder", "float32", "net.yaml")
+    first = select(*arguments)
+    assert first["keep"].all()
+    assert first["nearest_key"][10] == "r40"
+    assert first["nearest_similarity"][10] == pytest.approx(1, abs=1e-5)
+    pd.testing.assert_frame_equal(first, select(*arguments))
+
+
+def test_reasons_by_hand(sets: tuple[ImageSet, ImageSet]) -> None:
+    table = (
+        undecided(sets[1])
+        .iloc[:4]
+        .assign(
+            class_probability=[0.5, 0.003, 0.5, 0.5],
+            nearest_key=["a", "b", "c", "d"],
+            nearest_similarity=[0.5, 0.99, 0.99, 0.99],
+        )
+    )
+    found = decide(table, np.array([1.0, 1.0, 1.0, 50.0]), 0.01, CopyLimits(similarity=0.98, distance=10))
+    assert found["reason"].tolist() == ["", "label: 0.003 < 0.01", "near-copy of c", ""]
+    assert found["keep"].tolist() == [True, False, False, True]
+
+
+def test_limits_are_those_of_the_nearest_real_pair() -> None:
+    features = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    pixels = np.zeros((3, 2, 2, 3), np.uint8)
+    pixels[1] = 10
+    pixels[2] = 13
+    found = copy_limits(features, pixels)
+    assert found.similarity == pytest.approx(0.8, abs=0.01)
+    assert found.distance == pytest.approx(3, abs=0.1)
+    np.testing.assert_allclose(pixel_distance(pixels[:1], pixels[1:2]), [10])
+
+
+def test_a_set_that_is_not_judged_is_kept_whole(sets: tuple[ImageSet, ImageSet]) -> None:
+    table = undecided(sets[1])
+    assert table["keep"].all()
+    assert table["class_probability"].isna().all()
+    assert (table["reason"] == "").all()
+    assert set(CLASSES) == set(sets[1].class_names)

@@ -1,0 +1,384 @@
+"""Training: augmentation, schedule, phases, determinism, resuming, and the files of an arm."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from truelike.config import Phase, Train
+from truelike.data.imageset import ImageSet, Sample, write_image_set
+from truelike.errors import TruelikeError
+from truelike.models.classifier import open_classifier
+from truelike.selection.decide import undecided
+from truelike.training import seeds as seeds_module
+from truelike.training.arm import train_arm
+from truelike.training.augment import crop_matrices, mixup, normalise, random_resized_crop
+from truelike.training.images import load_kept
+from truelike.training.loop import (
+    LabelledImages,
+    Recipe,
+    batch_positions,
+    fit,
+    learning_rate,
+    one_thread,
+    phase_steps,
+    predict,
+    reset_head,
+)
+from truelike.training.seeds import Job, seed_file, train_seeds
+
+CLASSES = ["red", "green", "blue"]
+
+
+def coloured(size: int, seed: int) -> LabelledImages:
+    """Noise with a square in the colour of the class."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(size) % 3
+    pixels = rng.integers(0, 120, (size, 32, 32, 3), dtype=np.uint8)
+    for image, label in zip(pixels, labels, strict=True):
+        top, left = rng.integers(0, 16, 2)
+        image[top : top + 12, left : left + 12, label] = 255
+    return LabelledImages(pixels, labels)
+
+
+def write(folder: Path, images: LabelledImages, prefix: str) -> None:
+    samples = [
+        Sample(f"{prefix}{i}", int(label), pixels)
+        for i, (label, pixels) in enumerate(zip(images.labels, images.pixels, strict=True))
+    ]
+    write_image_set(folder, samples, CLASSES)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
+    pointer = tmp_path_factory.mktemp("net") / "net.yaml"
+    pointer.write_text("timm: test_resnet\n")
+    return str(pointer)
+
+
+RECIPE = Recipe(12, 8, "adamw", 2e-3, 0.05, 0.1, 0.1, 0.6, True)
+
+
+def job(classifier: str, *phases: Phase, recipe: Recipe = RECIPE) -> Job:
+    evaluated = {"validation": coloured(6, 7).pixels, "test": coloured(9, 8).pixels}
+    chosen = phases or (Phase(on="real+partner"),)
+    return Job(classifier, False, 3, chosen, recipe, coloured(30, 0), coloured(24, 1), evaluated)
+
+
+def test_normalise_by_hand() -> None:
+    pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 3, 1, 1)
+    found = normalise(pixels, (0.5, 0.5, 0.1), (0.5, 0.25, 0.2)).flatten()
+    torch.testing.assert_close(found, torch.tensor([-1.0, 2.0, 0.5]))
+
+
+@given(seed=st.integers(0, 1000), scale=st.floats(0.05, 0.99))
+@settings(max_examples=30, deadline=None)
+def test_crops_stay_inside_the_image_and_keep_their_share_of_it(seed: int, scale: float) -> None:
+    matrices = crop_matrices(64, scale, True, torch.Generator().manual_seed(seed))
+    width, height = matrices[:, 0, 0].abs(), matrices[:, 1, 1]
+    assert (matrices[:, 0, 2].abs() + width <= 1 + 1e-5).all()
+    assert (matrices[:, 1, 2].abs() + height <= 1 + 1e-5).all()
+    assert (width * height >= scale * 0.74).all()  # a side is cut off at the image's own
+    assert (width * height <= 1 + 1e-5).all()
+    assert (matrices[:, 0, 1] == 0).all()
+    assert (matrices[:, 1, 0] == 0).all()
+
+
+def test_a_flip_mirrors_and_no_crop_changes_nothing() -> None:
+    images = torch.rand(40, 3, 8, 8)
+    same = random_resized_crop(images, 1.0, False, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(same, images, atol=1e-5, rtol=0)
+    flipped = random_resized_crop(images, 1.0, True, torch.Generator().manual_seed(0))
+    mirrored = [not torch.allclose(a, b, atol=1e-4) for a, b in zip(flipped, images, strict=True)]
+    assert 8 < sum(mirrored) < 32
+    expected = torch.where(torch.tensor(mirrored).view(-1, 1, 1, 1), images.flip(3), images)
+    torch.testing.assert_close(flipped, expected, atol=1e-5, rtol=0)
+
+
+def test_a_crop_of_an_image_shows_a_part_of_it() -> None:
+    ramp = torch.linspace(0, 1, 32).expand(16, 3, 32, 32)
+    cropped = random_resized_crop(ramp, 0.3, False, torch.Generator().manual_seed(0))
+    span = cropped[:, 0, 0].amax(1) - cropped[:, 0, 0].amin(1)
+    assert (span < 1).any()
+    assert (cropped.diff(dim=3) >= -1e-6).all()
+
+
+def test_mixup_blends_with_a_permutation() -> None:
+    images = torch.rand(10, 3, 4, 4)
+    blended, order, weight = mixup(images, 0.2, np.random.default_rng(0))
+    assert sorted(order.tolist()) == list(range(10))
+    assert 0 <= weight <= 1
+    torch.testing.assert_close(blended, weight * images + (1 - weight) * images[order])
+
+
+def test_learning_rate_by_hand() -> None:
+    rates = [learning_rate(step, 20, 1.0, 0.2) for step in range(20)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4] == 1.0
+    assert rates[12] == pytest.approx(0.5)
+    assert rates == sorted(rates[:4]) + sorted(rates[4:], reverse=True)
+    assert learning_rate(0, 10, 2.0, 0.0) == 2.0
+    assert learning_rate(9, 10, 1.0, 1.0) == 1.0
+
+
+@given(st.integers(1, 2000), st.lists(st.floats(0.01, 1), min_size=1, max_size=5))
+def test_every_arm_has_the_same_number_of_steps(steps: int, weights: list[float]) -> None:
+    shares = [weight / sum(weights) for weight in weights]
+    found = phase_steps(steps, shares)
+    assert sum(found) == steps
+    assert all(abs(count - steps * share) <= 1 for count, share in zip(found, shares, strict=True))
+
+
+@given(size=st.integers(1, 40), batch=st.integers(1, 16))
+@settings(deadline=None)
+def test_batches_are_full_and_pass_over_all_images_evenly(size: int, batch: int) -> None:
+    batches = list(batch_positions(size, batch, 20, np.random.default_rng(0)))
+    assert all(len(positions) == batch for positions in batches)
+    counts = np.bincount(np.concatenate(batches), minlength=size)
+    assert counts.max() - counts.min() <= 1
+
+
+def test_training_learns_the_colours(classifier: str) -> None:
+    recipe = Recipe(60, 16, "adamw", 2e-3, 0.05, 0.0, 0.05, 0.8, True)
+    work = job(classifier, Phase(on="real"), recipe=recipe)
+    with one_thread():
+        model = fit(lambda: open_classifier(classifier, 3, False), work.source, work.phases, recipe, seed=0)
+        test = coloured(90, 99)
+        probs = predict(model, test.pixels)
+    assert probs.dtype == np.float32
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-5)
+    assert (probs.argmax(1) == test.labels).mean() > 0.9
+
+
+def test_a_seed_starts_every_arm_from_the_same_weights(classifier: str) -> None:
+    first: list[torch.Tensor] = []
+
+    def opened() -> nn.Module:
+        model = open_classifier(classifier, 3, False)
+        first.append(model.get_submodule("fc").weight.detach().clone())  # type: ignore[union-attr, operator]
+        return model
+
+    recipe = Recipe(2, 8, "sgd", 0.1, 5e-4, 0.1, 0.0, 0.6, True)
+    for phases in ([Phase(on="real")], [Phase(on="partner", share=0.5, mixup=0.2), Phase(on="real", share=0.5)]):
+        work = job(classifier, *phases)
+        fit(opened, work.source, work.phases, recipe, seed=4)
+    assert torch.equal(first[0], first[1])
+
+
+def test_reset_head_changes_the_last_layer_alone(classifier: str) -> None:
+    model = open_classifier(classifier, 3, False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    reset_head(model)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"fc.weight", "fc.bias"} or changed == {"fc.weight"}
+
+
+def test_phases_train_on_their_own_images_with_their_own_schedule(classifier: str) -> None:
+    phases = [Phase(on="partner", share=0.5), Phase(on="real", share=0.5, lr_scale=0.1, reset_head=True)]
+    work, seen, log = job(classifier, *phases), [], []
+
+    def source(phase: Phase) -> LabelledImages:
+        seen.append(phase.on)
+        return work.source(phase)
+
+    fit(lambda: open_classifier(classifier, 3, False), source, phases, RECIPE, 0, log.append)
+    assert seen == ["partner", "real"]
+    assert [row[0] for row in log] == list(range(12))
+    assert [row[1] for row in log] == [0] * 6 + [1] * 6
+    assert max(row[3] for row in log[:6]) == pytest.approx(2e-3)
+    assert max(row[3] for row in log[6:]) == pytest.approx(2e-4)
+    assert len(work.source(Phase(on="real+partner"))) == 54
+
+
+def load(folder: Path, seed: int) -> dict[str, np.ndarray]:
+    return dict(np.load(seed_file(folder, seed)))
+
+
+def test_results_are_bit_equal_for_any_number_of_workers(classifier: str, tmp_path: Path) -> None:
+    work = job(classifier, Phase(on="real+partner", mixup=0.2))
+    for workers in (1, 3):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        train_seeds(work, [0, 1, 2], folder, workers)
+    for seed in (0, 1, 2):
+        assert seed_file(tmp_path / "1", seed).read_bytes() == seed_file(tmp_path / "3", seed).read_bytes()
+    assert not np.array_equal(load(tmp_path / "1", 0)["test"], load(tmp_path / "1", 1)["test"])
+    assert load(tmp_path / "1", 0)["test"].shape == (9, 3)
+    assert load(tmp_path / "1", 0)["log"].shape == (12, 4)
+
+
+def test_finished_seeds_are_not_trained_again(classifier: str, tmp_path: Path) -> None:
+    work = job(classifier)
+    train_seeds(work, [0], tmp_path, 1)
+    before = seed_file(tmp_path, 0).stat().st_mtime_ns
+    train_seeds(work, [0, 1], tmp_path, 2)
+    assert seed_file(tmp_path, 0).stat().st_mtime_ns == before
+    assert seed_file(tmp_path, 1).exists()
+
+
+def test_a_failing_seed_fails_the_stage(
+    classifier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*args: object, **options: object) -> None:
+        raise ValueError("out of luck")
+
+    monkeypatch.setattr(seeds_module, "fit", broken)  # inherited by the forked process
+    with pytest.raises(RuntimeError, match="seed 5"):
+        train_seeds(job(classifier), [5], tmp_path, 1)
+    assert "out of luck" in capfd.readouterr().err
+
+
+TRAIN = {
+    "pretrained": False,
+    "steps": 6,
+    "batch_size": 8,
+    "optimizer": "adamw",
+    "lr": 2e-3,
+    "weight_decay": 0.05,
+    "label_smoothing": 0.1,
+    "warmup_fraction": 0.05,
+    "crop_scale": 0.6,
+    "flip": True,
+    "seeds": [0, 3],
+    "arms": {
+        "real": {"partner": "extra", "phases": [{"on": "real"}]},
+        "mixed": {"partner": "synthetic", "phases": [{"on": "real+partner"}]},
+        "more_real": {"partner": "extra", "phases": [{"on": "real+partner"}]},
+    },
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Image sets and selection tables of a small project, as the stages before leave them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    for name, size in (("train", 12), ("validation", 6), ("test", 9)):
+        write(Path("outputs/real") / name, coloured(size, size), name)
+    write(Path("outputs/synthetic/0"), coloured(12, 5), "s")
+    write(Path("outputs/synthetic/1"), coloured(12, 6), "t")
+    write(Path("outputs/extra"), coloured(0, 0), "e")
+    Path("outputs/selection").mkdir()
+    tables = [undecided(ImageSet(f"outputs/synthetic/{replica}")) for replica in (0, 1)]
+    synthetic = pd.concat(tables, ignore_index=True)
+    synthetic.loc[3, "keep"] = False
+    synthetic.to_parquet("outputs/selection/synthetic.parquet")
+    undecided(ImageSet("outputs/extra")).to_parquet("outputs/selection/extra.parquet")
+    return tmp_path
+
+
+def run_arm(name: str, classifier: str, settings: Train) -> Path:
+    arm = settings.arms[name]
+    out = Path("outputs/train") / name
+    train_arm(
+        name, arm, settings, classifier, Path("outputs/real"), Path(f"outputs/selection/{arm.partner}.parquet"), out
+    )
+    return out
+
+
+def test_an_arm_writes_predictions_log_and_summary(project: Path, classifier: str) -> None:
+    out = run_arm("mixed", classifier, Train.model_validate(TRAIN))
+    table = pd.read_parquet(out / "predictions.parquet")
+    assert table.columns.tolist() == ["seed", "split", "key", "label", "probs"]
+    assert table.groupby(["seed", "split"]).size().to_dict() == {
+        (seed, split): size for seed in (0, 3) for split, size in (("validation", 6), ("test", 9))
+    }
+    assert table["probs"].iloc[0].dtype == np.float32
+    test = table[(table["seed"] == 0) & (table["split"] == "test")]
+    assert test["key"].tolist() == ImageSet("outputs/real/test").keys
+    log = pd.read_csv(out / "log.csv")
+    assert log.columns.tolist() == ["seed", "step", "phase", "loss", "lr"]
+    assert len(log) == 12
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["images"] == {"real": 12, "partner": 23, "partner_set": "synthetic"}
+    assert summary["classes"] == CLASSES
+    assert summary["steps"] == [6]
+
+
+def test_an_arm_is_bit_equal_when_trained_again(project: Path, classifier: str) -> None:
+    settings = Train.model_validate(TRAIN)
+    out = run_arm("mixed", classifier, settings)
+    first = {file.name: file.read_bytes() for file in out.iterdir()}
+    for file in Path(".work/train").rglob("seed-*.npz"):
+        file.unlink()
+    run_arm("mixed", classifier, settings)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == first
+
+
+def test_new_settings_or_images_never_meet_old_results(project: Path, classifier: str) -> None:
+    settings = Train.model_validate(TRAIN)
+    run_arm("mixed", classifier, settings)
+    run_arm("mixed", classifier, Train.model_validate(TRAIN | {"seeds": [0, 3, 4]}))
+    assert len(list(Path(".work/train").iterdir())) == 1  # more seeds add to what is there
+    run_arm("mixed", classifier, Train.model_validate(TRAIN | {"lr": 1e-3}))
+    assert len(list(Path(".work/train").iterdir())) == 2
+    table = pd.read_parquet("outputs/selection/synthetic.parquet")
+    table.assign(keep=True).to_parquet("outputs/selection/synthetic.parquet")
+    run_arm("mixed", classifier, settings)
+    assert len(list(Path(".work/train").iterdir())) == 3
+
+
+def test_extra_real_images_may_be_missing(project: Path, classifier: str) -> None:
+    settings = Train.model_validate(TRAIN)
+    real = pd.read_parquet(run_arm("real", classifier, settings) / "predictions.parquet")
+    more = pd.read_parquet(run_arm("more_real", classifier, settings) / "predictions.parquet")
+    np.testing.assert_array_equal(np.stack(real["probs"]), np.stack(more["probs"]))
+
+
+def test_a_class_without_kept_images_is_named(project: Path, classifier: str) -> None:
+    table = pd.read_parquet("outputs/selection/synthetic.parquet")
+    table.assign(keep=table["label"] != 1).to_parquet("outputs/selection/synthetic.parquet")
+    with pytest.raises(TruelikeError, match=r"mixed: no image of class 'green'.*select\.min_class_probability"):
+        run_arm("mixed", classifier, Train.model_validate(TRAIN))
+
+
+def test_only_kept_images_are_loaded_in_the_order_of_the_sets(project: Path) -> None:
+    kept = load_kept(pd.read_parquet("outputs/selection/synthetic.parquet"), CLASSES)
+    expected = np.concatenate([np.delete(coloured(12, 5).pixels, 3, axis=0), coloured(12, 6).pixels])
+    np.testing.assert_array_equal(kept.pixels, expected)
+    with pytest.raises(TruelikeError, match="classes are not those"):
+        load_kept(pd.read_parquet("outputs/selection/synthetic.parquet"), ["a", "b", "c"])
+
+
+KILLED = """
+from pathlib import Path
+from truelike.config import Train
+from tests.test_training import TRAIN, run_arm
+run_arm("mixed", "{classifier}", Train.model_validate(TRAIN | dict(steps=100, seeds=[0, 1, 2, 3])))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_arm_keeps_finished_seeds_and_leaves_no_process(project: Path, classifier: str) -> None:
+    root = Path(__file__).resolve().parent.parent
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED.format(classifier=classifier)], env={**os.environ, "PYTHONPATH": str(root)}
+    )
+    deadline = time.monotonic() + 120
+    while not list(Path(".work").rglob("seed-*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = {file: file.read_bytes() for file in Path(".work").rglob("seed-*.npz")}
+    assert 0 < len(finished) < 4
+    time.sleep(2)  # the orphans notice at their next step and let go of the lock
+    settings = Train.model_validate(TRAIN | {"steps": 100, "seeds": [0, 1, 2, 3]})
+    times = {file: file.stat().st_mtime_ns for file in finished}
+    out = run_arm("mixed", classifier, settings)
+    assert {file: file.stat().st_mtime_ns for file in finished} == times
+    resumed = (out / "predictions.parquet").read_bytes()
+    for file in Path(".work/train").rglob("seed-*.npz"):
+        file.unlink()
+    run_arm("mixed", classifier, settings)
+    assert (out / "predictions.parquet").read_bytes() == resumed
