@@ -10,8 +10,8 @@ from pathlib import Path
 # checkout's library: the copy's own code goes first.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from truelike.errors import TruelikeError  # noqa: E402
-from truelike.ledger import record  # noqa: E402
+from truelike.errors import TruelikeError
+from truelike.ledger import record
 
 
 def run(stage: str, main: Callable[[], None]) -> None:
@@ -22,7 +22,7 @@ def run(stage: str, main: Callable[[], None]) -> None:
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        with record(stage):
+        with record("@".join([stage, *sys.argv[1:]])):  # train@bridged, as DVC names it
             main()
     except TruelikeError as error:
         print(f"{stage}: {error}", file=sys.stderr)

@@ -17,7 +17,7 @@ OUTPUTS = Path("outputs")
 
 def main() -> None:
     params = load_params()
-    models, replicas = params.models, params.synthesize.replicas
+    replicas = params.synthesize.replicas
     write_table(OUTPUTS / "selection" / "extra.parquet", undecided(ImageSet(OUTPUTS / "extra")))
     train = ImageSet(OUTPUTS / "real" / "train")
     for name in ("naive", "synthetic"):
@@ -25,7 +25,8 @@ def main() -> None:
         sets = open_replicas(OUTPUTS / name, replicas)
         if name in params.select.sets:
             features = OUTPUTS / "features.parquet"
-            table = select(sets, train, features, params.select, models.encoder, models.dtype, models.classifier)
+            encoder, classifier, dtype = params.models.encoder, params.models.classifier, params.models.dtype
+            table = select(sets, train, features, params.select, encoder, dtype, classifier)
         else:
             table = pd.concat([undecided(images) for images in sets], ignore_index=True)
         write_table(OUTPUTS / "selection" / f"{name}.parquet", table)

@@ -1,4 +1,4 @@
-"""dvc.yaml against the code: every stage lists exactly the code it imports, and no held-out image can reach learning."""
+"""dvc.yaml against the code: a stage lists just the code it imports, and no held-out image reaches learning."""
 
 import ast
 from pathlib import Path
@@ -66,25 +66,25 @@ def test_validation_and_test_images_never_reach_a_stage_that_learns_from_images(
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_tracked_parameters_exist_and_cover_what_the_stage_reads(stage):
-    params = load_params(ROOT / PARAMS_FILE)
-    tracked = STAGES[stage]["params"]
+def test_a_stage_tracks_the_parameters_it_reads_and_they_exist(stage):
+    tracked = {entry.replace("${key}", "real") for entry in STAGES[stage]["params"]}
+    params = load_params(ROOT / PARAMS_FILE).model_dump()
     for dotted in tracked:
-        value = params.model_dump()
+        value = params
         for part in dotted.split("."):
-            if part.startswith("${"):
-                break
             assert part in value, f"{stage}: {dotted} is not a parameter"
             value = value[part]
+    given_by_dvc = {"synthesize.replicas"} if "matrix" in STAGES[stage] else set()
     for section, field in parameters_read(stage):
-        whole = section in tracked
-        assert whole or f"{section}.{field}" in tracked or any(t.startswith(f"{section}.{field}.") for t in tracked), (
-            f"stages/{stage}.py reads {section}.{field}, which dvc.yaml does not track"
-        )
+        fields = [field] if field else list(params[section])
+        for dotted in {f"{section}.{name}" for name in fields} - given_by_dvc:
+            assert any(entry in (section, dotted) or entry.startswith(f"{dotted}.") for entry in tracked), (
+                f"stages/{stage}.py reads {dotted}, which dvc.yaml does not track"
+            )
 
 
 def parameters_read(stage: str) -> set[tuple[str, str]]:
-    """(section, field) pairs written as ``params.section.field`` in a stage module; field is '' for a whole section."""
+    """(section, field) pairs written as ``params.section.field`` in a stage module; the field is empty where a whole section is read."""
     tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
     sections = {
         node

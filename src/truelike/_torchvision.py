@@ -35,7 +35,7 @@ def _extension_loads(spec: importlib.machinery.ModuleSpec) -> bool:
 
     finder = importlib.machinery.FileFinder(
         (spec.submodule_search_locations or [""])[0],
-        (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES + [".pyd"]),
+        (importlib.machinery.ExtensionFileLoader, [*importlib.machinery.EXTENSION_SUFFIXES, ".pyd"]),
     )
     extension = finder.find_spec("_C")
     if extension is None or extension.origin is None:

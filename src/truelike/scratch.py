@@ -57,7 +57,7 @@ def write_once(path: Path, write: Callable[[Path], None]) -> None:
     """Make `path` by calling ``write(partial)`` and renaming, so that it exists complete or not at all."""
     partial = path.with_name(path.name + ".partial")
     write(partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def publish(files: list[Path], out: Path) -> None:
