@@ -1,0 +1,194 @@
+"""The `truelike` command as a person uses it."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from truelike import cli
+from truelike.config import Params, load_params, read_yaml
+from truelike.data.export import folder_names
+from truelike.data.imageset import ImageSet, Sample, encode_png, write_image_set
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def truelike(*words: object) -> str:
+    """What a successful command prints; a TruelikeError is raised."""
+    result = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def some_set(folder: Path, suffix: str = "") -> ImageSet:
+    draw = np.random.default_rng(0)
+    images = [draw.integers(0, 256, (8, 8, 3), dtype=np.uint8) for _ in range(6)]
+    samples = [Sample(f"k{n}{suffix}", int(n > 1), image) for n, image in enumerate(images)]
+    write_image_set(folder, samples, ["hat", "a/b: c"])
+    return ImageSet(folder)
+
+
+def failure(monkeypatch, capsys, *words: object) -> str:
+    """What a failing command prints to stderr."""
+    monkeypatch.setattr(sys, "argv", ["truelike", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1
+    return capsys.readouterr().err
+
+
+def test_help_names_every_command():
+    text = truelike("--help")
+    assert all(re.search(rf"\b{command} ", text) for command in ("use", "peek", "verify", "export", "regenerate"))
+
+
+def test_the_command_line_imports_nothing_heavy():
+    code = (
+        "import sys, truelike.cli; print([m for m in ('torch', 'pandas', 'pyarrow', 'pydantic') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_the_demo_recipe_is_the_demo(project):
+    before = (project / "params.yaml").read_bytes()
+    assert "already is like this" in truelike("use", "fashion")
+    assert (project / "params.yaml").read_bytes() == before
+
+
+def test_a_recipe_changes_values_and_keeps_the_rest(project):
+    before = (project / "params.yaml").read_text()
+    output = truelike("use", "sd15")
+    assert "data.resolution: 32 -> 512" in output
+    after = (project / "params.yaml").read_text()
+    assert [line.partition("#")[2] for line in before.splitlines()] == [
+        line.partition("#")[2] for line in after.splitlines()
+    ]
+    params = load_params()
+    assert (params.data.resolution, params.synthesize.strength, params.adapt.lr) == (512, 0.75, 1e-4)
+    truelike("use", "fashion")
+    assert (project / "params.yaml").read_text() == before
+
+
+def names(section: dict, prefix: str = "") -> set[str]:
+    return {
+        name
+        for key, value in section.items()
+        for name in (names(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"})
+    }
+
+
+def test_the_demo_recipe_takes_back_every_other_recipe():
+    recipes = {path.stem: names(read_yaml(path)) for path in (ROOT / "recipes").glob("*.yaml")}
+    for name, touched in recipes.items():
+        assert touched <= recipes["fashion"], name
+
+
+def test_model_pointers_of_recipes_exist():
+    for path in (ROOT / "recipes").glob("*.yaml"):
+        models = read_yaml(path)["models"]
+        for name in Params.model_fields["models"].annotation.model_fields:
+            assert name == "dtype" or (ROOT / models[name]).exists(), f"{path}: models.{name}"
+
+
+def test_own_recipe_by_path_with_a_list_and_a_null(project):
+    Path("mine.yaml").write_text("data: {shots: null}\nsynthesize:\n  replicas: [0, 7]\n")
+    output = truelike("use", "mine.yaml")
+    assert "data.shots: 16 -> None" in output
+    params = load_params()
+    assert (params.data.shots, params.synthesize.replicas) == (None, (0, 7))
+    assert "shots: null " in (project / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("adapt: {learning_rate: 1}", "unknown parameter 'adapt.learning_rate'"),
+        ("adapt: {rnak: 4}", "did you mean 'rank'?"),
+        ("data: {square: round}", "data.square"),
+        ("- a list", "must hold sections"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_a_wrong_recipe_changes_nothing(project, monkeypatch, capsys, recipe, message):
+    before = (project / "params.yaml").read_bytes()
+    Path("wrong.yaml").write_text(recipe)
+    assert message in failure(monkeypatch, capsys, "use", "wrong.yaml")
+    assert (project / "params.yaml").read_bytes() == before
+
+
+def test_an_unknown_recipe_lists_the_known(project, monkeypatch, capsys):
+    assert re.search(r"nothing: no such recipe.*fashion, sd15", failure(monkeypatch, capsys, "use", "nothing"))
+
+
+def test_peek_counts_and_draws(tmp_path):
+    some_set(tmp_path / "sets/0")
+    some_set(tmp_path / "sets/10", "-r10")
+    some_set(tmp_path / "sets/2", "-r2")
+    output = truelike("peek", tmp_path / "sets", "--out", tmp_path / "new/sheet.png")
+    lines = output.splitlines()
+    assert [Path(word).name for word in lines[0].split()] == ["0", "2", "10"]
+    assert re.search(r"a/b: c +4 +4 +4", output)
+    assert re.search(r"all +6 +6 +6", output)
+    assert Image.open(tmp_path / "new/sheet.png").width > 4 * 64
+
+
+def test_verify(tmp_path, monkeypatch, capsys):
+    some_set(tmp_path / "sets/0")
+    some_set(tmp_path / "sets/1")
+    assert truelike("verify", tmp_path / "sets").count("6 images, all sound") == 2
+    shard = tmp_path / "sets/1/shard-00000.tar"
+    data = bytearray(shard.read_bytes())
+    row = ImageSet(tmp_path / "sets/1").index.iloc[3]
+    data[int(row["offset"]) + 40] ^= 1
+    shard.write_bytes(data)
+    assert "image 'k3' does not match its sha256" in failure(monkeypatch, capsys, "verify", tmp_path / "sets")
+    assert "no image set here" in failure(monkeypatch, capsys, "verify", tmp_path / "elsewhere")
+
+
+def test_export(tmp_path, monkeypatch, capsys):
+    images = some_set(tmp_path / "set")
+    assert "6 images" in truelike("export", tmp_path / "set", tmp_path / "folder")
+    found = {path.relative_to(tmp_path / "folder").as_posix() for path in (tmp_path / "folder").rglob("*.png")}
+    assert found == {f"{'hat' if n < 2 else 'a_b_ c'}/k{n}.png" for n in range(6)}
+    assert (tmp_path / "folder/hat/k0.png").read_bytes() == images.png(0)
+    assert "already holds something" in failure(monkeypatch, capsys, "export", tmp_path / "set", tmp_path / "folder")
+
+
+def test_class_folders_are_safe_and_distinct():
+    assert folder_names(["..", "A", "a", "x/y", 'q?"', "Größe", "end. "]) == [
+        "_",
+        "A_1",
+        "a_2",
+        "x_y",
+        "q__",
+        "Größe",
+        "end",
+    ]
+
+
+def test_regenerate_compares_with_the_stored_bytes(tmp_path, monkeypatch, capsys):
+    images = some_set(tmp_path / "set")
+    monkeypatch.setattr("truelike.synthesis.regenerate.regenerate", lambda folder, key: images.pixels(2))
+    output = truelike("regenerate", tmp_path / "set", "k2", "--out", tmp_path / "again.png")
+    assert "the same bytes as stored" in output
+    assert (tmp_path / "again.png").read_bytes() == encode_png(images.pixels(2))
+    assert "differs from the stored image" in failure(monkeypatch, capsys, "regenerate", tmp_path / "set", "k3")
+
+
+def test_params_file_is_valid_and_plain_yaml():
+    assert YAML(typ="safe").load(ROOT / "params.yaml").keys() == Params.model_fields.keys()

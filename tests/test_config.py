@@ -1,0 +1,75 @@
+"""Parameters arrive typed and checked, and errors name the parameter and the nearest valid one."""
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from truelike.config import load_params, parse_params, read_yaml
+from truelike.errors import TruelikeError
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULTS = read_yaml(ROOT / "params.yaml")
+
+
+def changed(dotted: str, value: object) -> dict:
+    raw = copy.deepcopy(DEFAULTS)
+    *path, last = dotted.split(".")
+    section = raw
+    for part in path:
+        section = section[part]
+    section[last] = value
+    return raw
+
+
+@pytest.mark.parametrize("text", ["5e-5", "5.0e-05", 5e-5])
+def test_numbers_written_as_words_become_numbers(text):
+    lr = parse_params(changed("adapt.lr", text)).adapt.lr
+    assert isinstance(lr, float)
+    assert lr == 5e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("adapt.lrr", 1, r"unknown parameter 'adapt\.lrr'; did you mean 'lr'\?"),
+        ("adapts", {}, r"unknown parameter 'adapts'; did you mean 'adapt'\?"),
+        ("adapt.dm.wieght", 1, r"unknown parameter 'adapt\.dm\.wieght'; did you mean 'weight'\?"),
+        ("train.arms.real.phase", [], r"unknown parameter 'train\.arms\.real\.phase'; did you mean 'phases'\?"),
+        ("data.zzz", 1, r"unknown parameter 'data\.zzz'; known here: source, resolution"),
+        ("adapt.lr", "fast", r"adapt\.lr: .*found 'fast'"),
+        ("adapt.lr", -1, r"adapt\.lr: .*greater than 0, found -1"),
+        ("adapt.lr", float("nan"), r"adapt\.lr: .*finite number"),
+        ("data.shots", 2.5, r"data\.shots: .*found 2\.5"),
+        ("synthesize.strength", 0, r"synthesize\.strength: .*found 0"),
+        ("synthesize.replicas", [1, 1], r"synthesize\.replicas: .*distinct"),
+        ("data.square", "round", r"data\.square: .*'crop', 'pad' or 'stretch', found 'round'"),
+        ("prompts.base", "a photo", r"prompts\.base must contain \{class\}"),
+        ("prompts.style", "", r"invert\.enabled is true but prompts\.style is empty"),
+        ("train.arms", {}, r"train\.arms: must contain the arm 'real'"),
+        ("train.arms.real.phases", [{"on": "real", "share": 0.5}], r"train\.arms\.real: .*add up to 1, found 0\.5"),
+    ],
+)
+def test_errors_name_the_parameter(name, value, message):
+    with pytest.raises(TruelikeError, match=message):
+        parse_params(changed(name, value))
+
+
+def test_missing_parameters_and_several_errors_at_once():
+    raw = changed("adapt.lr", "fast")
+    del raw["data"]["seed"]
+    with pytest.raises(TruelikeError, match=r"(?s)parameter 'data\.seed' is missing.*adapt\.lr"):
+        parse_params(raw)
+
+
+def test_files_that_are_no_parameters(tmp_path):
+    with pytest.raises(TruelikeError, match="no such file"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("data: [")
+    with pytest.raises(TruelikeError, match="not valid YAML"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_parameters_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        load_params(ROOT / "params.yaml").adapt.lr = 1.0
