@@ -1,0 +1,44 @@
+"""Opens the encoder: CLIP's image tower, whose features guide, score and judge."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import CLIPImageProcessor, CLIPModel
+
+from truelike.errors import TruelikeError
+from truelike.models.source import device, model_type, resolve, torch_dtype, variant
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A CLIP model with its image processor."""
+
+    model: Any
+    processor: Callable[..., Any]
+
+    @torch.inference_mode()
+    def embed(self, pixels: np.ndarray, batch_size: int) -> np.ndarray:
+        """Embed uint8 images (N, H, W, 3) into float32 (N, D): projected, not normalised.
+
+        Images are resized as the checkpoint's own processor says.
+        """
+        features = [np.zeros((0, self.model.config.projection_dim), np.float32)]
+        for start in range(0, len(pixels), batch_size):
+            images = [Image.fromarray(image) for image in pixels[start : start + batch_size]]
+            inputs = self.processor(images=images, return_tensors="pt")["pixel_values"]
+            output = self.model.get_image_features(inputs.to(self.model.device, self.model.dtype))
+            features.append(output.pooler_output.float().cpu().numpy())
+        return np.concatenate(features)
+
+
+def open_encoder(path: str, dtype: str) -> Encoder:
+    """Open a CLIP checkpoint; raises TruelikeError if there is none or if it is of another kind."""
+    folder = resolve(path)
+    if (found := model_type(folder)) != "clip":
+        raise TruelikeError(f"models.encoder: {path} holds a model of type {found!r}, expected 'clip'")
+    model = CLIPModel.from_pretrained(folder, dtype=torch_dtype(dtype), use_safetensors=True, **variant(path))
+    return Encoder(model.to(device()).eval(), CLIPImageProcessor.from_pretrained(folder))

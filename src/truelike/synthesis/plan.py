@@ -1,0 +1,72 @@
+"""What to make: a row per synthetic image, with everything that decides it. Pure: no model is opened here."""
+
+import hashlib
+from collections.abc import Sequence
+
+import pandas as pd
+
+from truelike.config import Prompts, Synthesize, VisualGuidance
+from truelike.prompts import sampling_prompt
+
+
+def image_seed(seed: int, replica: int, source_key: str) -> int:
+    """The seed of one image, from 0 to 2^63 - 1: its identity is (seed, replica, source key) and nothing else."""
+    digest = hashlib.sha256(f"{seed}/{replica}/{source_key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def make_plan(
+    real: pd.DataFrame,
+    captions: Sequence[str],
+    prompts: Prompts,
+    settings: Synthesize,
+    visual_guidance: VisualGuidance,
+    replica: int,
+    *,
+    generator: str,
+    adapter: str,
+    style: str,
+    style_text: str,
+) -> pd.DataFrame:
+    """One row per real image (key, label, class_name), in their order; a replica is one synthetic image for each (1x).
+
+    `captions` are the real images' captions, "" for none. `generator`, `adapter` and `style` are fingerprints,
+    `style_text` is what stands for the style in a prompt. Which other
+    replicas there are makes no difference to a replica's rows.
+    """
+    kind = visual_guidance.kind
+    shared = {
+        "split": "synthetic",
+        "negative_prompt": prompts.negative,
+        "replica": replica,
+        "generator": generator,
+        "adapter": adapter,
+        "style": style,
+        "sampler": settings.sampler,
+        "steps": settings.steps,
+        "guidance_scale": settings.guidance_scale,
+        "strength": settings.strength,
+        "lora_scale": settings.lora_scale if adapter else 0.0,
+        "visual_guidance": f"{kind}({visual_guidance.centroids})" if kind == "class_kmeans" else kind,
+    }
+    rows = [
+        {
+            "key": f"{key}-r{replica}",
+            "label": label,
+            "prompt": sampling_prompt(prompts, class_name, caption, style_text),
+            "caption_key": key if caption and prompts.caption else "",
+            "source_key": key,
+            "seed": image_seed(settings.seed, replica, key),
+        }
+        | shared
+        for key, label, class_name, caption in zip(
+            real["key"], real["label"], real["class_name"], captions, strict=True
+        )
+    ]
+    return pd.DataFrame(rows)
+
+
+def batches(plan: pd.DataFrame, shard_size: int, batch_size: int) -> list[list[pd.DataFrame]]:
+    """The fixed batches inside fixed shards in which a plan is rendered: a list of batches per shard."""
+    shards = [plan.iloc[start : start + shard_size] for start in range(0, len(plan), shard_size)]
+    return [[shard.iloc[i : i + batch_size] for i in range(0, len(shard), batch_size)] for shard in shards]

@@ -1,0 +1,75 @@
+"""Makes one synthetic image again from its index row, with the models of the current checkout."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from truelike.config import load_params
+from truelike.data.imageset import ImageSet
+from truelike.errors import TruelikeError
+from truelike.synthesis.plan import batches
+from truelike.synthesis.run import Job, naive_job, open_renderer, plan_of
+
+
+def current_job(folder: Path) -> Job:
+    """The job that makes image sets like `folder` with the parameters and outputs of the working directory."""
+    params = load_params()
+    real = Path("outputs/real/train")
+    if folder.resolve().parent.name == "naive":
+        return naive_job(
+            params.naive,
+            base=params.prompts.base,
+            negative=params.prompts.negative,
+            generator=params.models.generator,
+            dtype=params.models.dtype,
+            real=real,
+        )
+    return Job(
+        stage="synthesize",
+        generator=params.models.generator,
+        dtype=params.models.dtype,
+        prompts=params.prompts,
+        settings=params.synthesize,
+        visual_guidance=params.visual_guidance,
+        real=real,
+        captions=Path("outputs/captions.parquet"),
+        features=Path("outputs/features.parquet"),
+        style=Path("outputs/style"),
+        adapter=Path("outputs/adapter"),
+    )
+
+
+def regenerate(folder: Path, key: str) -> np.ndarray:
+    """Render the synthetic image `key` of the image set `folder` again, uint8 (H, W, 3).
+
+    Its whole batch is rendered, so that on the machine that made it the bytes are the same. Raises TruelikeError if
+    there is no such image, or if settings, captions, style, adapter or generator are no longer those of its row.
+    """
+    stored = ImageSet(folder).index.set_index("key", drop=False)
+    if key not in stored.index:
+        raise TruelikeError(f"{folder}: no image {key!r}; the first is {stored.index[0]!r}")
+    if "source_key" not in stored:
+        raise TruelikeError(f"{folder}: holds real images, only synthetic ones can be regenerated")
+    job = current_job(folder)
+    real = ImageSet(job.real)
+    replicas: pd.Series = stored["replica"]
+    plan = plan_of(job, real, int(replicas[key]))
+    shards = batches(plan, job.settings.shard_size, job.settings.batch_size)
+    batch = next((batch for shard in shards for batch in shard if key in set(batch["key"])), None)
+    if batch is None:
+        source = stored.loc[key, "source_key"]
+        raise TruelikeError(f"{folder}: image {key!r} was made from {source!r}, which is no longer a training image")
+    for row in batch.to_dict("records"):
+        if row["key"] not in stored.index:
+            raise TruelikeError(
+                f"{folder}: {row['key']!r} of the same batch is missing; data.shots or data.seed changed"
+            )
+        old = stored.loc[[row["key"]]].to_dict("records")[0]
+        changed = [f"{name} is {value!r}, was {old[name]!r}" for name, value in row.items() if old[name] != value]
+        if changed:
+            raise TruelikeError(
+                f"{folder}: {row['key']!r} was made with other settings: {'; '.join(changed)}; "
+                "check out the commit that made it"
+            )
+    return open_renderer(job, real).render(batch)[batch["key"].tolist().index(key)]

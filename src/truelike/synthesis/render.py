@@ -1,0 +1,55 @@
+"""Turns rows of a plan into images: prompt states, visual guidance, latent prior, sampling, decoding."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from truelike.data.imageset import ImageSet
+from truelike.diffusion.conditioning import encode_prompts, guide
+from truelike.diffusion.sampling import draw_noise, make_sampler, sample
+from truelike.models.generator import latents_of, pixels_of
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """A generator with its style and adapter, the real images, and (optional) a guidance vector for each of them."""
+
+    pipeline: Any
+    real: ImageSet
+    vectors: np.ndarray | None
+    states: dict[str, Tensor] = field(default_factory=dict)
+
+    @torch.inference_mode()
+    def render(self, rows: pd.DataFrame) -> np.ndarray:
+        """Render one batch of a plan, uint8 (N, H, W, 3); the same rows give the same bytes.
+
+        A row's image depends on the other rows of its batch by rounding only, so identity needs the whole batch.
+        """
+        pipeline, settings = self.pipeline, rows.iloc[0]
+        positions = pd.Index(self.real.index["key"]).get_indexer(rows["source_key"]).tolist()
+        height, width = (
+            int(self.real.index[side].iloc[0]) // pipeline.vae_scale_factor for side in ("height", "width")
+        )
+        prior = None
+        if settings["strength"] < 1:
+            prior = latents_of(pipeline, torch.from_numpy(self.real.load(positions)))
+        states = encode_prompts(pipeline, rows["prompt"].tolist(), self.states)
+        if self.vectors is not None:
+            states = guide(states, torch.from_numpy(self.vectors[positions]))
+        noise = draw_noise(rows["seed"].tolist(), (pipeline.unet.config.in_channels, height, width))
+        latents = sample(
+            pipeline.unet,
+            make_sampler(settings["sampler"], pipeline.scheduler.config),
+            states,
+            encode_prompts(pipeline, [settings["negative_prompt"]], self.states)[0],
+            noise.to(states),
+            steps=int(settings["steps"]),
+            guidance_scale=float(settings["guidance_scale"]),
+            prior=prior,
+            strength=float(settings["strength"]),
+        )
+        return pixels_of(pipeline, latents).numpy()

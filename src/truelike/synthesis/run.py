@@ -1,0 +1,166 @@
+"""Makes a replica: renders a plan shard by shard in the scratch pool and publishes the image set."""
+
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+import truelike
+from truelike.config import Naive, Prompts, Synthesize, VisualGuidance
+from truelike.data.imageset import INDEX_FILE, ImageSet, Sample, shard_name, write_index, write_shard
+from truelike.data.tables import read_captions, read_features
+from truelike.diffusion.conditioning import guidance_vectors
+from truelike.errors import TruelikeError
+from truelike.models.generator import (
+    add_adapter,
+    add_style,
+    check_resolution,
+    identify,
+    open_generator,
+    read_adapter,
+    read_style,
+)
+from truelike.models.source import device
+from truelike.prompts import truncated
+from truelike.scratch import fingerprint, publish, scratch, write_once
+from truelike.synthesis.plan import batches, make_plan
+from truelike.synthesis.render import Renderer
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides a replica: settings, models and inputs; None for an input that is not used."""
+
+    stage: str
+    generator: str
+    dtype: str
+    prompts: Prompts
+    settings: Synthesize
+    visual_guidance: VisualGuidance
+    real: Path
+    captions: Path | None = None
+    features: Path | None = None
+    style: Path | None = None
+    adapter: Path | None = None
+
+
+def naive_job(naive: Naive, *, base: str, negative: str, generator: str, dtype: str, real: Path) -> Job:
+    """The yardstick as a job: the base prompt only, from pure noise, nothing learned."""
+    return Job(
+        stage="naive",
+        generator=generator,
+        dtype=dtype,
+        prompts=Prompts(base=base, caption="", style="", quality="", negative=negative),
+        settings=Synthesize(replicas=(0,), strength=1.0, lora_scale=0.0, **naive.model_dump()),
+        visual_guidance=VisualGuidance(kind="off", centroids=1),
+        real=real,
+    )
+
+
+def plan_of(job: Job, real: ImageSet, replica: int) -> pd.DataFrame:
+    """The plan of a replica; raises TruelikeError if the adapter was trained with another style."""
+    style, adapter = read_style(job.style), read_adapter(job.adapter)
+    if adapter.enabled and adapter.style != style.fingerprint:
+        raise TruelikeError(
+            f"{job.adapter}: trained with style {adapter.style or 'none'}, but {job.style} holds "
+            f"{style.fingerprint or 'none'}; run the stage adapt again"
+        )
+    return make_plan(
+        real.index,
+        read_captions(job.captions, real.keys) if job.captions else [""] * len(real),
+        job.prompts,
+        job.settings,
+        job.visual_guidance,
+        replica,
+        generator=identify(job.generator),
+        adapter=adapter.fingerprint,
+        style=style.fingerprint,
+        style_text=style.text,
+    )
+
+
+def open_renderer(job: Job, real: ImageSet) -> Renderer:
+    """Open the generator with style, adapter and visual guidance; raises TruelikeError where these do not fit."""
+    pipeline = open_generator(job.generator, job.dtype)
+    check_resolution(pipeline, real)
+    if job.style:
+        add_style(pipeline, job.style)
+    if job.adapter:
+        add_adapter(pipeline, job.adapter, job.settings.lora_scale)
+    vectors = None
+    if job.features:
+        features = read_features(job.features, real.keys)
+        width = pipeline.unet.config.cross_attention_dim
+        vectors = guidance_vectors(features, real.labels, job.visual_guidance, width)
+    return Renderer(pipeline, real, vectors)
+
+
+def job_fingerprint(job: Job, replica: int) -> str:
+    """Changes with everything that decides a replica's bytes, and not with which other replicas there are."""
+    settings = {
+        "dtype": job.dtype,
+        "prompts": job.prompts.model_dump(),
+        "settings": job.settings.model_dump(exclude={"replicas"}),
+        "visual_guidance": job.visual_guidance.model_dump(),
+        "replica": replica,
+        "versions": [torch.__version__, diffusers.__version__, device().type, platform.machine()],
+    }
+    library = Path(truelike.__file__).parent
+    code = [library / name for name in ("data", "diffusion", "models", "synthesis", "prompts.py")]
+    inputs = [path for path in (job.captions, job.features, job.style, job.adapter) if path]
+    return fingerprint(settings, job.generator, job.real, *inputs, *code)
+
+
+def synthesize(job: Job, replica: int, out: Path) -> None:
+    """Make one replica as an image set in `out`; a killed run loses at most a shard and ends with the same bytes."""
+    real = ImageSet(job.real)
+    plan = plan_of(job, real, replica)
+    shards = batches(plan, job.settings.shard_size, job.settings.batch_size)
+    with scratch(job.stage, job_fingerprint(job, replica)) as folder:
+        missing = [number for number in range(len(shards)) if not rows_file(folder, number).is_file()]
+        finished = sum(len(batch) for number, shard in enumerate(shards) if number not in missing for batch in shard)
+        if missing:
+            renderer = open_renderer(job, real)
+            cut = truncated(renderer.pipeline.tokenizer, plan["prompt"].tolist())
+            with tqdm(desc=f"{job.stage} {replica}", total=len(plan), initial=finished, unit="image") as bar:
+                for number in missing:
+                    shard = [batch.assign(truncated=[cut[i] for i in batch.index]) for batch in shards[number]]
+                    render_shard(folder, number, shard, renderer.render, real.class_names, bar.update)
+        rows = pd.concat([pd.read_parquet(rows_file(folder, n)) for n in range(len(shards))], ignore_index=True)
+        index = folder / INDEX_FILE
+        write_once(index, lambda path: write_index(path, rows, real.class_names))
+        publish([index, *(folder / shard_name(number) for number in range(len(shards)))], out)
+
+
+def rows_file(folder: Path, number: int) -> Path:
+    """The table beside a shard; it is written last, so its presence means that the shard is finished."""
+    return (folder / shard_name(number)).with_suffix(".parquet")
+
+
+def render_shard(
+    folder: Path,
+    number: int,
+    shard: list[pd.DataFrame],
+    render: Callable[[pd.DataFrame], np.ndarray],
+    class_names: list[str],
+    progress: Callable[[int], object],
+) -> None:
+    """Render one shard's batches and write its tar and its rows."""
+
+    def samples() -> Iterator[Sample]:
+        for batch in shard:
+            images = render(batch)
+            for row, pixels in zip(batch.to_dict("records"), images, strict=True):
+                columns = {str(name): value for name, value in row.items() if name not in ("key", "label")}
+                yield Sample(str(row["key"]), int(row["label"]), pixels, columns)
+            progress(len(batch))
+
+    tables: list[pd.DataFrame] = []
+    write_once(folder / shard_name(number), lambda path: tables.append(write_shard(path, samples(), class_names)))
+    write_once(rows_file(folder, number), lambda path: tables[0].to_parquet(path, index=False))

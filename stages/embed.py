@@ -1,0 +1,21 @@
+"""Embed every real training image with CLIP, for visual guidance (RF, arXiv 2310.10402) and selection."""
+
+from pathlib import Path
+
+from stages import run
+from truelike.config import load_params
+from truelike.data.imageset import ImageSet
+from truelike.data.tables import write_features
+from truelike.models.encoder import open_encoder
+
+
+def main() -> None:
+    params = load_params()
+    images = ImageSet("outputs/real/train")
+    encoder = open_encoder(params.models.encoder, params.models.dtype)
+    features = encoder.embed(images.load(), params.embed.batch_size)
+    write_features(Path("outputs/features.parquet"), images.keys, features)
+
+
+if __name__ == "__main__":
+    run("embed", main)

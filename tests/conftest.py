@@ -1,0 +1,50 @@
+"""Fixtures that several test files share: tiny random models, and a small real training set."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from truelike.data.imageset import ImageSet, Sample, write_image_set
+
+
+@pytest.fixture(scope="session")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Stable Diffusion pipeline."""
+    from tests import tiny_models
+
+    return tiny_models.save_generator(tmp_path_factory.mktemp("models") / "generator")
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP whose projection is as wide as the generator's text states."""
+    from tests import tiny_models
+
+    return tiny_models.save_encoder(tmp_path_factory.mktemp("models") / "encoder")
+
+
+@pytest.fixture(scope="session")
+def captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BLIP."""
+    from tests import tiny_models
+
+    return tiny_models.save_blip(tmp_path_factory.mktemp("models") / "captioner")
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    """Ten random training images of 16 x 16 pixels in two classes, as the stage prepare writes them."""
+    folder = tmp_path_factory.mktemp("real") / "train"
+    draw = np.random.default_rng(0)
+    samples = [
+        Sample(
+            f"image-{number}",
+            number % 2,
+            draw.integers(0, 256, (16, 16, 3), dtype=np.uint8),
+            {"split": "train", "source": f"{number}.png"},
+        )
+        for number in range(10)
+    ]
+    write_image_set(folder, samples, ["boot", "bag"])
+    return ImageSet(folder)

@@ -1,0 +1,171 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import CLIPImageProcessor, CLIPModel
+
+from tests import tiny_models
+from truelike.captions import caption_images
+from truelike.data.imageset import ImageSet
+from truelike.errors import TruelikeError
+from truelike.models import source
+from truelike.models.captioner import Captioner, open_captioner
+from truelike.models.encoder import open_encoder
+from truelike.models.generator import add_style, identify, latents_of, open_generator, pixels_of
+from truelike.models.source import resolve, variant
+
+
+def test_a_directory_is_its_own_model(generator: Path) -> None:
+    assert resolve(generator, "model_index.json") == generator
+
+
+def test_a_missing_model_is_named() -> None:
+    with pytest.raises(TruelikeError, match=r"nowhere: no such model.*hub: OWNER/NAME"):
+        resolve("nowhere")
+
+
+def test_a_directory_of_another_kind_says_what_it_holds(encoder: Path) -> None:
+    with pytest.raises(TruelikeError, match=r"no model_index\.json in .*found config\.json"):
+        resolve(encoder, "model_index.json")
+
+
+def test_a_pointer_downloads_the_pinned_revision_without_pickles(
+    generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {}
+
+    def download(name: str, revision: str, allow_patterns: list[str]) -> str:
+        asked.update(name=name, revision=revision, patterns=allow_patterns)
+        return str(generator)
+
+    monkeypatch.setattr(source, "snapshot_download", download)
+    pointer = tmp_path / "sd.yaml"
+    pointer.write_text("hub: owner/name\nrevision: abc\nvariant: fp16\n")
+    assert resolve(pointer, "model_index.json") == generator
+    assert asked["name"] == "owner/name"
+    assert asked["revision"] == "abc"
+    assert asked["patterns"] == ["*.json", "*.txt", "*.model", "*.fp16.safetensors"]
+    assert variant(pointer) == {"variant": "fp16"}
+
+
+def test_an_unpinned_pointer_warns_and_a_failed_download_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def download(name: str, **options: object) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr(source, "snapshot_download", download)
+    pointer = tmp_path / "sd.yaml"
+    pointer.write_text("hub: owner/name\n")
+    with pytest.raises(TruelikeError, match=r"sd\.yaml: cannot download owner/name at main: no network"):
+        resolve(pointer)
+    assert "pin it to a commit" in capsys.readouterr().err
+
+
+def test_a_pointer_with_unknown_entries_is_refused(tmp_path: Path) -> None:
+    pointer = tmp_path / "sd.yaml"
+    pointer.write_text("hub: owner/name\nrevison: abc\n")
+    with pytest.raises(TruelikeError, match="revison"):
+        resolve(pointer)
+
+
+def test_features_are_projected_unnormalised_and_do_not_depend_on_the_batch(encoder: Path, real: ImageSet) -> None:
+    pixels = real.load()
+    features = open_encoder(str(encoder), "float32").embed(pixels, 4)
+    assert features.dtype == np.float32
+    model, processor = CLIPModel.from_pretrained(encoder), CLIPImageProcessor.from_pretrained(encoder)
+    inputs = processor(images=[Image.fromarray(image) for image in pixels], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = model.visual_projection(model.vision_model(inputs).pooler_output).numpy()
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+    assert not np.allclose(np.linalg.norm(features, axis=1), 1)
+
+
+def test_images_of_any_size_are_resized_as_the_checkpoint_says(encoder: Path) -> None:
+    opened = open_encoder(str(encoder), "float32")
+    image = np.full((1, 16, 16, 3), 200, np.uint8)
+    np.testing.assert_allclose(
+        opened.embed(image, 1), opened.embed(image.repeat(3, axis=1).repeat(3, axis=2), 1), atol=1e-4
+    )
+    assert opened.embed(image[:0], 1).shape == (0, tiny_models.WIDTH)
+
+
+def test_an_encoder_of_another_kind_is_refused(captioner: Path) -> None:
+    with pytest.raises(TruelikeError, match=r"models\.encoder: .* type 'blip', expected 'clip'"):
+        open_encoder(str(captioner), "float32")
+
+
+def test_blip_captions_every_image_deterministically(captioner: Path, real: ImageSet) -> None:
+    opened = open_captioner(str(captioner), "float32")
+    table = caption_images(real, opened, max_tokens=5, batch_size=4)
+    assert table["key"].tolist() == real.keys
+    assert all(set(text.split()) <= {"red", "shoe", "on", "white", "a"} for text in table["caption"])
+    assert all(table["truncated"])  # this model never ends a sentence
+    assert caption_images(real, opened, max_tokens=5, batch_size=4).equals(table)
+
+
+def test_vit_gpt2_captions(tmp_path: Path, real: ImageSet) -> None:
+    opened = open_captioner(str(tiny_models.save_vit_gpt2(tmp_path)), "float32")
+    texts, cut = opened.caption(real.load([0, 1]), max_tokens=5)
+    assert len(texts) == len(cut) == 2
+    assert all(texts)
+
+
+def test_an_empty_caption_is_an_error(real: ImageSet, monkeypatch: pytest.MonkeyPatch, captioner: Path) -> None:
+    opened = open_captioner(str(captioner), "float32")
+    monkeypatch.setattr(Captioner, "caption", lambda self, pixels, n: ([""] * len(pixels), [False] * len(pixels)))
+    with pytest.raises(TruelikeError, match=r"models\.captioner: no caption for 10 of 10 images.*caption\.by"):
+        caption_images(real, opened, 5, 4)
+
+
+def test_a_model_that_cannot_caption_is_refused(encoder: Path) -> None:
+    with pytest.raises(TruelikeError, match=r"type 'clip', which does not caption images"):
+        open_captioner(str(encoder), "float32")
+
+
+def test_a_pipeline_of_another_kind_is_refused(generator: Path, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(TruelikeError, match="holds a FluxPipeline, expected a StableDiffusionPipeline"):
+        open_generator(str(tmp_path), "float32")
+
+
+def test_identity_changes_with_the_weights(tmp_path: Path) -> None:
+    folder = tiny_models.save_generator(tmp_path / "g")
+    before = identify(str(folder))
+    weights = load_file(folder / "unet/diffusion_pytorch_model.safetensors")
+    weights["conv_in.bias"] += 1
+    save_file(weights, folder / "unet/diffusion_pytorch_model.safetensors")
+    assert identify(str(folder)) != before
+
+
+def test_latents_are_scaled_and_pixels_round(generator: Path, real: ImageSet) -> None:
+    pipeline = open_generator(str(generator), "float32")
+    pixels = torch.from_numpy(real.load())
+    with torch.no_grad():
+        latents = latents_of(pipeline, pixels)
+        expected = pipeline.vae.encode(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist.mean
+        torch.testing.assert_close(latents, expected * pipeline.vae.config.scaling_factor)
+        decoded = pixels_of(pipeline, latents)
+        stock = pipeline.image_processor.postprocess(
+            pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample, output_type="pil"
+        )
+    assert decoded.dtype == torch.uint8
+    np.testing.assert_array_equal(decoded.numpy(), np.stack([np.asarray(image) for image in stock]))
+
+
+def test_a_style_of_another_width_is_refused(generator: Path, tmp_path: Path) -> None:
+    (tmp_path / "style.json").write_text(json.dumps({"enabled": True, "token": "<s>", "tokens": ["<s>"]}))
+    save_file({"<s>": torch.zeros(1, 7)}, tmp_path / "learned_embeds.safetensors")
+    with pytest.raises(TruelikeError, match=r"'<s>' has width 7, the generator's text encoder has 32"):
+        add_style(open_generator(str(generator), "float32"), tmp_path)
+
+
+def test_a_style_without_its_embedding_is_refused(generator: Path, tmp_path: Path) -> None:
+    (tmp_path / "style.json").write_text(json.dumps({"enabled": True, "token": "<s>", "tokens": ["<s>", "<s>_1"]}))
+    save_file({"<s>": torch.zeros(1, 32)}, tmp_path / "learned_embeds.safetensors")
+    with pytest.raises(TruelikeError, match=r"holds \['<s>'\], style\.json says \['<s>', '<s>_1'\]"):
+        add_style(open_generator(str(generator), "float32"), tmp_path)

@@ -1,0 +1,298 @@
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from truelike.config import Prompts, Synthesize, VisualGuidance
+from truelike.data.imageset import ImageSet
+from truelike.data.tables import write_features, write_table
+from truelike.diffusion.adaptation import write_no_adapter
+from truelike.errors import TruelikeError
+from truelike.models.generator import Adapter, Style
+from truelike.scratch import scratch
+from truelike.synthesis import regenerate as regenerate_module
+from truelike.synthesis.plan import batches, image_seed, make_plan
+from truelike.synthesis.regenerate import regenerate
+from truelike.synthesis.run import Job, job_fingerprint, open_renderer, plan_of, synthesize
+
+PROMPTS = Prompts(base="a {class}", caption=", {caption}", style=" {style}", quality=" best", negative="bad")
+SETTINGS = Synthesize(
+    replicas=(0, 1),
+    sampler="unipc",
+    steps=4,
+    guidance_scale=2.0,
+    strength=0.75,
+    lora_scale=1.0,
+    batch_size=2,
+    shard_size=4,
+    seed=0,
+)
+OFF = VisualGuidance(kind="off", centroids=1)
+
+
+@pytest.fixture
+def job(generator: Path, real: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """A job in an empty project: captions and features, no style and no adapter."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    outputs = tmp_path / "outputs"
+    write_table(outputs / "captions.parquet", pd.DataFrame({"key": real.keys, "caption": "red", "truncated": False}))
+    features = np.random.default_rng(0).normal(size=(len(real), 32)).astype(np.float32)
+    write_features(outputs / "features.parquet", real.keys, features)
+    (outputs / "style").mkdir()
+    Style(enabled=False).save(outputs / "style/style.json")
+    (outputs / "adapter").mkdir()
+    write_no_adapter(outputs / "adapter")
+    return Job(
+        stage="synthesize",
+        generator=str(generator),
+        dtype="float32",
+        prompts=PROMPTS,
+        settings=SETTINGS,
+        visual_guidance=VisualGuidance(kind="image", centroids=1),
+        real=real.folder,
+        captions=outputs / "captions.parquet",
+        features=outputs / "features.parquet",
+        style=outputs / "style",
+        adapter=outputs / "adapter",
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+# The plan
+
+
+def plan(keys: list[str], captions: list[str], replica: int, seed: int = 0) -> pd.DataFrame:
+    real = pd.DataFrame({"key": keys, "label": 0, "class_name": "boot"})
+    chosen = SETTINGS.model_copy(update={"seed": seed})
+    return make_plan(
+        real, captions, PROMPTS, chosen, OFF, replica, generator="g", adapter="a", style="s", style_text="<style>"
+    )
+
+
+def test_a_row_by_hand() -> None:
+    rows = plan(["k1", "k2"], ["a red boot", ""], replica=3).to_dict("records")
+    assert rows[0] == {
+        "key": "k1-r3",
+        "label": 0,
+        "prompt": "a boot, a red boot <style> best",
+        "caption_key": "k1",
+        "source_key": "k1",
+        "seed": image_seed(0, 3, "k1"),
+        "split": "synthetic",
+        "negative_prompt": "bad",
+        "replica": 3,
+        "generator": "g",
+        "adapter": "a",
+        "style": "s",
+        "sampler": "unipc",
+        "steps": 4,
+        "guidance_scale": 2.0,
+        "strength": 0.75,
+        "lora_scale": 1.0,
+        "visual_guidance": "off",
+    }
+    assert rows[1]["prompt"] == "a boot <style> best"
+    assert rows[1]["caption_key"] == ""
+
+
+def test_a_seed_by_hand() -> None:
+    # sha256("0/1/boot"), its first eight bytes, without the last bit
+    assert image_seed(0, 1, "boot") == int("5abd971f8506f9dc", 16) >> 1
+
+
+@given(
+    st.lists(st.from_regex(r"[a-z]{1,6}", fullmatch=True), min_size=1, max_size=20, unique=True),
+    st.sets(st.integers(0, 99), min_size=2, max_size=4),
+    st.integers(0, 5),
+)
+@settings(deadline=None, max_examples=40)
+def test_replicas_are_disjoint_keep_the_order_and_an_image_is_its_source_replica_and_seed(
+    keys: list[str], replicas: set[int], seed: int
+) -> None:
+    plans = {replica: plan(keys, [""] * len(keys), replica, seed) for replica in replicas}
+    together = pd.concat(plans.values())
+    assert together["key"].is_unique
+    assert together["seed"].is_unique
+    assert together["seed"].between(0, 2**63 - 1).all()
+    for replica, rows in plans.items():
+        assert rows["source_key"].tolist() == keys
+        alone = plan(keys[::-1], [""] * len(keys), replica, seed).set_index("key")
+        assert (alone["seed"][rows["key"]].to_numpy() == rows["seed"].to_numpy()).all()
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 12))
+def test_batches_cover_a_plan_in_order(count: int, shard_size: int, batch_size: int) -> None:
+    shards = batches(pd.DataFrame({"key": range(count)}), shard_size, batch_size)
+    assert [key for shard in shards for batch in shard for key in batch["key"]] == list(range(count))
+    assert all(len(batch) <= batch_size for shard in shards for batch in shard)
+    assert all(sum(map(len, shard)) == shard_size for shard in shards[:-1])
+
+
+# Making a replica
+
+
+def test_a_replica_is_a_sound_image_set_with_everything_that_made_it(job: Job, real: ImageSet, tmp_path: Path) -> None:
+    synthesize(job, 1, tmp_path / "out")
+    made = ImageSet(tmp_path / "out")
+    assert made.problems() == []
+    assert made.class_names == real.class_names
+    assert made.keys == [f"{key}-r1" for key in real.keys]
+    assert made.labels.tolist() == real.labels.tolist()
+    assert made.load().shape == (10, 16, 16, 3)
+    assert sorted(contents(tmp_path / "out")) == [
+        "index.parquet",
+        "shard-00000.tar",
+        "shard-00001.tar",
+        "shard-00002.tar",
+    ]
+    expected = plan_of(job, real, 1)
+    pd.testing.assert_frame_equal(made.index[list(expected)], expected)
+    assert made.index["truncated"].tolist() == [False] * 10
+    assert made.index["seed"].dtype == np.int64
+
+
+def test_other_replicas_have_other_images(job: Job, tmp_path: Path) -> None:
+    synthesize(job, 0, tmp_path / "0")
+    synthesize(job, 1, tmp_path / "1")
+    assert not set(ImageSet(tmp_path / "0").index["sha256"]) & set(ImageSet(tmp_path / "1").index["sha256"])
+
+
+def test_images_hardly_depend_on_the_batch_size(job: Job, real: ImageSet, tmp_path: Path) -> None:
+    synthesize(job, 0, tmp_path / "twos")
+    synthesize(
+        replace(job, settings=SETTINGS.model_copy(update={"batch_size": 5, "shard_size": 10})), 0, tmp_path / "fives"
+    )
+    difference = np.abs(ImageSet(tmp_path / "twos").load().astype(int) - ImageSet(tmp_path / "fives").load())
+    assert difference.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"visual_guidance": OFF},
+        {"settings": SETTINGS.model_copy(update={"strength": 1.0})},
+        {"settings": SETTINGS.model_copy(update={"guidance_scale": 1.0})},
+        {"settings": SETTINGS.model_copy(update={"seed": 1})},
+        {"settings": SETTINGS.model_copy(update={"sampler": "ddim"})},
+        {"prompts": PROMPTS.model_copy(update={"negative": "worse"})},
+        {"prompts": PROMPTS.model_copy(update={"caption": ""})},
+    ],
+)
+def test_every_switch_changes_the_images_and_the_fingerprint(job: Job, tmp_path: Path, change: dict) -> None:
+    real = ImageSet(job.real)
+    rows = plan_of(job, real, 0).iloc[:2]
+    other = replace(job, **change)
+    assert job_fingerprint(other, 0) != job_fingerprint(job, 0)
+    images = open_renderer(job, real).render(rows)
+    assert not np.array_equal(open_renderer(other, real).render(plan_of(other, real, 0).iloc[:2]), images)
+
+
+def test_the_fingerprint_does_not_depend_on_the_other_replicas(job: Job) -> None:
+    more = replace(job, settings=SETTINGS.model_copy(update={"replicas": (0, 1, 2)}))
+    assert job_fingerprint(more, 0) == job_fingerprint(job, 0)
+    assert job_fingerprint(job, 1) != job_fingerprint(job, 0)
+
+
+def test_finished_shards_are_not_made_again(job: Job, tmp_path: Path) -> None:
+    synthesize(job, 0, tmp_path / "out")
+    with scratch("synthesize", job_fingerprint(job, 0)) as folder:
+        kept = folder / "shard-00000.tar"
+        before = (kept.stat().st_mtime_ns, (folder / "shard-00001.tar").stat().st_mtime_ns)
+        (folder / "shard-00001.parquet").unlink()
+        (folder / "shard-00001.tar").unlink()
+    whole = contents(tmp_path / "out")
+    synthesize(job, 0, tmp_path / "again")
+    assert contents(tmp_path / "again") == whole
+    assert kept.stat().st_mtime_ns == before[0]
+    assert (folder / "shard-00001.tar").stat().st_mtime_ns > before[1]
+
+
+def test_an_adapter_of_another_style_is_refused(job: Job, real: ImageSet) -> None:
+    assert job.adapter
+    Adapter(enabled=True, style="abc", fingerprint="x").save(job.adapter / "adapter.json")
+    with pytest.raises(TruelikeError, match=r"trained with style abc, but .* holds none; run the stage adapt again"):
+        plan_of(job, real, 0)
+
+
+SCRIPT = """
+import pickle, sys
+from pathlib import Path
+from truelike.synthesis.run import synthesize
+synthesize(pickle.loads(Path("job.pickle").read_bytes()), 0, Path("out"))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_continued_to_the_same_bytes(job: Job, tmp_path: Path) -> None:
+    slow = replace(job, settings=SETTINGS.model_copy(update={"steps": 60}))
+    for name in ("killed", "whole"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "job.pickle").write_bytes(pickle.dumps(slow))
+    command = [sys.executable, "-c", SCRIPT]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(command, cwd=tmp_path / "killed", env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").rglob("shard-00000.parquet")):
+        assert child.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert not list((tmp_path / "killed").rglob("shard-00002.parquet"))
+    assert not (tmp_path / "killed/out").exists()
+    first = next((tmp_path / "killed").rglob("shard-00000.tar"))
+    made = first.stat().st_mtime_ns
+    for name in ("killed", "whole"):
+        subprocess.run(command, cwd=tmp_path / name, env=environment, check=True, stderr=subprocess.DEVNULL)
+    assert contents(tmp_path / "killed/out") == contents(tmp_path / "whole/out")
+    assert first.stat().st_mtime_ns == made
+
+
+# Regenerating
+
+
+def test_any_image_is_made_again_byte_for_byte(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthesize(job, 1, tmp_path / "outputs/synthetic/1")
+    monkeypatch.setattr(regenerate_module, "current_job", lambda folder: job)
+    made = ImageSet(tmp_path / "outputs/synthetic/1")
+    for position in (0, 5, 9):
+        again = regenerate(made.folder, made.keys[position])
+        np.testing.assert_array_equal(again, made.pixels(position))
+
+
+def test_changed_settings_are_named_instead_of_making_another_image(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real: ImageSet
+) -> None:
+    folder = tmp_path / "outputs/synthetic/0"
+    synthesize(job, 0, folder)
+    key = f"{real.keys[0]}-r0"
+    changed = replace(job, settings=SETTINGS.model_copy(update={"strength": 0.5}))
+    monkeypatch.setattr(regenerate_module, "current_job", lambda folder: changed)
+    with pytest.raises(TruelikeError, match=r"made with other settings: strength is 0\.5, was 0\.75; check out"):
+        regenerate(folder, key)
+    assert job.adapter
+    Adapter(enabled=True, fingerprint="new").save(job.adapter / "adapter.json")
+    monkeypatch.setattr(regenerate_module, "current_job", lambda folder: job)
+    with pytest.raises(TruelikeError, match="adapter is 'new', was ''"):
+        regenerate(folder, key)
+
+
+def test_what_is_not_synthetic_cannot_be_regenerated(job: Job, real: ImageSet) -> None:
+    with pytest.raises(TruelikeError, match="holds real images"):
+        regenerate(real.folder, real.keys[0])
+    with pytest.raises(TruelikeError, match="no image 'nothing'"):
+        regenerate(real.folder, "nothing")

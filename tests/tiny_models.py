@@ -1,0 +1,172 @@
+"""Builders of tiny random models in the hub's layout: a pipeline, CLIP, BLIP and ViT-GPT2 that open in a second."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import (
+    BertTokenizerFast,
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipImageProcessor,
+    BlipProcessor,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+    ViTImageProcessor,
+    ViTModel,
+)
+
+from truelike import __version__  # noqa: F401  (importing truelike makes torchvision importable)
+
+WIDTH, LENGTH = 32, 24
+SCHEDULER = {  # Stable Diffusion 1.5's
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+}
+
+
+def make_tokenizer() -> CLIPTokenizer:
+    """A CLIP tokenizer of single letters: every text has tokens, a word of n letters has n."""
+    letters = [chr(code) for code in range(33, 127)]
+    pieces = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={piece: number for number, piece in enumerate(pieces)}, merges=[])
+    tokenizer.model_max_length = LENGTH
+    return tokenizer
+
+
+def text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=LENGTH,
+        projection_dim=WIDTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def make_pipeline(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer()
+    return StableDiffusionPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(8, 16),
+            down_block_types=["DownEncoderBlock2D"] * 2,
+            up_block_types=["UpDecoderBlock2D"] * 2,
+            latent_channels=4,
+            norm_num_groups=4,
+            sample_size=16,
+        ),
+        text_encoder=CLIPTextModel(text_config(tokenizer)),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(16, 32),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=WIDTH,
+            attention_head_dim=8,
+            norm_num_groups=8,
+        ),
+        scheduler=PNDMScheduler(**SCHEDULER, prediction_type=prediction_type),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def save_generator(folder: Path, prediction_type: str = "epsilon") -> Path:
+    make_pipeline(prediction_type).save_pretrained(folder)
+    return folder
+
+
+def save_encoder(folder: Path, width: int = WIDTH) -> Path:
+    torch.manual_seed(1)
+    tokenizer = make_tokenizer()
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+    }
+    text = text_config(tokenizer).to_dict()
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=width)).save_pretrained(folder)
+    size = {"shortest_edge": 16}
+    CLIPImageProcessor(size=size, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_blip(folder: Path) -> Path:
+    torch.manual_seed(2)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "red", "shoe", "on", "white", "a"]
+    tokenizer: Any = BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}, bos_token="[DEC]")
+    text = {
+        "vocab_size": len(words),
+        "hidden_size": 16,
+        "encoder_hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 32,
+        "bos_token_id": 5,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "sep_token_id": 3,
+    }
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+    }
+    model = BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision, projection_dim=16))
+    bias = torch.zeros(len(words))
+    bias[[0, 1, 2, 3, 4, 5]] = -100.0  # a random model that says words
+    model.text_decoder.cls.predictions.decoder.bias.data.copy_(bias)
+    model.save_pretrained(folder)
+    BlipProcessor(BlipImageProcessor(size={"height": 16, "width": 16}), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def save_vit_gpt2(folder: Path) -> Path:
+    torch.manual_seed(3)
+    tokenizer = make_tokenizer()
+    vit = ViTConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8
+    )
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    gpt2 = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=32, n_embd=16, n_layer=1, n_head=2, add_cross_attention=True, **ends
+    )
+    model = VisionEncoderDecoderModel(encoder=ViTModel(vit), decoder=GPT2LMHeadModel(gpt2))
+    model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = tokenizer.bos_token_id
+    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(folder)
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
