@@ -1,0 +1,185 @@
+"""The report's figures: one style, colours that the colour-blind can tell apart, every interval drawn.
+
+On the page a figure is inline SVG whose colours are CSS variables, so that it follows the reader's light or dark theme.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+PALETTE = {  # the sets are told apart by marker as well
+    "ink": "#1f2328",
+    "muted": "#656d76",
+    "line": "#d0d7de",
+    "real": "#57606b",
+    "naive": "#c2410c",
+    "synthetic": "#0969c8",
+}
+MARKERS = {"real": "D", "naive": "s", "synthetic": "o"}
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.edgecolor": PALETTE["line"],
+    "axes.labelcolor": PALETTE["muted"],
+    "axes.grid": True,
+    "axes.grid.axis": "x",
+    "axes.axisbelow": True,
+    "grid.color": PALETTE["line"],
+    "grid.linewidth": 0.6,
+    "text.color": PALETTE["ink"],
+    "xtick.color": PALETTE["line"],
+    "xtick.labelcolor": PALETTE["muted"],
+    "ytick.color": PALETTE["line"],
+    "ytick.labelcolor": PALETTE["ink"],
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "truelike",
+}
+WIDTH = 5.6  # inches; narrow, so that its text stays readable on a phone
+ROW = 0.32
+
+
+def to_svg(figure: Figure) -> str:
+    """Draw a figure as an ``<svg>`` element, the same text for the same figure, colours as CSS variables."""
+    buffer = io.StringIO()
+    with mpl.rc_context(STYLE):
+        metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    svg = buffer.getvalue()
+    head, body = svg[svg.index("<svg") :].split(">", 1)
+    head = re.sub(r' (width|height|version)="[^"]*"', "", head)
+    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)  # would style the page
+    body = re.sub(r' id="[a-zA-Z.]+\d?[a-z]*_\d+"', "", body)  # axes_1, line2d_1, ...: in every figure
+    body = body.replace("font-family: 'DejaVu Sans', sans-serif; ", "")
+    for name, colour in PALETTE.items():
+        body = body.replace(colour, f"var(--{name}, {colour})")
+    return f"{head}>{body}"
+
+
+def to_png(figure: Figure) -> bytes:
+    """Draw a figure as PNG bytes on white, at twice the screen's resolution."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def points(value: float, digits: int = 1) -> str:
+    """A signed number with a true minus sign: ``+2.7``, ``−0.4``."""
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def accuracy_figure(
+    accuracy: Mapping[str, Mapping[str, float]], partners: Mapping[str, str], confidence: float
+) -> Figure:
+    """Test accuracy (percent) of every arm with its interval at the level `confidence`, a line at the arm `real`.
+
+    `accuracy` maps an arm to ``top1``, ``low`` and ``high``; `partners` maps an arm to its partner set, for its colour.
+    """
+    labels = [f"{row['top1']:.1f}  ({row['low']:.1f} to {row['high']:.1f})" for row in accuracy.values()]
+    with mpl.rc_context(STYLE):
+        figure, axes = _rows(list(accuracy), labels)
+        for y, (arm, row) in enumerate(accuracy.items()):
+            _interval(axes, y, row["top1"], row["low"], row["high"], _colour(arm, partners))
+        axes.axvline(accuracy["real"]["top1"], color=PALETTE["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_xlabel(f"accuracy on real test images (%), {100 * confidence:g} % interval")
+        _settle(figure)
+    return figure
+
+
+def difference_figure(
+    differences: Mapping[str, Mapping[str, float]], partners: Mapping[str, str], confidence: float
+) -> Figure:
+    """Difference of every arm to the arm `real` (percentage points) with its interval, a line at zero."""
+    labels = [
+        f"{points(row['points'])}  ({points(row['low'])} to {points(row['high'])})" for row in differences.values()
+    ]
+    with mpl.rc_context(STYLE):
+        figure, axes = _rows(list(differences), labels)
+        for y, (arm, row) in enumerate(differences.items()):
+            _interval(axes, y, row["points"], row["low"], row["high"], _colour(arm, partners))
+        axes.axvline(0, color=PALETTE["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_xlabel(f"difference to real (percentage points), {100 * confidence:g} % interval")
+        _settle(figure)
+    return figure
+
+
+def coverage_figure(per_class: pd.DataFrame) -> Figure:
+    """Coverage per class (0 to 1) of each set: `per_class` has the columns set, class_name, metric, value."""
+    table = per_class[per_class["metric"] == "coverage"].pivot(index="class_name", columns="set", values="value")
+    names = per_class["class_name"].drop_duplicates().tolist()
+    with mpl.rc_context(STYLE):
+        figure, axes = _rows(names, [""] * len(names), legend=True)
+        for kind in ("real", "naive", "synthetic"):
+            if kind in table:
+                fill = "none" if kind == "real" else PALETTE[kind]
+                values = table.loc[names, kind].to_numpy()
+                axes.plot(values, range(len(names)), MARKERS[kind], color=PALETTE[kind], mfc=fill, label=kind)
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_xlabel("coverage: share of real images with a neighbour in the set")
+        _legend(axes)
+        _settle(figure)
+    return figure
+
+
+def similarity_figure(near_copies: pd.DataFrame) -> Figure:
+    """Distribution of each image's similarity to its nearest real training image: columns set and similarity."""
+    values = near_copies["similarity"].to_numpy()
+    edges = np.linspace(values.min(), max(values.max(), values.min() + 1e-3), 33)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 2.6))
+        axes = figure.add_subplot()
+        for kind, style in (("real", (0, (4, 2))), ("naive", (0, (1, 1))), ("synthetic", "-")):
+            own = near_copies.loc[near_copies["set"] == kind, "similarity"]
+            if len(own):
+                share = 100 * np.histogram(own, edges)[0] / len(own)
+                axes.stairs(share, edges, color=PALETTE[kind], linestyle=style, linewidth=1.6, label=kind)
+        axes.set_xlabel("cosine similarity to the nearest real training image")
+        axes.set_ylabel("share of images (%)")
+        axes.grid(visible=True, axis="y")
+        _legend(axes)
+        _settle(figure)
+    return figure
+
+
+def _rows(names: Sequence[str], labels: Sequence[str], legend: bool = False) -> tuple[Figure, Axes]:
+    """Axes with a named row per entry, the first on top, and a text at the right of each row."""
+    figure = Figure(figsize=(WIDTH, 0.75 + 0.3 * legend + ROW * len(names)))
+    axes = figure.add_subplot()
+    axes.set_yticks(range(len(names)), list(names))
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    for y, label in enumerate(labels):
+        axes.annotate(label, (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+    return figure, axes
+
+
+def _settle(figure: Figure) -> None:
+    """Fix the layout now: left to each drawing it moves a little with every one, and files would differ."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def _interval(axes: Axes, y: float, value: float, low: float, high: float, colour: str) -> None:
+    axes.plot([low, high], [y, y], color=colour, linewidth=2.4, solid_capstyle="butt", alpha=0.55)
+    axes.plot([value], [y], color=colour, marker="o", markersize=6)
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handletextpad=0.4, borderaxespad=0.2)
+
+
+def _colour(arm: str, partners: Mapping[str, str]) -> str:
+    return PALETTE.get(partners.get(arm, "real"), PALETTE["real"])

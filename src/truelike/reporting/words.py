@@ -1,0 +1,36 @@
+"""Settings put into words: what an arm trains on, and when."""
+
+from truelike.config import Arm, Phase
+
+PARTNERS = {
+    "synthetic": "the synthetic images",
+    "naive": "the naive synthetic images",
+    "extra": "the extra real images",
+}
+
+
+def describe_arm(arm: Arm) -> str:
+    """Say what an arm trains on, phase by phase: ``half of the steps on ..., then half of the steps on ...``."""
+    return ", then ".join(_describe_phase(phase, arm.partner) for phase in arm.phases)
+
+
+def _describe_phase(phase: Phase, partner: str) -> str:
+    images = {
+        "real": "the real images",
+        "partner": PARTNERS[partner],
+        "real+partner": f"the real images and {PARTNERS[partner]} together",
+    }[phase.on]
+    details = [
+        f"mixup {phase.mixup:g}" if phase.mixup else "",
+        "a fresh last layer" if phase.reset_head else "",
+        f"{phase.lr_scale:g} times the learning rate" if phase.lr_scale != 1 else "",
+    ]
+    text = f"{_share(phase.share)} on {images}"
+    extra = " and ".join(detail for detail in details if detail)
+    return f"{text} with {extra}" if extra else text
+
+
+def _share(share: float) -> str:
+    if share == 1:
+        return "all steps"
+    return "half of the steps" if share == 0.5 else f"{100 * share:g} % of the steps"

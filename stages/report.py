@@ -1,0 +1,38 @@
+"""Put the verdict, the figures and the pictures on one page that works offline."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from stages import run
+from truelike.config import load_params
+from truelike.data.imageset import ImageSet, open_replicas
+from truelike.ledger import latest_costs
+from truelike.reporting.page import Material, write_report
+from truelike.reporting.provenance import model_sources
+
+
+def main() -> None:
+    params = load_params()
+    material = Material(
+        params=params,
+        real=ImageSet("outputs/real/train"),
+        naive=open_replicas("outputs/naive", params.synthesize.replicas),
+        synthetic=open_replicas("outputs/synthetic", params.synthesize.replicas),
+        captions=pd.read_parquet("outputs/captions.parquet"),
+        selection=pd.read_parquet("outputs/selection/synthetic.parquet"),
+        accuracy=pd.read_parquet("outputs/accuracy.parquet"),
+        accuracy_metrics=json.loads(Path("metrics/accuracy.json").read_text()),
+        per_class=pd.read_parquet("outputs/audit/per_class.parquet"),
+        near_copies=pd.read_parquet("outputs/audit/near_copies.parquet"),
+        audit_metrics=json.loads(Path("metrics/audit.json").read_text()),
+        models=model_sources(params.models.model_dump(exclude={"dtype"})),
+        costs=latest_costs(),
+    )
+    write_report(material, Path("reports"))
+    print(f"{material.accuracy_metrics['verdict']['sentence']}\nreports/report.html")
+
+
+if __name__ == "__main__":
+    run("report", main)

@@ -1,0 +1,147 @@
+"""A finished pipeline run in miniature: every table and metric that the report reads, with made-up numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from truelike.config import Params, load_params
+from truelike.data.imageset import ImageSet, Sample, write_image_set
+from truelike.reporting.page import Material
+from truelike.reporting.provenance import ModelSource
+
+ROOT = Path(__file__).resolve().parent.parent
+CLASSES = ["t-shirt", "<script>alert('bag')</script>", "Stiefel & Söhne"]
+ARMS = {"real": 73.1, "naive": 55.4, "synthetic": 66.2, "mixed": 74.9, "bridged": 74.2, "bridged_pp": 75.8}
+ARMS |= {"more_real": 83.3}
+SHOTS = 5
+
+
+def pictures(count: int, shade: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(shade)
+    images = np.zeros((count, 32, 32, 3), np.uint8)
+    for image in images:
+        top, left = rng.integers(2, 10, 2)
+        image[top : top + 18, left : left + 16] = rng.integers(shade // 2, shade, 3)
+    return list(images)
+
+
+def write_sets(folder: Path) -> dict[str, list[ImageSet]]:
+    labels = np.arange(SHOTS * len(CLASSES)) % len(CLASSES)
+    keys = [f"photo-{number:08x}" for number in range(len(labels))]
+    sets: dict[str, list[ImageSet]] = {}
+    for name, shade, replicas in (("real", 250, [0]), ("naive", 120, [0, 1]), ("synthetic", 190, [0, 1])):
+        sets[name] = []
+        for replica in replicas:
+            place = folder / name / str(replica)
+            samples = [
+                Sample(
+                    key if name == "real" else f"{key}-r{replica}",
+                    int(label),
+                    pixels,
+                    {"split": "train", "source": f"{key}.png"}
+                    if name == "real"
+                    else {"source_key": key, "prompt": f"a photo of {CLASSES[label]}", "truncated": replica == 1},
+                )
+                for key, label, pixels in zip(keys, labels, pictures(len(keys), shade + replica), strict=True)
+            ]
+            write_image_set(place, samples, CLASSES)
+            sets[name].append(ImageSet(place))
+    return sets
+
+
+def selection_of(sets: list[ImageSet]) -> pd.DataFrame:
+    table = pd.concat([pd.DataFrame({"key": s.keys, "folder": s.folder.as_posix(), "label": s.labels}) for s in sets])
+    table = table.reset_index(drop=True).assign(keep=True, reason="")
+    table.loc[0, ["keep", "reason"]] = [False, "label: 0.003 < 0.01"]
+    table.loc[4, ["keep", "reason"]] = [False, "label: 0.0007 < 0.01"]
+    table.loc[7, ["keep", "reason"]] = [False, "near-copy of photo-00000007"]
+    return table
+
+
+def accuracy_metrics() -> dict:
+    real = ARMS["real"]
+    return {
+        "accuracy": {
+            arm: {"top1": value, "low": value - 1.1, "high": value + 0.9, "validation": value + 0.3}
+            for arm, value in ARMS.items()
+        },
+        "difference_to_real": {
+            arm: {"points": value - real, "low": value - real - 0.8, "high": value - real + 0.7, "p_value": 0.0123}
+            for arm, value in ARMS.items()
+            if arm != "real"
+        },
+        "verdict": {
+            "arm": "bridged_pp",
+            "points": 2.7,
+            "low": 1.9,
+            "high": 3.4,
+            "sentence": "Synthetic data helped: bridged_pp is +2.7 points [1.9, 3.4] above real data alone "
+            "(95 % interval, 5 seeds, 5000 test images).",
+        },
+    }
+
+
+def accuracy_table() -> pd.DataFrame:
+    metrics = ["top1", "top5", "balanced", "nll", "ece", *(f"class:{name}" for name in CLASSES)]
+    rows = [
+        (arm, seed, split, metric, 0.8 if metric == "nll" else 0.05 if metric == "ece" else value + seed)
+        for arm, value in ARMS.items()
+        for seed in (0, 1)
+        for split in ("validation", "test")
+        for metric in metrics
+    ]
+    return pd.DataFrame(rows, columns=["arm", "seed", "split", "metric", "value"])
+
+
+def near_copies(sets: dict[str, list[ImageSet]]) -> pd.DataFrame:
+    real = sets["real"][0]
+    rows = [
+        (name, key, real.keys[row % len(real)], float(0.95 - 0.01 * row - 0.05 * (name == "naive")))
+        for name in ("naive", "synthetic")
+        for images in sets[name][:1]
+        for row, key in enumerate(images.keys)
+    ]
+    rows += [("real", f"held-out-{row}", real.keys[0], 0.9 - 0.01 * row) for row in range(20)]
+    return pd.DataFrame(rows, columns=["set", "key", "nearest_key", "similarity"])
+
+
+def build_material(folder: Path, params: Params | None = None) -> Material:
+    """Write small image sets below `folder` and make up the rest of a run on them."""
+    sets = write_sets(folder)
+    coverage = {"real": 0.9, "naive": 0.35, "synthetic": 0.75}
+    per_class = [
+        (name, class_name, "coverage", value - 0.1 * number)
+        for name, value in coverage.items()
+        for number, class_name in enumerate(CLASSES)
+    ]
+    audit = {
+        name: {"frechet": 1 - value, "kernel": 0.01, "precision": 0.8, "recall": 0.7, "density": 0.9}
+        | {"coverage": value, "coverage_low": value - 0.05, "coverage_high": value + 0.04, "near_copy_rate": 0.012}
+        for name, value in coverage.items()
+    }
+    real = sets["real"][0]
+    captions = pd.DataFrame({"key": real.keys, "caption": "a dark bag on white", "truncated": False})
+    captions.loc[2, "truncated"] = True
+    costs = pd.DataFrame(
+        [
+            ("2026-01-02T03:04:05+00:00", "adapt", 61.2, 900, 2),
+            ("2026-01-02T03:09:05+00:00", "train@real", 30.0, 800, 2),
+        ],
+        columns=["finished", "stage", "seconds", "peak_memory_mib", "cpus"],
+    )
+    return Material(
+        params=params or load_params(ROOT / "params.yaml"),
+        real=real,
+        naive=sets["naive"],
+        synthetic=sets["synthetic"],
+        captions=captions,
+        selection=selection_of(sets["synthetic"]),
+        accuracy=accuracy_table(),
+        accuracy_metrics=accuracy_metrics(),
+        per_class=pd.DataFrame(per_class, columns=["set", "class_name", "metric", "value"]),
+        near_copies=near_copies(sets),
+        audit_metrics=audit,
+        models=[ModelSource("generator", "models/generator", "local directory", True, (("w.safetensors", "ab" * 32),))],
+        costs=costs,
+    )
