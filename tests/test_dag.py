@@ -84,7 +84,7 @@ def test_a_stage_tracks_the_parameters_it_reads_and_they_exist(stage):
 
 
 def parameters_read(stage: str) -> set[tuple[str, str]]:
-    """(section, field) pairs written as ``params.section.field`` in a stage module; the field is empty where a whole section is read."""
+    """(section, field) of each ``params.section.field`` in a stage module, the field empty for a whole section."""
     tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
     sections = {
         node
