@@ -1,3 +1,4 @@
+# make setup: make .venv with the pinned versions of everything
 # make demo: set up, run the whole pipeline on the embedded data and models, print the verdict
 # make test: set up, check style and types, run every test
 # make foundation: train the embedded models again (hours)
@@ -8,7 +9,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 INSTALLED := .venv/installed
 
-.PHONY: demo test foundation
+.PHONY: setup demo test foundation
+
+setup: $(INSTALLED)
 
 demo: $(INSTALLED)
 	.venv/bin/dvc repro

@@ -7,6 +7,7 @@ import pandas as pd
 
 from truelike.config import Params, load_params
 from truelike.data.imageset import ImageSet, Sample, write_image_set
+from truelike.ledger import FIELDS
 from truelike.reporting.page import Material
 from truelike.reporting.provenance import ModelSource
 
@@ -123,13 +124,11 @@ def build_material(folder: Path, params: Params | None = None) -> Material:
     real = sets["real"][0]
     captions = pd.DataFrame({"key": real.keys, "caption": "a dark bag on white", "truncated": False})
     captions.loc[2, "truncated"] = True
-    costs = pd.DataFrame(
-        [
-            ("2026-01-02T03:04:05+00:00", "adapt", 61.2, 900, 2),
-            ("2026-01-02T03:09:05+00:00", "train@real", 30.0, 800, 2),
-        ],
-        columns=["finished", "stage", "seconds", "peak_memory_mib", "cpus"],
-    )
+    runs = [
+        ("2026-01-02T03:04:05+00:00", "adapt", 61.2, 900, 2),
+        ("2026-01-02T03:05:05+00:00", "train@real", 30.0, 800, 2),
+    ]
+    costs = pd.DataFrame(runs, columns=list(FIELDS))
     return Material(
         params=params or load_params(ROOT / "params.yaml"),
         real=real,

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
+
 from truelike.scratch import scratch_root
 
 FIELDS = ("finished", "stage", "seconds", "peak_memory_mib", "cpus")
@@ -35,3 +37,10 @@ def record(stage: str) -> Iterator[None]:
         if new:
             writer.writerow(FIELDS)
         writer.writerow(row)
+
+
+def latest_costs() -> pd.DataFrame:
+    """The latest run of each stage, in the order they finished: the columns of FIELDS, no rows without a ledger."""
+    if not ledger_file().exists():
+        return pd.DataFrame(columns=FIELDS)
+    return pd.read_csv(ledger_file()).drop_duplicates("stage", keep="last").sort_values("finished", kind="stable")

@@ -44,12 +44,14 @@ STYLE: dict[Any, Any] = {
     "ytick.labelcolor": PALETTE["ink"],
     "ytick.major.size": 0,
     "legend.frameon": False,
+    "text.parse_math": False,
     "figure.constrained_layout.use": True,
     "svg.fonttype": "none",
     "svg.hashsalt": "truelike",
 }
 WIDTH = 5.6  # inches; narrow, so that its text stays readable on a phone
 ROW = 0.32
+LONGEST = 26  # characters of a row's name
 
 
 def to_svg(figure: Figure) -> str:
@@ -129,7 +131,7 @@ def coverage_figure(per_class: pd.DataFrame) -> Figure:
                 values = table.loc[names, kind].to_numpy()
                 axes.plot(values, range(len(names)), MARKERS[kind], color=PALETTE[kind], mfc=fill, label=kind)
         axes.set_xlim(-0.03, 1.03)
-        axes.set_xlabel("coverage: share of real images with a neighbour in the set")
+        axes.set_xlabel("coverage (share of real images, 0 to 1)")
         _legend(axes)
         _settle(figure)
     return figure
@@ -159,7 +161,8 @@ def _rows(names: Sequence[str], labels: Sequence[str], legend: bool = False) -> 
     """Axes with a named row per entry, the first on top, and a text at the right of each row."""
     figure = Figure(figsize=(WIDTH, 0.75 + 0.3 * legend + ROW * len(names)))
     axes = figure.add_subplot()
-    axes.set_yticks(range(len(names)), list(names))
+    shown = [name if len(name) <= LONGEST else name[: LONGEST - 1] + "…" for name in names]
+    axes.set_yticks(range(len(names)), shown)
     axes.set_ylim(len(names) - 0.5, -0.5)
     for y, label in enumerate(labels):
         axes.annotate(label, (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=9)

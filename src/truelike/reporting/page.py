@@ -25,11 +25,8 @@ MAX_CLASSES = 24  # shown with pictures
 MAX_ROWS = 40  # of the coverage figure: the least covered classes
 MAX_DROPPED = 12  # pictures per reason
 MAX_PAIRS = 8  # near-copies per set
-SETS = {
-    "real": "real: held-out test images",
-    "naive": "naive: class prompts, nothing learned",
-    "synthetic": "synthetic: captions, style, adaptation, latent prior",
-}
+SETS = ("real", "naive", "synthetic")
+KINDS = {"label": "Not recognised as its class", "near-copy": "Near-copy of a real training image"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,6 @@ def render(material: Material) -> str:
         },
         "dropped": _dropped(material),
         "audit": {name: material.audit_metrics[name] for name in SETS if name in material.audit_metrics},
-        "sets": SETS,
         "pairs": _pairs(material),
         "costs": material.costs.to_dict("records"),
         "settings": dict(_flatten(params.model_dump())),
@@ -206,7 +202,7 @@ def _dropped(material: Material) -> list[dict[str, Any]]:
     places = _places(material.synthetic)
     return [
         {
-            "kind": kind,
+            "kind": KINDS[str(kind)],
             "count": int(count),
             "pictures": [
                 _picture(*places[key], reason) for key, reason in reasons[kinds == kind].head(MAX_DROPPED).items()

@@ -3,7 +3,9 @@
 import base64
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -13,7 +15,7 @@ INK = (31, 35, 40)
 PAPER = (255, 255, 255)
 GAP = 4
 MARGIN = 12
-FONT_SIZE = 15
+FONT_SIZE = 14
 
 
 def scale_to(pixels: np.ndarray, side: int) -> Image.Image:
@@ -38,8 +40,9 @@ def contact_sheet(
     `rows` are (label, images of uint8 HWC); rows may differ in length. `side` is the size of a cell in pixels. The
     result is an RGB image on white.
     """
-    font = ImageFont.load_default(FONT_SIZE)
-    small = ImageFont.load_default(FONT_SIZE - 3)
+    # Pillow's own font lacks most letters beyond ASCII, matplotlib's has those of most alphabets.
+    file = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    font, small = (ImageFont.truetype(str(file), size) for size in (FONT_SIZE, FONT_SIZE - 3))
     headings = [_shorten(name, small, side + GAP) for name in columns]
     left = MARGIN + round(max((font.getlength(label) for label, _ in rows), default=0)) + MARGIN
     top = MARGIN + (FONT_SIZE + GAP if headings else 0)
@@ -58,7 +61,7 @@ def contact_sheet(
     return sheet
 
 
-def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

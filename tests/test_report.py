@@ -1,0 +1,343 @@
+"""The report: what the page says and shows, that it needs nothing else, and that names cannot break it."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.report_material import ARMS, CLASSES, ROOT, build_material
+from truelike.config import Arm, load_params, parse_params
+from truelike.ledger import latest_costs, record
+from truelike.reporting import figures
+from truelike.reporting.markdown import accuracy_summary
+from truelike.reporting.page import Material, render, write_report
+from truelike.reporting.pictures import contact_sheet, data_uri, scale_to
+from truelike.reporting.provenance import model_sources, warnings
+from truelike.reporting.words import describe_arm
+
+SECTIONS = ["accuracy", "pictures", "selection", "fidelity", "copies", "cost", "settings", "again"]
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects a page's elements and text, and checks that every element is closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    return build_material(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def html(material: Material) -> str:
+    return render(material)
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def changed(material: Material, **fields: object) -> Material:
+    return Material(**{**vars(material), **fields})
+
+
+def with_params(material: Material, **values: object) -> Material:
+    raw = material.params.model_dump(mode="json")
+    for name, value in values.items():
+        section, field = name.split("__")
+        raw[section][field] = value
+    return changed(material, params=parse_params(raw))
+
+
+def test_page_is_well_formed_and_has_every_section_in_order(page):
+    assert page.open == []
+    ids = [attributes["id"] for tag, attributes in page.elements if tag == "h2"]
+    assert ids == SECTIONS
+
+
+def test_page_requests_nothing(html, page):
+    for attribute in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
+        values = [attributes[attribute] for _, attributes in page.elements if attributes.get(attribute)]
+        assert all(value.startswith(("data:image/", "#")) for value in values), attribute
+    assert not page.all("script")
+    assert not page.all("link")
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+
+
+def test_links_inside_the_page_lead_somewhere_and_no_id_is_repeated_in_conflict(page):
+    ids = [attributes["id"] for tag, attributes in page.elements if attributes.get("id") and tag != "path"]
+    targets = {attributes["href"][1:] for attributes in page.all("a")}
+    assert targets <= set(ids)
+    assert len([i for i in ids if i in SECTIONS]) == len(SECTIONS)
+
+
+def test_verdict_comes_first_with_its_interval(html, material):
+    body = html[html.index("<body>") :]
+    heading = re.search(r"<h1>(.*?)</h1>", body)[1]
+    assert heading.replace("\u00a0", " ") == material.accuracy_metrics["verdict"]["sentence"]
+    assert body.index("<h1>") < body.index("<svg")
+    assert "+1.9 to +3.4" in body[: body.index("<svg")]
+
+
+def test_names_and_captions_of_the_user_are_escaped(html, page):
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;alert(") > 3
+    assert CLASSES[1] in page.text
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_arm_has_its_numbers_in_the_table_and_in_the_figure(html, arm):
+    value = ARMS[arm]
+    interval = f"{value:.1f}\u00a0({value - 1.1:.1f} to {value + 0.9:.1f})"
+    assert interval in html.replace("&nbsp;", "\u00a0")
+    svg = html[html.index("<svg") : html.index("</svg>")]
+    assert f"{value:.1f}  ({value - 1.1:.1f} to {value + 0.9:.1f})" in svg
+
+
+def test_every_picture_is_embedded_named_and_the_dropped_ones_are_marked(page, material):
+    images = page.all("img")
+    pictures = 3 * len(material.real)
+    dropped = 3
+    pairs = 2 * (8 + 8)
+    assert len(images) == pictures + dropped + pairs
+    assert all(image["alt"] and image["title"] for image in images)
+    marked = [image for image in images if image.get("class") == "dropped"]
+    assert len(marked) == dropped
+    assert "label: 0.003 < 0.01" in marked[0]["title"]
+
+
+def test_a_synthetic_picture_stands_under_the_real_one_it_was_made_from(material):
+    shuffled = material.synthetic[0]
+    order = np.random.default_rng(0).permutation(len(shuffled))
+    shuffled.index = shuffled.index.iloc[order].reset_index(drop=True)
+    from truelike.reporting.page import _classes
+
+    for group in _classes(material):
+        for position, picture in enumerate(group["synthetic"]):
+            row = np.flatnonzero(material.real.labels == CLASSES.index(group["name"]))[position]
+            made = shuffled.keys.index(f"{material.real.keys[row]}-r0")
+            assert picture["uri"] == data_uri(shuffled.pixels(made))
+
+
+def test_what_was_dropped_is_counted_by_reason(page):
+    text = " ".join("".join(page.text).split())
+    assert "27 of 30 synthetic images were kept, 3 dropped" in text
+    assert "Not recognised as its class: 2" in text
+    assert "Near-copy of a real training image: 1" in text
+
+
+def test_cut_captions_and_prompts_are_counted(page):
+    assert "1 captions at caption.max_tokens = 16, 15 prompts" in " ".join("".join(page.text).split())
+
+
+def test_cost_is_summed_and_left_out_without_a_ledger(html, material):
+    assert "1 min 01 s" in html
+    assert "1 min 31 s" in html
+    without = Page(render(changed(material, costs=material.costs.iloc[:0])))
+    assert [attributes["id"] for attributes in without.all("h2")] == [name for name in SECTIONS if name != "cost"]
+
+
+def test_every_parameter_is_listed(page, material):
+    text = set(page.text)
+    for name in ("adapt.dm.weight", "train.arms.bridged_pp.phases", "models.generator", "report.title"):
+        assert name in text
+    assert str(material.params.adapt.dm.weight) in text
+
+
+def test_the_demonstration_models_on_other_images_are_warned_of(material, html):
+    assert "demonstration base" not in html
+    assert "demonstration base" in render(with_params(material, data__source="photos/birds"))
+    own = with_params(material, data__source="photos/birds", models__generator="models/sd15.yaml")
+    assert "demonstration base" not in render(own)
+
+
+def test_a_run_without_a_verdict_still_has_a_page(material):
+    metrics = json.loads(json.dumps(material.accuracy_metrics))
+    sentence = "No verdict: no arm of train.arms has the synthetic set as its partner."
+    metrics["verdict"] = {"arm": None, "points": None, "low": None, "high": None, "sentence": sentence}
+    metrics["accuracy"] = {"real": metrics["accuracy"]["real"]}
+    metrics["difference_to_real"] = {}
+    html = render(changed(material, accuracy_metrics=metrics))
+    assert sentence in html
+    assert Page(html).open == []
+
+
+def test_missing_numbers_are_dashes(material):
+    audit = {name: dict.fromkeys(row) | {"near_copy_rate": 0.0} for name, row in material.audit_metrics.items()}
+    per_class = material.per_class.assign(value=np.nan)
+    html = render(changed(material, audit_metrics=audit, per_class=per_class))
+    assert "nan" not in html[html.index('id="fidelity"') : html.index('id="copies"')].lower()
+
+
+def test_the_same_run_gives_the_same_files(material, tmp_path):
+    write_report(material, tmp_path / "one")
+    write_report(material, tmp_path / "two")
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == ["accuracy.png", "pictures.png", "report.html", "summary.md"]
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_figures_are_valid_svg_that_follows_the_theme(material):
+    svg = figures.to_svg(figures.coverage_figure(material.per_class))
+    root = ElementTree.fromstring(svg)
+    assert root.tag.endswith("svg")
+    texts = {"".join(element.itertext()) for element in root.iter() if element.tag.endswith("text")}
+    assert {"real", "naive", "synthetic", "Stiefel & Söhne", "t-shirt"} <= texts
+    assert "var(--synthetic, #0969c8)" in svg
+    assert "<style" not in svg
+
+
+def test_a_dollar_in_a_name_is_no_formula(material):
+    named = material.per_class.replace({"class_name": {"t-shirt": "under $5 or $6"}})
+    assert "under $5 or $6" in figures.to_svg(figures.coverage_figure(named))
+
+
+def test_markers_of_a_figure_are_where_the_numbers_are():
+    accuracy = {"real": {"top1": 60.0, "low": 58.0, "high": 61.0}, "mixed": {"top1": 70.0, "low": 68.0, "high": 73.0}}
+    axes = figures.accuracy_figure(accuracy, {"real": "extra", "mixed": "synthetic"}, 0.9).axes[0]
+    lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+    assert lines[:4] == [([58.0, 61.0], [0, 0]), ([60.0], [0]), ([68.0, 73.0], [1, 1]), ([70.0], [1])]
+    assert lines[4][0] == [60.0, 60.0]
+    assert "90 % interval" in axes.get_xlabel()
+
+
+def test_similarity_histogram_adds_up_to_all_images(material):
+    axes = figures.similarity_figure(material.near_copies).axes[0]
+    for patch in axes.patches:
+        assert patch.get_data().values.sum() == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("arm", "words"),
+    [
+        ({"partner": "extra", "phases": [{"on": "real"}]}, "all steps on the real images"),
+        (
+            {"partner": "extra", "phases": [{"on": "real+partner"}]},
+            "all steps on the real images and the extra real images together",
+        ),
+        (
+            {
+                "partner": "synthetic",
+                "phases": [
+                    {"on": "partner", "share": 0.75, "mixup": 0.2},
+                    {"on": "real", "share": 0.25, "reset_head": True, "lr_scale": 0.1},
+                ],
+            },
+            "75 % of the steps on the synthetic images with mixup 0.2, then 25 % of the steps on the real images "
+            "with a fresh last layer and 0.1 times the learning rate",
+        ),
+    ],
+)
+def test_an_arm_in_words(arm, words):
+    assert describe_arm(Arm.model_validate(arm)) == words
+
+
+def test_markdown_summary_has_a_row_per_arm_and_signed_differences(material):
+    lines = accuracy_summary(material.accuracy_metrics, material.params).splitlines()
+    assert lines[0] == f"**{material.accuracy_metrics['verdict']['sentence']}**"
+    rows = lines[4:]
+    assert len(rows) == len(ARMS)
+    assert rows[0] == "| `real` | all steps on the real images | 73.1 (72.0 to 74.0) |  |"
+    assert rows[1].endswith("| 55.4 (54.3 to 56.3) | −17.7 (−18.5 to −17.0) |")
+
+
+def test_contact_sheet_enlarges_by_whole_factors_and_keeps_every_pixel():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    sheet = np.asarray(contact_sheet([("", [image])], side=64))
+    enlarged = image.repeat(2, 0).repeat(2, 1)
+    windows = np.lib.stride_tricks.sliding_window_view(sheet, (64, 64, 3))[:, :, 0]
+    assert (windows == enlarged).all(axis=(2, 3, 4)).any()
+
+
+def test_contact_sheet_has_room_for_uneven_rows_labels_and_headings():
+    image = np.full((40, 20, 3), 7, np.uint8)
+    sheet = contact_sheet([("real", [image] * 3), ("Süßigkeiten", [image]), ("", [])], ["a", "a very long name", "b"])
+    assert sheet.width > 3 * 64
+    assert sheet.height > 3 * 64
+    assert (np.asarray(sheet) == 7).all(-1).sum() == 4 * 40 * 20
+
+
+@pytest.mark.parametrize(("size", "expected"), [((32, 32), (64, 64)), ((48, 24), (48, 24)), ((640, 320), (64, 32))])
+def test_scaling(size, expected):
+    assert scale_to(np.zeros((size[1], size[0], 3), np.uint8), 64).size == expected
+
+
+def test_small_images_are_embedded_exactly_and_large_ones_as_thumbnails():
+    from base64 import b64decode
+    from io import BytesIO
+
+    small = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    kind, data = data_uri(small).split(",")
+    assert kind == "data:image/png;base64"
+    assert (np.asarray(Image.open(BytesIO(b64decode(data)))) == small).all()
+    kind, data = data_uri(np.zeros((512, 256, 3), np.uint8)).split(",")
+    assert kind == "data:image/jpeg;base64"
+    assert Image.open(BytesIO(b64decode(data))).size == (64, 128)
+
+
+def test_model_sources_hash_local_weights_and_tell_pinned_from_unpinned(tmp_path):
+    folder = tmp_path / "model"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "unet" / "weights.safetensors").write_bytes(b"abc")
+    (tmp_path / "pinned.yaml").write_text("hub: owner/name\nrevision: 0123abc\n")
+    (tmp_path / "loose.yaml").write_text("hub: owner/name\nrevision: null\n")
+    paths = {"generator": folder, "encoder": tmp_path / "pinned.yaml", "captioner": tmp_path / "loose.yaml"}
+    local, pinned, loose = model_sources({role: str(path) for role, path in paths.items()})
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc", FIPS 180-4
+    assert local.weights == (("unet/weights.safetensors", digest),)
+    assert (local.pinned, pinned.pinned, loose.pinned) == (True, True, False)
+    assert pinned.origin == "owner/name at 0123abc"
+    found = warnings(load_params(ROOT / "params.yaml"), [local, pinned, loose])
+    assert [line for line in found if "pinned" in line] == [line for line in found if "models.captioner" in line] != []
+
+
+def test_costs_are_of_the_latest_run_of_each_stage(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    assert latest_costs().empty
+    for stage in ("caption", "train@real", "caption"):
+        with record(stage):
+            pass
+    costs = latest_costs()
+    assert costs["stage"].tolist() == ["train@real", "caption"]
+    assert (costs["peak_memory_mib"] > 10).all()
+    assert isinstance(costs, pd.DataFrame)
+
+
+def test_template_is_shipped_with_the_package():
+    assert (Path(figures.__file__).parent / "template.html.j2").is_file()
+    assert "template.html.j2" in (ROOT / "pyproject.toml").read_text()
