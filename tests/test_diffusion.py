@@ -131,6 +131,10 @@ def test_only_the_new_rows_of_the_embedding_change(generator: Path, real: ImageS
     assert style.fingerprint
     assert torch.equal(weight[: len(before)], before)
     assert torch.equal(weight[len(before) :], torch.cat([learned["<style>"], learned["<style>_1"]]))
+    stock = StableDiffusionPipeline.from_pretrained(generator)
+    for token, vector in learned.items():
+        stock.load_textual_inversion({token: vector})
+    assert torch.equal(stock.text_encoder.get_input_embeddings().weight, weight)
     ids = opened.tokenizer(f"boot {style.text}").input_ids
     assert ids[-3:-1] == [len(before), len(before) + 1]
 

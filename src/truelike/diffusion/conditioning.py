@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from truelike.config import VisualGuidance
@@ -56,6 +55,8 @@ def guidance_vectors(
         )
     if settings.kind == "image":
         return features
+    from sklearn.cluster import KMeans  # a second of import that few runs need
+
     vectors = np.empty_like(features)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

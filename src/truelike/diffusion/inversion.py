@@ -14,7 +14,7 @@ from truelike.diffusion.conditioning import tokenize
 from truelike.diffusion.loop import LOG_FILE, optimize
 from truelike.diffusion.objective import add_noise, diffusion_loss, sample_timesteps, target
 from truelike.errors import TruelikeError
-from truelike.models.generator import EMBEDS_FILE, STYLE_FILE, Style, encode_images
+from truelike.models.generator import EMBEDS_FILE, STYLE_FILE, Style, add_tokens, encode_images
 from truelike.prompts import inversion_prompt, truncated
 from truelike.scratch import fingerprint, write_once
 
@@ -30,16 +30,6 @@ def initial_embedding(pipeline: Any, initializer: str) -> Tensor:
     if not tokens:
         raise TruelikeError(f"invert.initializer: {initializer!r} has no token; give a word such as 'photo'")
     return pipeline.text_encoder.get_input_embeddings().weight[tokens].detach().float().mean(dim=0)
-
-
-def add_tokens(pipeline: Any, tokens: list[str]) -> int:
-    """Add new words to the tokenizer and text encoder, all other rows unchanged; return the id of the first."""
-    known = [token for token in tokens if token in pipeline.tokenizer.get_vocab()]
-    if known:
-        raise TruelikeError(f"invert.token: {known[0]!r} is already a token of the generator; choose another word")
-    pipeline.tokenizer.add_tokens(tokens)
-    pipeline.text_encoder.resize_token_embeddings(len(pipeline.tokenizer), mean_resizing=False)
-    return int(pipeline.tokenizer.convert_tokens_to_ids(tokens[0]))
 
 
 def learn_style(pipeline: Any, real: ImageSet, settings: Invert, dtype: str, folder: Path) -> Tensor:

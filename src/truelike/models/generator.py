@@ -82,6 +82,19 @@ def open_generator(path: str, dtype: str) -> Any:
     return pipeline.to(device())
 
 
+def add_tokens(pipeline: Any, tokens: list[str]) -> int:
+    """Add new words to the tokenizer and text encoder, all other rows unchanged; return the id of the first.
+
+    Raises TruelikeError if one is a word already.
+    """
+    known = [token for token in tokens if token in pipeline.tokenizer.get_vocab()]
+    if known:
+        raise TruelikeError(f"invert.token: {known[0]!r} is already a token of the generator; choose another word")
+    pipeline.tokenizer.add_tokens(tokens)
+    pipeline.text_encoder.resize_token_embeddings(len(pipeline.tokenizer), mean_resizing=False)
+    return int(pipeline.tokenizer.convert_tokens_to_ids(tokens[0]))
+
+
 def add_style(pipeline: Any, folder: Path) -> Style:
     """Add the learned tokens to the tokenizer and text encoder; does nothing for a style that is not enabled.
 
@@ -100,9 +113,9 @@ def add_style(pipeline: Any, folder: Path) -> Style:
                 f"{folder / EMBEDS_FILE}: {token!r} has width {embeds[token].shape[-1]}, the generator's text encoder "
                 f"has {width}; run the stage invert again with this generator"
             )
-        if token in pipeline.tokenizer.get_vocab():
-            raise TruelikeError(f"invert.token: {token!r} is already a token of the generator; choose another word")
-        pipeline.load_textual_inversion({token: embeds[token]})
+    first = add_tokens(pipeline, list(style.tokens))
+    rows = torch.cat([embeds[token] for token in style.tokens])
+    pipeline.text_encoder.get_input_embeddings().weight.data[first : first + len(rows)] = rows
     return style
 
 
@@ -127,7 +140,8 @@ def add_adapter(pipeline: Any, folder: Path, lora_scale: float) -> Adapter:
                 f"{folder / LORA_FILE}: {name} {tuple(weight.shape)} fits no layer of the generator's UNet; "
                 "run the stage adapt again with this generator"
             )
-    pipeline.load_lora_weights(folder, weight_name=LORA_FILE)
+    state, alphas, metadata = pipeline.lora_state_dict(folder, weight_name=LORA_FILE, return_lora_metadata=True)
+    pipeline.load_lora_into_unet(state, alphas, pipeline.unet, metadata=metadata, _pipeline=pipeline)
     pipeline.fuse_lora(lora_scale=lora_scale)
     pipeline.unload_lora_weights()
     return adapter
