@@ -18,7 +18,7 @@ def main() -> None:
         captioner = open_captioner(params.models.captioner, params.models.dtype)
         table = caption_images(images, captioner, caption.max_tokens, caption.batch_size)
     elif caption.by == "file":
-        table = read_caption_file(images, str(caption.file))
+        table = read_caption_file(images, params.models.captioner)
     else:
         table = no_captions(images)
     write_table(Path("outputs/captions.parquet"), table)

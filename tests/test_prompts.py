@@ -81,7 +81,7 @@ def test_bad_caption_files_are_refused(real: ImageSet, tmp_path: Path, change, m
 
 
 def test_a_missing_caption_file_is_named(real: ImageSet) -> None:
-    with pytest.raises(TruelikeError, match=r"caption\.file: nowhere\.csv: no such file"):
+    with pytest.raises(TruelikeError, match=r"models\.captioner: nowhere\.csv: no such file"):
         read_caption_file(real, "nowhere.csv")
 
 

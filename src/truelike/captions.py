@@ -35,18 +35,19 @@ def read_caption_file(images: ImageSet, path: str) -> pd.DataFrame:
     Raises TruelikeError if the file or a column is missing, if an image has no caption or an empty one, or several.
     """
     if not Path(path).is_file():
-        raise TruelikeError(f"caption.file: {path}: no such file")
+        raise TruelikeError(f"models.captioner: {path}: no such file")
     table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path, keep_default_na=False)
     by = next((name for name in ("key", "source") if name in table), None)
     if by is None or "caption" not in table:
         raise TruelikeError(
-            f"caption.file: {path} must have the columns caption and key or source, found {', '.join(map(str, table))}"
+            f"models.captioner: {path} must have the columns caption and key or source, "
+            f"found {', '.join(map(str, table))}"
         )
     if (twice := table[by].duplicated()).any():
-        raise TruelikeError(f"caption.file: {path}: {by} {table[by][twice].iloc[0]!r} has more than one caption")
+        raise TruelikeError(f"models.captioner: {path}: {by} {table[by][twice].iloc[0]!r} has more than one caption")
     given = dict(zip(table[by].astype(str), table["caption"].fillna("").astype(str), strict=True))
     captions = [" ".join(given.get(item, "").split()) for item in images.index[by].astype(str)]
-    return _checked(images.keys, captions, f"caption.file: {path}").assign(truncated=False)
+    return _checked(images.keys, captions, f"models.captioner: {path}").assign(truncated=False)
 
 
 def _checked(keys: Sequence[str], captions: Sequence[str], origin: str) -> pd.DataFrame:

@@ -38,7 +38,10 @@ class Data(Section):
 
 
 class Models(Section):
-    """Each a directory in the hub's layout, or a YAML file that names a hub model and its revision."""
+    """Each a directory in the hub's layout, or a YAML file that names a hub model and its revision.
+
+    `captioner` may also be a parquet or csv table of captions, for ``caption.by: file``.
+    """
 
     generator: str
     encoder: str
@@ -68,16 +71,11 @@ class Prompts(Section):
 
 
 class Caption(Section):
+    """How captions are made: by ``models.captioner``, read from the table that it names, or not at all."""
+
     by: Literal["model", "file", "none"]
-    file: str | None
     max_tokens: Positive
     batch_size: Positive
-
-    @model_validator(mode="after")
-    def _file(self) -> "Caption":
-        if self.by == "file" and not self.file:
-            raise ValueError("caption.by is 'file', so caption.file must name a parquet or csv table of key, caption")
-        return self
 
 
 class Embed(Section):
