@@ -1,0 +1,85 @@
+"""The README and docs against the project: the result is the committed one, parameters and links exist."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from truelike.config import Params, load_params, parse_params, read_yaml
+from truelike.reporting.markdown import accuracy_summary
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RESULT = re.compile(r"<!-- result: .*? -->\n(.*?)<!-- end of result -->", re.DOTALL)
+
+
+def committed(path: str) -> str:
+    """A file as committed: a run of the pipeline may have changed the one in the working tree."""
+    command = ["git", "show", f"HEAD:{path}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8").stdout
+
+
+def test_readme_shows_the_committed_result(tmp_path):
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    (tmp_path / "params.yaml").write_text(committed("params.yaml"), encoding="utf-8")
+    params = parse_params(read_yaml(tmp_path / "params.yaml"))
+    expected = accuracy_summary(json.loads(committed("metrics/accuracy.json")), params)
+    assert RESULT.search(committed("README.md"))[1].strip() == expected.strip(), (
+        "paste the expected text into README.md"
+    )
+
+
+def parameters(model: dict, prefix: str = "") -> set[str]:
+    names = set()
+    for name, value in model.items():
+        dotted = f"{prefix}{name}"
+        names |= {dotted} if dotted == "train.arms" or not isinstance(value, dict) else parameters(value, f"{dotted}.")
+    return names
+
+
+def test_every_parameter_is_documented_and_no_other():
+    params = load_params(ROOT / "params.yaml").model_dump()
+    text = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `([a-z_.]+)` \|", text, re.MULTILINE)
+    assert len(documented) == len(set(documented))
+    assert set(documented) == parameters(params)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_parameter_that_is_mentioned_exists(page):
+    text = page.read_text(encoding="utf-8")
+    sections = "|".join(Params.model_fields)
+    known = parameters(load_params(ROOT / "params.yaml").model_dump())
+    mentioned = re.findall(rf"(?<![\w/.])(?:{sections})\.[a-z_]+(?:\.[a-z_]+)*", text)
+    files = ("md", "yaml", "html", "parquet")
+    for name in mentioned:
+        assert name in known or name.rsplit(".")[-1] in files or any(k.startswith(f"{name}.") for k in known), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_truelike_and_make_exist(page):
+    from typer.main import get_command
+
+    from truelike.cli import app
+
+    text = page.read_text(encoding="utf-8")
+    known = set(get_command(app).commands)
+    assert set(re.findall(r"(?:^|`|&& )truelike ([a-z]+)", text, re.MULTILINE)) <= known
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`|&& )make ([a-z]+)", text, re.MULTILINE)) <= targets
+
+
+def test_stages_in_the_readme_are_those_of_the_pipeline():
+    stages = list(read_yaml(ROOT / "dvc.yaml")["stages"])
+    rows = re.findall(r"^\| ([a-z, ]+) \| (?!does)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for row in rows for name in row.split(", ")] == stages
