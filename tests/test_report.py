@@ -318,8 +318,11 @@ def test_model_sources_hash_local_weights_and_tell_pinned_from_unpinned(tmp_path
     (tmp_path / "loose.yaml").write_text("hub: owner/name\nrevision: null\n")
     paths = {"generator": folder, "encoder": tmp_path / "pinned.yaml", "captioner": tmp_path / "loose.yaml"}
     local, pinned, loose = model_sources({role: str(path) for role, path in paths.items()})
+    (tmp_path / "captions.csv").write_bytes(b"abc")
+    (table,) = model_sources({"captioner": str(tmp_path / "captions.csv")})
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc", FIPS 180-4
     assert local.weights == (("unet/weights.safetensors", digest),)
+    assert table.weights == (("captions.csv", digest),)
     assert (local.pinned, pinned.pinned, loose.pinned) == (True, True, False)
     assert pinned.origin == "owner/name at 0123abc"
     found = warnings(load_params(ROOT / "params.yaml"), [local, pinned, loose])

@@ -32,6 +32,8 @@ def _model_source(role: str, path: str) -> ModelSource:
         files = sorted(place.rglob("*.safetensors"))
         weights = tuple((file.relative_to(place).as_posix(), _sha256(file)) for file in files)
         return ModelSource(role, path, "local directory", True, weights)
+    if place.suffix not in (".yaml", ".yml"):
+        return ModelSource(role, path, "table of captions", True, ((place.name, _sha256(place)),))
     pointer = read_yaml(place)
     name = pointer.get("hub") or f"timm: {pointer.get('timm')}"
     revision = pointer.get("revision")
