@@ -152,6 +152,13 @@ def test_a_synthetic_picture_stands_under_the_real_one_it_was_made_from(material
             assert picture["uri"] == data_uri(shuffled.pixels(made))
 
 
+def test_what_the_pictures_were_made_from_is_told(material):
+    text = " ".join("".join(Page(render(material)).text).split())
+    assert "made for it, with its caption, starting from its latent; the naive" in text
+    plain = with_params(material, caption__by="none", synthesize__strength=1.0)
+    assert "made for it; the naive" in " ".join("".join(Page(render(plain)).text).split())
+
+
 def test_what_was_dropped_is_counted_by_reason(page):
     text = " ".join("".join(page.text).split())
     assert "27 of 30 synthetic images were kept, 3 dropped" in text
