@@ -1,0 +1,190 @@
+"""Measures the assembled models on held-out corpus images and prompts: ``metrics.json``.
+
+What the generator draws is judged by a classifier trained on real corpus images, whose own accuracy is reported too.
+``unseen`` measures the held-out combination, white and grey garments on black: source images of the corpus's held-out
+part in their original look, and prompts for it.
+"""
+
+import hashlib
+import json
+
+import numpy as np
+import timm
+import torch
+from diffusers import StableDiffusionPipeline, UniPCMultistepScheduler
+from PIL import Image
+from torch import Tensor, nn
+from transformers import BlipForConditionalGeneration, BlipProcessor, CLIPModel, CLIPProcessor
+
+from foundation import ROOT, assemble, backbone, captioner
+from foundation.captions import NOUNS
+from foundation.corpus import COLOURS, HELD_OUT, original_look
+from foundation.image_tower import class_prompt
+from foundation.settings import Evaluation, Settings
+from foundation.source import CLASS_NAMES, read_images, read_labels
+from foundation.training import load_corpus, to_unit
+
+METRICS = ROOT / "metrics.json"
+SAMPLES = ROOT / "samples.png"
+HEADS = {"class": CLASS_NAMES, **backbone.HEADS}
+BATCH = 100
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor, heads: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    """Predict a word of each head for uint8 images: N words each."""
+    logits = torch.cat([model(to_unit(part)) for part in images.split(500)])
+    blocks = backbone.split_heads(logits, heads)
+    return {head: [heads[head][i] for i in block.argmax(1)] for head, block in blocks.items()}
+
+
+def share(found: list[str], expected: list[str]) -> float:
+    """Share of equal words."""
+    return float(np.mean([a == b for a, b in zip(found, expected, strict=True)]))
+
+
+def judge(settings: Evaluation) -> nn.Module:
+    """Train the classifier that judges samples, on real corpus images."""
+    torch.manual_seed(settings.seed)
+    model = timm.create_model(backbone.ARCHITECTURE, num_classes=sum(len(words) for words in HEADS.values()))
+    backbone.train(model, HEADS, "judge", settings.classifier_steps, 64, 0.002, settings.seed)
+    return model
+
+
+def sample(pipeline: StableDiffusionPipeline, prompts: list[str], settings: Evaluation) -> Tensor:
+    """Draw an image for each prompt, each from its own seed: uint8, (N, 3, 32, 32)."""
+    drawn = []
+    for start in range(0, len(prompts), BATCH):
+        part = prompts[start : start + BATCH]
+        drawn.append(
+            pipeline(
+                part,
+                height=32,
+                width=32,
+                guidance_scale=settings.guidance_scale,
+                num_inference_steps=settings.sampling_steps,
+                generator=[torch.Generator().manual_seed(settings.seed + start + i) for i in range(len(part))],
+                output_type="np",
+            ).images
+        )
+    return torch.from_numpy(np.round(255 * np.concatenate(drawn)).astype(np.uint8)).permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def caption(images: Tensor) -> list[str]:
+    """Caption uint8 images as the pipeline does: greedy, at most 16 tokens."""
+    directory = assemble.DIRECTORY / "captioner"
+    model = BlipForConditionalGeneration.from_pretrained(directory, dtype=torch.float32).eval()
+    processor = BlipProcessor.from_pretrained(directory)
+    captions = []
+    for part in images.split(250):
+        tokens = model.generate(to_unit(part), max_new_tokens=captioner.LENGTH, do_sample=False)
+        captions += processor.batch_decode(tokens, skip_special_tokens=True)
+    return [text.replace("t - shirt", "t-shirt") for text in captions]
+
+
+def read_caption(text: str) -> dict[str, str]:
+    """Find the class, the colour and the ground that a caption names, "" where it names none."""
+    garment, _, rest = text.partition(" on a ")
+    words = garment.split()
+    ground = rest.partition(" background")[0]
+    names = {noun: name for name, noun in NOUNS.items()}
+    colour = next((word for word in words if word in COLOURS), "")
+    return {"class": names.get(words[-1] if words else "", ""), "colour": colour, "ground": ground}
+
+
+@torch.no_grad()
+def zero_shot(images: Tensor) -> list[str]:
+    """Recognise uint8 images by the encoder's closest class prompt."""
+    directory = assemble.DIRECTORY / "encoder"
+    model = CLIPModel.from_pretrained(directory, dtype=torch.float32).eval()
+    words = CLIPProcessor.from_pretrained(directory).tokenizer
+    prompts = [class_prompt(name) for name in CLASS_NAMES]
+    tokens = words(prompts, padding="max_length", truncation=True, return_tensors="pt")
+    scores = [model(input_ids=tokens.input_ids, pixel_values=to_unit(p)).logits_per_image for p in images.split(250)]
+    return [CLASS_NAMES[i] for i in torch.cat(scores).argmax(1)]
+
+
+@torch.no_grad()
+def psnr(pipeline: StableDiffusionPipeline, images: Tensor) -> float:
+    """Mean PSNR of the autoencoder over uint8 images, in dB."""
+    values = []
+    for part in images.split(250):
+        latents = pipeline.vae.encode(to_unit(part)).latent_dist.mean
+        error = (pipeline.vae.decode(latents).sample.clamp(-1, 1) - to_unit(part)) / 2
+        values.append(-10 * error.square().mean((1, 2, 3)).log10())
+    return float(torch.cat(values).mean())
+
+
+def contact_sheet(rows: list[Tensor]) -> Image.Image:
+    """Lay uint8 images out in rows, three times enlarged."""
+    sheet = torch.cat([torch.cat(list(row), 2) for row in rows], 1).permute(1, 2, 0).numpy()
+    return Image.fromarray(sheet).resize((3 * sheet.shape[1], 3 * sheet.shape[0]), Image.Resampling.NEAREST)
+
+
+def main() -> None:
+    settings = Settings.load().evaluation
+    images, table = load_corpus("held-out")
+    table = {name: table[name].tolist() for name in [*HEADS, "source"]}
+    sources = sorted(set(table["source"]))
+    original = torch.from_numpy(original_look(read_images("train")[sources])).permute(0, 3, 1, 2)
+    original_classes = [CLASS_NAMES[i] for i in read_labels("train")[sources]]
+    model = judge(settings)
+    judged = predict(model, images, HEADS)
+
+    pipeline = StableDiffusionPipeline.from_pretrained(assemble.DIRECTORY / "generator", dtype=torch.float32)
+    pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    classes = [CLASS_NAMES[i % len(CLASS_NAMES)] for i in range(settings.prompts)]
+    by_class = sample(pipeline, [class_prompt(name) for name in classes], settings)
+    colours = [list(COLOURS)[i % len(COLOURS)] for i in range(settings.prompts)]
+    by_colour = sample(
+        pipeline, [f"a {colour} {name}" for colour, name in zip(colours, classes, strict=True)], settings
+    )
+    pairs = [HELD_OUT[i // len(CLASS_NAMES) % len(HELD_OUT)] for i in range(settings.prompts)]
+    unseen = sample(
+        pipeline,
+        [f"a {c} {NOUNS[name]} on a {g} background, plain" for (c, g), name in zip(pairs, classes, strict=True)],
+        settings,
+    )
+    found, composed = predict(model, by_colour, HEADS), predict(model, unseen, HEADS)
+
+    captions = [read_caption(text) for text in caption(images)]
+    original_captions = [read_caption(text) for text in caption(original)]
+    base = timm.create_model(f"local-dir:{assemble.DIRECTORY / 'backbone'}", pretrained=True).eval()
+    named = predict(base, images, backbone.HEADS)
+
+    metrics = {
+        "generator": {
+            "class_of_class_prompts": share(predict(model, by_class, HEADS)["class"], classes),
+            "colour_of_colour_prompts": share(found["colour"], colours),
+            "class_of_colour_prompts": share(found["class"], classes),
+            "psnr_original_look": psnr(pipeline, original),
+            "psnr_corpus": psnr(pipeline, images),
+        },
+        "captioner": {name: share([c[name] for c in captions], table[name]) for name in ("class", "colour", "ground")},
+        "encoder": {"zero_shot": share(zero_shot(images), table["class"])},
+        "backbone": {head: share(named[head], table[head]) for head in backbone.HEADS},
+        "judge": {head: share(judged[head], table[head]) for head in HEADS},
+        "unseen": {
+            "generator_class": share(composed["class"], classes),
+            "generator_white_or_grey": float(np.mean([word in ("white", "grey") for word in composed["colour"]])),
+            "generator_black_ground": share(composed["ground"], ["black"] * len(pairs)),
+            "captioner_class": share([c["class"] for c in original_captions], original_classes),
+            "captioner_white_or_grey": float(np.mean([c["colour"] in ("white", "grey") for c in original_captions])),
+            "captioner_black_ground": share([c["ground"] for c in original_captions], ["black"] * len(original)),
+            "encoder_zero_shot": share(zero_shot(original), original_classes),
+        },
+    }
+    metrics = {part: {name: round(value, 4) for name, value in values.items()} for part, values in metrics.items()}
+    weights = sorted(assemble.DIRECTORY.rglob("*.safetensors"))
+    metrics["sha256"] = {
+        path.relative_to(assemble.DIRECTORY).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in weights
+    }
+    METRICS.write_text(json.dumps(metrics, indent=2) + "\n")
+    contact_sheet([images[:20], by_class[:20], by_colour[:20], unseen[:20], original[:20]]).save(SAMPLES)
+
+
+if __name__ == "__main__":
+    main()
