@@ -33,7 +33,7 @@ SMALL = {
     "adapt.batch_size": 4,
     "naive.steps": 2,
     "synthesize.steps": 4,
-    "synthesize.replicas": [0, 1],
+    "synthesize.replicas": [0],
     "synthesize.shard_size": 8,
     "select.classifier_steps": 5,
     "select.min_class_probability": 0.0,
@@ -59,6 +59,8 @@ def set_params(project: Path, values: dict) -> None:
     for dotted, value in values.items():
         section, name = dotted.split(".")
         params[section][name] = value
+    for arm in ("naive", "mixed", "bridged"):
+        params["train"]["arms"].pop(arm, None)
     yaml.dump(params, project / "params.yaml")
 
 
@@ -112,14 +114,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_image_folder_becomes_a_report_without_a_code_edit(project):
     report = (project / "reports/report.html").read_text()
     accuracy = json.loads((project / "metrics/accuracy.json").read_text())
-    assert accuracy["verdict"]["sentence"] in report
-    assert set(accuracy["accuracy"]) == {"real", "naive", "synthetic", "mixed", "bridged", "bridged_pp", "more_real"}
+    assert accuracy["verdict"]["sentence"] in report.replace("\xa0", " ")
+    assert set(accuracy["accuracy"]) == {"real", "synthetic", "bridged_pp", "more_real"}
     train = ImageSet(project / "outputs/real/train")
     assert sorted(train.class_names) == sorted(CLASSES)
     assert train.load().shape == (12, 32, 32, 3)
     every = [ImageSet(project / "outputs" / name) for name in ("real/train", "real/validation", "real/test", "extra")]
     assert sum(map(len, every)) == 2 * 26
-    synthetic = ImageSet(project / "outputs/synthetic/1")
+    synthetic = ImageSet(project / "outputs/synthetic/0")
     assert set(synthetic.index["source_key"]) == set(train.keys)
     assert synthetic.problems() == []
 
@@ -132,27 +134,26 @@ def test_held_out_images_leave_no_trace_in_what_was_learned(project):
         keys = set(pd.read_parquet(project / f"outputs/{table}.parquet")["key"])
         assert keys.isdisjoint(held_out)
     for set_name in ("naive", "synthetic"):
-        for replica in ("0", "1"):
-            index = ImageSet(project / "outputs" / set_name / replica).index
-            assert set(index["source_key"]).isdisjoint(held_out)
+        index = ImageSet(project / "outputs" / set_name / "0").index
+        assert set(index["source_key"]).isdisjoint(held_out)
 
 
 @pytest.mark.slow
-def test_a_second_repro_does_nothing_and_a_third_replica_keeps_the_first_two(project):
+def test_a_second_repro_does_nothing_and_a_second_replica_keeps_the_first(project):
     assert "Data and pipelines are up to date" in run("dvc", "repro", cwd=project)
     before = (project / "outputs/synthetic/0/shard-00000.tar").read_bytes()
-    set_params(project, {"synthesize.replicas": [0, 1, 2]})
+    set_params(project, {"synthesize.replicas": [0, 1]})
     output = run("dvc", "repro", "synthesize", cwd=project)
-    assert "Running stage 'synthesize@2'" in output
+    assert "Running stage 'synthesize@1'" in output
     assert "Running stage 'synthesize@0'" not in output
     assert (project / "outputs/synthetic/0/shard-00000.tar").read_bytes() == before
-    set_params(project, {"synthesize.replicas": [0, 1]})
+    set_params(project, {"synthesize.replicas": [0]})
 
 
 @pytest.mark.slow
 def test_every_image_can_be_made_again_from_its_row(project):
-    key = ImageSet(project / "outputs/synthetic/1").keys[5]
-    assert "identical" in run("truelike", "regenerate", "outputs/synthetic/1", key, cwd=project)
+    key = ImageSet(project / "outputs/synthetic/0").keys[5]
+    assert "identical" in run("truelike", "regenerate", "outputs/synthetic/0", key, cwd=project)
 
 
 @pytest.mark.slow
