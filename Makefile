@@ -26,6 +26,7 @@ test: $(INSTALLED)
 
 foundation: $(INSTALLED)
 	cd foundation && ../.venv/bin/dvc repro
+	.venv/bin/python -m foundation.release
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("truelike needs Python 3.11 or newer: make PYTHON=python3.12")'
