@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import BlipForConditionalGeneration, BlipProcessor, CLIPModel, CLIPProcessor, CLIPTextModel
 
-from foundation import BUILD, backbone, captioner, decoder, generator, image_tower
+from foundation import BUILD, backbone, captioner, generator, image_tower, vae
 
 DIRECTORY = BUILD / "models"
 
@@ -15,11 +15,15 @@ def main() -> None:
     half = torch.float16
     shutil.rmtree(DIRECTORY, ignore_errors=True)
     processor = CLIPProcessor.from_pretrained(image_tower.DIRECTORY)
+    autoencoder = AutoencoderKL.from_pretrained(vae.DIRECTORY).to(half)
+    unet = UNet2DConditionModel.from_pretrained(generator.DIRECTORY).to(half)
+    for part in (autoencoder, unet):
+        part.register_to_config(_name_or_path="")  # would be the path where it was built
     StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(decoder.DIRECTORY).to(half),
+        vae=autoencoder,
         text_encoder=CLIPTextModel.from_pretrained(image_tower.DIRECTORY).to(half),
         tokenizer=processor.tokenizer,
-        unet=UNet2DConditionModel.from_pretrained(generator.DIRECTORY).to(half),
+        unet=unet,
         scheduler=DDIMScheduler(**generator.SCHEDULER, steps_offset=1, clip_sample=False, set_alpha_to_one=False),
         safety_checker=None,
         feature_extractor=None,

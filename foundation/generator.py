@@ -25,11 +25,11 @@ SCHEDULER = {  # that of Stable Diffusion 1.5
 
 
 def build() -> UNet2DConditionModel:
-    """Build the network on (4, 8, 8) latents."""
+    """Build the network on (CHANNELS, 8, 8) latents."""
     return UNet2DConditionModel(
         sample_size=SIZE // 4,
-        in_channels=4,
-        out_channels=4,
+        in_channels=vae.CHANNELS,
+        out_channels=vae.CHANNELS,
         block_out_channels=(64, 128),
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D",) * 2,
@@ -42,7 +42,7 @@ def build() -> UNet2DConditionModel:
 
 @torch.no_grad()
 def encode(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
-    """Encode uint8 images to scaled latents, (N, 4, 8, 8)."""
+    """Encode uint8 images to scaled latents, (N, CHANNELS, 8, 8)."""
     with torch.autocast("cpu", torch.bfloat16):
         means = [autoencoder.encode(to_unit(part)).latent_dist.mean.float() for part in images.split(256)]
     return torch.cat(means) * autoencoder.config.scaling_factor

@@ -62,7 +62,6 @@ class Settings(Section):
     fashion: Fashion
     corpus: Corpus
     vae: Training
-    decoder: Training
     encoder: Training
     image_tower: Training
     captioner: Training
