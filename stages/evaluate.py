@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,10 +17,13 @@ TRAIN = Path("outputs/train")
 
 def main() -> None:
     params = load_params()
-    arms = params.train.arms
-    remove_stale(TRAIN, set(arms))
+    remove_stale(TRAIN, set(params.train.arms))
+    summaries = {arm: _summary(arm) for arm in params.train.arms}
+    arms = {name: arm for name, arm in params.train.arms.items() if summaries[name]["seeds"]}
+    for name in [name for name in params.train.arms if name not in arms]:
+        print(f"evaluate: the arm {name} is left out: it was not trained, because there are no extra real images")
     tables = {arm: pd.read_parquet(TRAIN / arm / "predictions.parquet") for arm in arms}
-    class_names = json.loads((TRAIN / "real" / "summary.json").read_text(encoding="utf-8"))["classes"]
+    class_names = summaries["real"]["classes"]
     splits = {
         split: {arm: read_predictions(table, split) for arm, table in tables.items()}
         for split in ("validation", "test")
@@ -35,6 +39,10 @@ def main() -> None:
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     print(metrics["verdict"]["sentence"])
+
+
+def _summary(arm: str) -> dict[str, Any]:
+    return json.loads((TRAIN / arm / "summary.json").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

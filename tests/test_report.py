@@ -267,6 +267,11 @@ def test_similarity_histogram_adds_up_to_all_images(material):
             "75 % of the steps on the synthetic images with mixup 0.2, then 25 % of the steps on the real images "
             "with a fresh last layer and 0.1 times the learning rate",
         ),
+        (
+            {"partner": "synthetic", "phases": [{"on": "real+partner", "joint": [1, 0.5], "soft_labels": 1}]},
+            "all steps on the real images and the synthetic images together with losses weighed 1 to 0.5 "
+            "and 100 % soft labels",
+        ),
     ],
 )
 def test_an_arm_in_words(arm, words):

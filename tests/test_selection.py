@@ -11,7 +11,7 @@ from truelike.config import Select
 from truelike.data.imageset import ImageSet
 from truelike.data.tables import write_features
 from truelike.selection import run as selection_run
-from truelike.selection.decide import decide, undecided
+from truelike.selection.decide import decide, relabel, undecided
 from truelike.selection.run import select
 from truelike.selection.scores import CopyLimits, copy_limits, pixel_distance
 
@@ -42,7 +42,7 @@ def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ImageSet, Ima
 
 
 def settings(**changes: object) -> Select:
-    base = {"sets": ["synthetic"], "min_class_probability": 0.1, "drop_near_copies": True}
+    base = {"sets": ["synthetic"], "min_class_probability": 0.1, "drop_near_copies": True, "relabel": False}
     return Select.model_validate(base | {"classifier_steps": 60, "seed": 0} | changes)
 
 
@@ -85,6 +85,40 @@ def test_reasons_by_hand(sets: tuple[ImageSet, ImageSet]) -> None:
     found = decide(table, np.array([1.0, 1.0, 1.0, 50.0]), 0.01, CopyLimits(similarity=0.98, distance=10))
     assert found["reason"].tolist() == ["", "label: 0.003 < 0.01", "near-copy of c", ""]
     assert found["keep"].tolist() == [True, False, False, True]
+
+
+def test_relabelling_by_hand(sets: tuple[ImageSet, ImageSet]) -> None:
+    table = undecided(sets[1]).iloc[:3].assign(class_probability=0.5, nearest_similarity=[0.5, 0.99, 0.5])
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.5, 0.2, 0.3], [0.1, 0.6, 0.3]], np.float32)
+    found = relabel(table, probabilities, CLASSES)
+    assert found["label"].tolist() == [0, 0, 1]
+    assert found["reason"].tolist() == ["", "relabelled from green", "relabelled from blue"]
+    found = decide(found.assign(nearest_key="a"), np.ones(3), 0.01, CopyLimits(similarity=0.98, distance=10))
+    assert found["reason"].tolist() == ["", "near-copy of a", "relabelled from blue"]
+    assert found["keep"].tolist() == [True, False, True]
+
+
+def test_relabelling_gives_an_image_the_class_it_shows(sets: tuple[ImageSet, ImageSet]) -> None:
+    train, made = sets
+    chosen = settings(relabel=True, drop_near_copies=False)
+    table = select([made], train, Path("outputs/features.parquet"), chosen, "encoder", "float32", "net.yaml")
+    wrong = table.set_index("key").loc["s3"]
+    assert made.labels[3] == 0
+    assert (wrong["label"], wrong["keep"], wrong["reason"]) == (1, True, "relabelled from red")
+    assert wrong["class_probability"] > 1 / 3
+    assert (table["label"].to_numpy() == made.labels).sum() >= 26
+    assert table["keep"].all()
+
+
+def test_one_real_image_per_class_is_enough_to_judge_by(sets: tuple[ImageSet, ImageSet]) -> None:
+    few = coloured(3, 0)
+    write(Path("outputs/few"), few, "f")
+    train = ImageSet("outputs/few")
+    write_features(Path("outputs/few.parquet"), train.keys, MeanColours().embed(few.pixels, 64))
+    table = select([sets[1]], train, Path("outputs/few.parquet"), settings(), "encoder", "float32", "net.yaml")
+    assert len(table) == 30
+    assert table["class_probability"].between(0, 1).all()
+    assert set(table["nearest_key"]) <= set(train.keys)
 
 
 def test_limits_are_those_of_the_nearest_real_pair() -> None:

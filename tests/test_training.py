@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from truelike.config import Phase, Train
+from stages import evaluate
+from truelike.config import Phase, Train, load_params
 from truelike.data.imageset import ImageSet, Sample, write_image_set
 from truelike.errors import TruelikeError
 from truelike.models.classifier import open_classifier
@@ -39,6 +40,7 @@ from truelike.training.loop import (
 from truelike.training.seeds import Job, seed_file, train_seeds
 
 CLASSES = ["red", "green", "blue"]
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def coloured(size: int, seed: int) -> LabelledImages:
@@ -67,7 +69,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(pointer)
 
 
-RECIPE = Recipe(12, 8, "adamw", 2e-3, 0.05, 0.1, 0.1, 0.6, True)
+RECIPE = Recipe(12, 8, "adamw", 2e-3, "cosine", 0.05, 0.1, 0.1, 0.6, True)
 
 
 def job(classifier: str, *phases: Phase, recipe: Recipe = RECIPE) -> Job:
@@ -123,13 +125,16 @@ def test_mixup_blends_with_a_permutation() -> None:
 
 
 def test_learning_rate_by_hand() -> None:
-    rates = [learning_rate(step, 20, 1.0, 0.2) for step in range(20)]
+    rates = [learning_rate(step, 20, 1.0, 0.2, "cosine") for step in range(20)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4] == 1.0
     assert rates[12] == pytest.approx(0.5)
     assert rates == sorted(rates[:4]) + sorted(rates[4:], reverse=True)
-    assert learning_rate(0, 10, 2.0, 0.0) == 2.0
-    assert learning_rate(9, 10, 1.0, 1.0) == 1.0
+    assert learning_rate(0, 10, 2.0, 0.0, "cosine") == 2.0
+    assert learning_rate(9, 10, 1.0, 1.0, "cosine") == 1.0
+    rates = [learning_rate(step, 200, 0.1, 0.0, "steps") for step in (0, 49, 50, 99, 100, 149, 150, 199)]
+    assert rates == pytest.approx([0.1, 0.1, 0.02, 0.02, 0.004, 0.004, 0.0008, 0.0008])
+    assert [learning_rate(step, 8, 1.0, 0.25, "steps") for step in range(4)] == [0.5, 1.0, 0.2, 0.2]
 
 
 @given(st.integers(1, 2000), st.lists(st.floats(0.01, 1), min_size=1, max_size=5))
@@ -150,10 +155,10 @@ def test_batches_are_full_and_pass_over_all_images_evenly(size: int, batch: int)
 
 
 def test_training_learns_the_colours(classifier: str) -> None:
-    recipe = Recipe(60, 16, "adamw", 2e-3, 0.05, 0.0, 0.05, 0.8, True)
+    recipe = Recipe(60, 16, "adamw", 2e-3, "cosine", 0.05, 0.0, 0.05, 0.8, True)
     work = job(classifier, Phase(on="real"), recipe=recipe)
     with one_thread():
-        model = fit(lambda: open_classifier(classifier, 3, False), work.source, work.phases, recipe, seed=0)
+        model = fit(lambda: open_classifier(classifier, 3, False), work.sources, work.phases, recipe, seed=0)
         test = coloured(90, 99)
         probs = predict(model, test.pixels)
     assert probs.dtype == np.float32
@@ -169,10 +174,10 @@ def test_a_seed_starts_every_arm_from_the_same_weights(classifier: str) -> None:
         first.append(model.get_submodule("fc").weight.detach().clone())  # type: ignore[union-attr, operator]
         return model
 
-    recipe = Recipe(2, 8, "sgd", 0.1, 5e-4, 0.1, 0.0, 0.6, True)
+    recipe = Recipe(2, 8, "sgd", 0.1, "cosine", 5e-4, 0.1, 0.0, 0.6, True)
     for phases in ([Phase(on="real")], [Phase(on="partner", share=0.5, mixup=0.2), Phase(on="real", share=0.5)]):
         work = job(classifier, *phases)
-        fit(opened, work.source, work.phases, recipe, seed=4)
+        fit(opened, work.sources, work.phases, recipe, seed=4)
     assert torch.equal(first[0], first[1])
 
 
@@ -188,9 +193,9 @@ def test_phases_train_on_their_own_images_with_their_own_schedule(classifier: st
     phases = [Phase(on="partner", share=0.5), Phase(on="real", share=0.5, lr_scale=0.1, reset_head=True)]
     work, seen, log = job(classifier, *phases), [], []
 
-    def source(phase: Phase) -> LabelledImages:
+    def source(phase: Phase) -> list[LabelledImages]:
         seen.append(phase.on)
-        return work.source(phase)
+        return work.sources(phase)
 
     fit(lambda: open_classifier(classifier, 3, False), source, phases, RECIPE, 0, log.append)
     assert seen == ["partner", "real"]
@@ -198,7 +203,7 @@ def test_phases_train_on_their_own_images_with_their_own_schedule(classifier: st
     assert [row[1] for row in log] == [0] * 6 + [1] * 6
     assert max(row[3] for row in log[:6]) == pytest.approx(2e-3)
     assert max(row[3] for row in log[6:]) == pytest.approx(2e-4)
-    assert len(work.source(Phase(on="real+partner"))) == 54
+    assert [len(images) for images in work.sources(Phase(on="real+partner"))] == [54]
 
 
 def load(folder: Path, seed: int) -> dict[str, np.ndarray]:
@@ -245,6 +250,7 @@ TRAIN = {
     "batch_size": 8,
     "optimizer": "adamw",
     "lr": 2e-3,
+    "schedule": "cosine",
     "weight_decay": 0.05,
     "label_smoothing": 0.1,
     "warmup_fraction": 0.05,
@@ -329,11 +335,33 @@ def test_new_settings_or_images_never_meet_old_results(project: Path, classifier
     assert len(list(Path(".work/train").iterdir())) == 3
 
 
-def test_extra_real_images_may_be_missing(project: Path, classifier: str) -> None:
+def test_an_arm_without_its_extra_images_is_not_trained(
+    project: Path, classifier: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = run_arm("more_real", classifier, Train.model_validate(TRAIN))
+    assert [file.name for file in out.iterdir()] == ["summary.json"]
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["images"] == {"real": 12, "partner": 0, "partner_set": "extra"}
+    assert summary["seeds"] == []
+    assert "train.arms.more_real: there are no extra real images" in capsys.readouterr().out
+
+
+def test_evaluate_leaves_out_what_was_not_trained(
+    project: Path, classifier: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = Train.model_validate(TRAIN)
-    real = pd.read_parquet(run_arm("real", classifier, settings) / "predictions.parquet")
-    more = pd.read_parquet(run_arm("more_real", classifier, settings) / "predictions.parquet")
-    np.testing.assert_array_equal(np.stack(real["probs"]), np.stack(more["probs"]))
+    for name in settings.arms:
+        run_arm(name, classifier, settings)
+    params = load_params(ROOT / "params.yaml")
+    params = params.model_copy(
+        update={"train": settings, "evaluate": params.evaluate.model_copy(update={"bootstrap": 20})}
+    )
+    monkeypatch.setattr(evaluate, "load_params", lambda: params)
+    evaluate.main()
+    metrics = json.loads(Path("metrics/accuracy.json").read_text())
+    assert list(metrics["accuracy"]) == ["real", "mixed"]
+    assert set(pd.read_parquet("outputs/accuracy.parquet")["arm"]) == {"real", "mixed"}
+    assert "the arm more_real is left out" in capsys.readouterr().out
 
 
 def test_a_class_without_kept_images_is_named(project: Path, classifier: str) -> None:
@@ -344,11 +372,16 @@ def test_a_class_without_kept_images_is_named(project: Path, classifier: str) ->
 
 
 def test_only_kept_images_are_loaded_in_the_order_of_the_sets(project: Path) -> None:
-    kept = load_kept(pd.read_parquet("outputs/selection/synthetic.parquet"), CLASSES)
+    table = pd.read_parquet("outputs/selection/synthetic.parquet")
+    kept = load_kept(table, CLASSES)
     expected = np.concatenate([np.delete(coloured(12, 5).pixels, 3, axis=0), coloured(12, 6).pixels])
     np.testing.assert_array_equal(kept.pixels, expected)
+    np.testing.assert_array_equal(kept.labels, np.delete(np.arange(24) % 3, 3))
+    relabelled = load_kept(table.assign(label=(table["label"] + 1) % 3), CLASSES)
+    np.testing.assert_array_equal(relabelled.labels, (kept.labels + 1) % 3)
+    np.testing.assert_array_equal(relabelled.pixels, kept.pixels)
     with pytest.raises(TruelikeError, match="classes are not those"):
-        load_kept(pd.read_parquet("outputs/selection/synthetic.parquet"), ["a", "b", "c"])
+        load_kept(table, ["a", "b", "c"])
 
 
 KILLED = """
@@ -361,9 +394,9 @@ run_arm("mixed", "{classifier}", Train.model_validate(TRAIN | dict(steps=100, se
 
 @pytest.mark.slow
 def test_a_killed_arm_keeps_finished_seeds_and_leaves_no_process(project: Path, classifier: str) -> None:
-    root = Path(__file__).resolve().parent.parent
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED.format(classifier=classifier)], env={**os.environ, "PYTHONPATH": str(root)}
+        [sys.executable, "-c", KILLED.format(classifier=classifier)],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"},
     )
     deadline = time.monotonic() + 120
     while not list(Path(".work").rglob("seed-*.npz")) and time.monotonic() < deadline:

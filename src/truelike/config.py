@@ -174,6 +174,7 @@ class Select(Section):
     sets: tuple[Literal["synthetic", "naive"], ...]
     min_class_probability: Probability
     drop_near_copies: bool
+    relabel: bool
     classifier_steps: Positive
     seed: Count
 
@@ -185,7 +186,19 @@ class Phase(Section):
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     lr_scale: Rate = 1.0
     mixup: NonNegative = 0.0
+    cutmix: NonNegative = 0.0
+    joint: tuple[NonNegative, NonNegative] | None = None
+    soft_labels: Probability = 0.0
+    proxy_guidance: NonNegative = 0.0
     reset_head: bool = False
+
+    @model_validator(mode="after")
+    def _partner_is_there(self) -> "Phase":
+        if self.joint and self.on != "real+partner":
+            raise ValueError(f"joint weighs a real and a partner batch, so it needs on: real+partner, found {self.on}")
+        if self.soft_labels and self.on == "real":
+            raise ValueError("soft_labels are of partner images, so it needs on: partner or on: real+partner")
+        return self
 
 
 class Arm(Section):
@@ -201,6 +214,10 @@ class Arm(Section):
             raise ValueError(f"the shares of an arm's phases must add up to 1, found {total:g}")
         return self
 
+    @property
+    def uses_partner(self) -> bool:
+        return any(phase.on != "real" for phase in self.phases)
+
 
 class Train(Section):
     pretrained: bool
@@ -208,6 +225,7 @@ class Train(Section):
     batch_size: Positive
     optimizer: Literal["adamw", "sgd"]
     lr: Rate
+    schedule: Literal["cosine", "steps"]
     weight_decay: NonNegative
     label_smoothing: Probability
     warmup_fraction: Probability
@@ -222,6 +240,15 @@ class Train(Section):
         if "real" not in arms:
             raise ValueError("must contain the arm 'real', which every other arm is compared with")
         return arms
+
+    @model_validator(mode="after")
+    def _phases_are_possible(self) -> "Train":
+        for name, arm in self.arms.items():
+            if not self.pretrained and any(phase.proxy_guidance for phase in arm.phases):
+                raise ValueError(f"the arm {name} has proxy_guidance, which needs train.pretrained: true")
+            if self.batch_size < 2 and any(phase.joint for phase in arm.phases):
+                raise ValueError(f"the arm {name} has joint, which needs train.batch_size of 2 or more")
+        return self
 
 
 class Evaluate(Section):

@@ -35,6 +35,8 @@ def _model_source(role: str, path: str) -> ModelSource:
     if place.suffix not in (".yaml", ".yml"):
         return ModelSource(role, path, "table of captions", True, ((place.name, _sha256(place)),))
     pointer = read_yaml(place)
+    if "package" in pointer:
+        return ModelSource(role, path, f"package {pointer['package']}", True, ())
     name = pointer.get("hub") or f"timm: {pointer.get('timm')}"
     revision = pointer.get("revision")
     origin = f"{name} at {revision}" if revision else f"{name}, revision not pinned"

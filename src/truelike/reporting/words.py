@@ -22,6 +22,10 @@ def _describe_phase(phase: Phase, partner: str) -> str:
     }[phase.on]
     details = [
         f"mixup {phase.mixup:g}" if phase.mixup else "",
+        f"cutmix {phase.cutmix:g}" if phase.cutmix else "",
+        f"losses weighed {phase.joint[0]:g} to {phase.joint[1]:g}" if phase.joint else "",
+        f"{100 * phase.soft_labels:g} % soft labels" if phase.soft_labels else "",
+        f"proxy guidance {phase.proxy_guidance:g}" if phase.proxy_guidance else "",
         "a fresh last layer" if phase.reset_head else "",
         f"{phase.lr_scale:g} times the learning rate" if phase.lr_scale != 1 else "",
     ]

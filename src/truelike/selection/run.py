@@ -10,7 +10,7 @@ from truelike.data.imageset import ImageSet
 from truelike.data.tables import read_features
 from truelike.metrics.memorisation import nearest
 from truelike.models.encoder import open_encoder
-from truelike.selection.decide import decide, undecided
+from truelike.selection.decide import decide, relabel, undecided
 from truelike.selection.scores import Judge, copy_limits, pixel_distance
 from truelike.training.images import load_images
 
@@ -34,10 +34,13 @@ def select(
     loaded = [load_images(images) for images in sets]
     judge = Judge(classifier, len(train.class_names), real, settings.classifier_steps, settings.seed)
     tables = []
-    for images, decoded, probability in zip(sets, loaded, judge.class_probabilities(loaded), strict=True):
+    for images, decoded, probabilities in zip(sets, loaded, judge.class_probabilities(loaded), strict=True):
         positions, similarity = nearest(embed(decoded.pixels, ENCODER_BATCH), real_features)
-        table = undecided(images).assign(
-            class_probability=probability,
+        table = undecided(images)
+        if settings.relabel:
+            table = relabel(table, probabilities, train.class_names)
+        table = table.assign(
+            class_probability=probabilities[np.arange(len(table)), table["label"]],
             nearest_key=np.array(train.keys)[positions],
             nearest_similarity=similarity,
         )

@@ -12,7 +12,7 @@ from truelike.training.loop import LabelledImages, Recipe, fit, one_thread, pred
 
 @dataclass(frozen=True)
 class Judge:
-    """A classifier trained on the real training images, which says how probable an image's class is."""
+    """A classifier trained on the real training images, which says how probable an image's classes are."""
 
     classifier: str
     num_classes: int
@@ -21,7 +21,7 @@ class Judge:
     seed: int
 
     def class_probabilities(self, sets: list[LabelledImages]) -> list[np.ndarray]:
-        """The probability of each image's own class, float32 of shape (N,) per set.
+        """The probability of every class for each image, float32 of shape (N, K) per set.
 
         The network starts from random weights and sees training images only; predictions are of the plain image.
         """
@@ -30,6 +30,7 @@ class Judge:
             batch_size=64,
             optimizer="adamw",
             lr=2e-3,
+            schedule="cosine",
             weight_decay=0.05,
             label_smoothing=0.1,
             warmup_fraction=0.05,
@@ -40,12 +41,12 @@ class Judge:
         with one_thread():
             model = fit(
                 lambda: open_classifier(self.classifier, self.num_classes, pretrained=False, resolution=size),
-                lambda phase: self.real,
+                lambda phase: [self.real],
                 [Phase(on="real")],
                 recipe,
                 self.seed,
             )
-            return [predict(model, images.pixels)[np.arange(len(images)), images.labels] for images in sets]
+            return [predict(model, images.pixels) for images in sets]
 
 
 @dataclass(frozen=True)

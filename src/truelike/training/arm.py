@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,10 +25,18 @@ def train_arm(name: str, arm: Arm, settings: Train, classifier: str, real: Path,
 
     Files: predictions.parquet (seed, split, key, label, probs), log.csv (seed, step, phase, loss, lr), summary.json.
     Validation and test images are only predicted, when training is over. A killed run keeps its finished seeds.
+    An arm on extra real images where there are none would repeat another arm: it is not trained, no seed in its
+    summary.json says so, and the other files are not written.
     """
     train, evaluated = ImageSet(real / "train"), {split: ImageSet(real / split) for split in SPLITS}
     table = pd.read_parquet(selection)
     partner = load_kept(table, train.class_names)
+    out.mkdir(parents=True, exist_ok=True)
+    if arm.partner == "extra" and arm.uses_partner and not len(partner):
+        counts = {"real": len(train), "partner": 0, "partner_set": arm.partner}
+        _write_summary(out, {"classes": train.class_names, "images": counts, "seeds": []})
+        print(f"train.arms.{name}: there are no extra real images, so there is nothing to train")
+        return
     check_partner(name, arm, partner, train.class_names)
     recipe = Recipe.of(settings)
     images = load_images(train)
@@ -55,7 +64,6 @@ def train_arm(name: str, arm: Arm, settings: Train, classifier: str, real: Path,
     with scratch("train", key) as folder:
         train_seeds(job, settings.seeds, folder)
         results = {seed: dict(np.load(seed_file(folder, seed))) for seed in settings.seeds}
-    out.mkdir(parents=True, exist_ok=True)
     write_table(out / "predictions.parquet", _predictions(results, evaluated))
     _log(results).to_csv(out / "log.csv", index=False)
     summary = {
@@ -65,6 +73,10 @@ def train_arm(name: str, arm: Arm, settings: Train, classifier: str, real: Path,
         "seeds": list(settings.seeds),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
+    _write_summary(out, summary)
+
+
+def _write_summary(out: Path, summary: dict[str, Any]) -> None:
     (out / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

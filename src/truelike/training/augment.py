@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from truelike.config import Phase
+
 ASPECT = math.log(4 / 3)  # log of the largest aspect ratio of a crop, the usual 3/4 to 4/3
 
 
@@ -55,3 +57,29 @@ def mixup(images: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tenso
     weight = float(rng.beta(alpha, alpha))
     order = torch.from_numpy(rng.permutation(len(images))).to(images.device)
     return torch.lerp(images[order], images, weight), order, weight
+
+
+def cutmix(images: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
+    """Paste a rectangle of a permutation of a batch into it; the rectangle has the share 1 - w, w ~ Beta(alpha, alpha).
+
+    Returns the batch, the order (B,) and w, corrected where the border cuts the rectangle; the loss is blended by w.
+    Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers", ICCV 2019, equations 1 and 2.
+    """
+    side = math.sqrt(1 - rng.beta(alpha, alpha))
+    order = torch.from_numpy(rng.permutation(len(images))).to(images.device)
+    rows, columns = (_stretch(int(rng.integers(size)), int(size * side), size) for size in images.shape[2:])
+    pasted = images.clone()
+    pasted[:, :, rows, columns] = images[order][:, :, rows, columns]
+    area = (rows.stop - rows.start) * (columns.stop - columns.start)
+    return pasted, order, 1 - area / images[0, 0].numel()
+
+
+def _stretch(centre: int, length: int, size: int) -> slice:
+    return slice(max(centre - length // 2, 0), min(centre + (length + 1) // 2, size))
+
+
+def mix(images: Tensor, phase: Phase, rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
+    """Mixup or cutmix, whichever the phase has; with both, a coin chooses for each batch."""
+    if phase.cutmix and (not phase.mixup or rng.random() < 0.5):
+        return cutmix(images, phase.cutmix, rng)
+    return mixup(images, phase.mixup, rng)

@@ -18,15 +18,16 @@ def load_images(images: ImageSet) -> LabelledImages:
 
 
 def load_kept(selection: pd.DataFrame, class_names: Sequence[str]) -> LabelledImages:
-    """Decode the images that a selection table keeps; raises TruelikeError where the sets' class names differ."""
+    """Decode the images that a selection table keeps, with its labels; raises where the sets' class names differ."""
     kept = LabelledImages(np.zeros((0, 1, 1, 3), np.uint8), np.zeros(0, np.int64))
     for folder, rows in selection[selection["keep"]].groupby("folder", sort=False):
         images = ImageSet(Path(str(folder)))
         if images.class_names != list(class_names):
             raise TruelikeError(f"{folder}: its classes are not those of the real training images; run `dvc repro`")
-        wanted = set(rows["key"])
-        positions = [position for position, key in enumerate(images.keys) if key in wanted]
-        chosen = LabelledImages(images.load(positions), images.labels[positions])
+        labels = dict(zip(rows["key"], rows["label"], strict=True))
+        positions = [position for position, key in enumerate(images.keys) if key in labels]
+        chosen_labels = [labels[key] for key in images.keys if key in labels]
+        chosen = LabelledImages(images.load(positions), np.array(chosen_labels, dtype=np.int64))
         kept = kept + chosen if len(kept) else chosen
     return kept
 
@@ -34,11 +35,9 @@ def load_kept(selection: pd.DataFrame, class_names: Sequence[str]) -> LabelledIm
 def check_partner(name: str, arm: Arm, partner: LabelledImages, class_names: Sequence[str]) -> None:
     """Raise TruelikeError if the arm is to train on a partner set in which some class has no image.
 
-    Extra real images may be missing altogether (``data.shots: null``): beside the real ones they then add nothing.
+    Extra real images may lack a class, as long as the real ones are beside them.
     """
-    if arm.partner == "extra" and not any(phase.on == "partner" for phase in arm.phases):
-        return
-    if all(phase.on == "real" for phase in arm.phases):
+    if not arm.uses_partner or (arm.partner == "extra" and all(phase.on != "partner" for phase in arm.phases)):
         return
     counts = np.bincount(partner.labels, minlength=len(class_names))
     missing = [class_name for class_name, count in zip(class_names, counts, strict=True) if not count]

@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 import torch
 from timm.optim import create_optimizer_v2
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from truelike.config import Phase, Train
 from truelike.models.classifier import input_statistics
-from truelike.training.augment import mixup, normalise, random_resized_crop
+from truelike.training.augment import normalise, random_resized_crop
+from truelike.training.losses import batch_loss
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Recipe:
     batch_size: int
     optimizer: Literal["adamw", "sgd"]
     lr: float
+    schedule: Literal["cosine", "steps"]
     weight_decay: float
     label_smoothing: float
     warmup_fraction: float
@@ -38,7 +39,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Decoded images: uint8 of shape (N, H, W, 3) and int64 labels of shape (N,)."""
+    """Decoded images: uint8 of shape (N, H, W, 3); labels, int64 of shape (N,), or soft ones, float32 (N, K)."""
 
     pixels: np.ndarray
     labels: np.ndarray
@@ -47,8 +48,6 @@ class LabelledImages:
         return len(self.labels)
 
     def __add__(self, other: "LabelledImages") -> "LabelledImages":
-        if not len(other):
-            return self
         return LabelledImages(np.concatenate([self.pixels, other.pixels]), np.concatenate([self.labels, other.labels]))
 
 
@@ -61,11 +60,18 @@ def phase_steps(steps: int, shares: Sequence[float]) -> list[int]:
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup_fraction: float) -> float:
-    """Linear warm-up to `peak`, then half a cosine to zero, at a step counted from 0."""
+def learning_rate(
+    step: int, steps: int, peak: float, warmup_fraction: float, schedule: Literal["cosine", "steps"]
+) -> float:
+    """Linear warm-up to `peak`, then half a cosine to zero, or a fifth at 25, 50 and 75 % of the steps (RF, CiP).
+
+    `step` counts from 0.
+    """
     warmup = round(warmup_fraction * steps)
     if step < warmup:
         return peak * (step + 1) / warmup
+    if schedule == "steps":
+        return peak * 0.2 ** (4 * step // steps)
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
@@ -94,21 +100,25 @@ def one_thread() -> Iterator[None]:
 
 def fit(
     open_model: Callable[[], nn.Module],
-    sources: Callable[[Phase], LabelledImages],
+    sources: Callable[[Phase], Sequence[LabelledImages]],
     phases: Sequence[Phase],
     recipe: Recipe,
     seed: int,
-    on_step: Callable[[LogRow], None] = lambda row: None,
+    on_step: Callable[[LogRow], object] = lambda row: None,
+    proxy: nn.Module | None = None,
 ) -> nn.Module:
     """Train one network through its phases and return it in evaluation mode.
 
     `open_model` draws the initial weights from torch's generator, which is seeded first: the same seed starts from the
-    same weights whatever the phases are. `sources` gives a phase its images. Each phase has a fresh optimizer and its
-    share of the steps. `on_step` receives (step, phase, loss, learning rate) after every step.
+    same weights whatever the phases are. `sources` gives a phase its images: one set, or the real and the partner set
+    of a joint phase. Each phase has a fresh optimizer and its share of the steps. `on_step` receives (step, phase,
+    loss, learning rate) after every step. `proxy` is the network of phases with proxy guidance; it is frozen.
     """
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
     model = open_model().to(device()).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    if proxy is not None:
+        proxy = proxy.to(device()).eval().requires_grad_(False)
     step = 0
     for number, (phase, steps) in enumerate(
         zip(phases, phase_steps(recipe.steps, [phase.share for phase in phases]), strict=True)
@@ -117,8 +127,7 @@ def fit(
         torch.manual_seed(int(rng.integers(2**62)))
         if phase.reset_head:
             reset_head(model)
-        images = sources(phase)
-        for loss, lr in _run_phase(model, images, phase, recipe, steps, rng):
+        for loss, lr in _run_phase(model, proxy, sources(phase), phase, recipe, steps, rng):
             on_step((step, number, loss, lr))
             step += 1
     return model.eval()
@@ -132,47 +141,43 @@ def reset_head(model: nn.Module) -> None:
 
 
 def _run_phase(
-    model: nn.Module, images: LabelledImages, phase: Phase, recipe: Recipe, steps: int, rng: np.random.Generator
+    model: nn.Module,
+    proxy: nn.Module | None,
+    sets: Sequence[LabelledImages],
+    phase: Phase,
+    recipe: Recipe,
+    steps: int,
+    rng: np.random.Generator,
 ) -> Iterator[tuple[float, float]]:
     where = device()
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    pixels = torch.from_numpy(images.pixels).permute(0, 3, 1, 2)
-    labels = torch.tensor(images.labels)
+    tensors = [(torch.from_numpy(images.pixels).permute(0, 3, 1, 2), torch.tensor(images.labels)) for images in sets]
+    # A joint step sees as many images as any other: half a batch of each set.
+    half = recipe.batch_size // 2
+    sizes = [half, recipe.batch_size - half] if phase.joint else [recipe.batch_size]
+    weights = phase.joint or (1.0,)
+    streams = [batch_positions(len(images), size, steps, rng) for images, size in zip(sets, sizes, strict=True)]
     mean, std = input_statistics(model)
     optimizer = create_optimizer_v2(
         model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=0.9, fused=True
     )
-    for step, positions in enumerate(batch_positions(len(images), recipe.batch_size, steps, rng)):
-        lr = learning_rate(step, steps, recipe.lr * phase.lr_scale, recipe.warmup_fraction)
+    for step, batches in enumerate(zip(*streams, strict=True)):
+        lr = learning_rate(step, steps, recipe.lr * phase.lr_scale, recipe.warmup_fraction, recipe.schedule)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        chosen = torch.from_numpy(positions)
-        inputs = normalise(pixels[chosen].to(where), mean, std)
-        if recipe.crop_scale < 1 or recipe.flip:
-            inputs = random_resized_crop(inputs, recipe.crop_scale, recipe.flip, generator)
-        targets = labels[chosen].to(where)
-        loss = _loss(model, inputs, targets, phase.mixup, recipe.label_smoothing, rng)
+        losses = []
+        for weight, (pixels, labels), positions in zip(weights, tensors, batches, strict=True):
+            chosen = torch.from_numpy(positions)
+            inputs = normalise(pixels[chosen].to(where), mean, std)
+            if recipe.crop_scale < 1 or recipe.flip:
+                inputs = random_resized_crop(inputs, recipe.crop_scale, recipe.flip, generator)
+            targets = labels[chosen].to(where)
+            losses.append(weight * batch_loss(model, proxy, inputs, targets, phase, recipe.label_smoothing, rng))
+        loss = torch.stack(losses).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         yield loss.item(), lr
-
-
-def _loss(
-    model: nn.Module, inputs: Tensor, targets: Tensor, alpha: float, smoothing: float, rng: np.random.Generator
-) -> Tensor:
-    """Cross entropy with label smoothing; with mixup, blended as the images are."""
-    if not alpha:
-        return F.cross_entropy(_logits(model, inputs), targets, label_smoothing=smoothing)
-    inputs, order, weight = mixup(inputs, alpha, rng)
-    logits = _logits(model, inputs)
-    return weight * F.cross_entropy(logits, targets, label_smoothing=smoothing) + (1 - weight) * F.cross_entropy(
-        logits, targets[order], label_smoothing=smoothing
-    )
-
-
-def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    return model(inputs.contiguous(memory_format=torch.channels_last))
 
 
 @torch.inference_mode()
@@ -183,5 +188,6 @@ def predict(model: nn.Module, pixels: np.ndarray, batch_size: int = 256) -> np.n
     probabilities = []
     for start in range(0, len(pixels), batch_size):
         batch = torch.from_numpy(pixels[start : start + batch_size]).permute(0, 3, 1, 2).to(where)
-        probabilities.append(_logits(model, normalise(batch, mean, std)).float().softmax(1).cpu().numpy())
+        inputs = normalise(batch, mean, std).contiguous(memory_format=torch.channels_last)
+        probabilities.append(model(inputs).float().softmax(1).cpu().numpy())
     return np.concatenate(probabilities)

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from truelike.config import Phase
-from truelike.models.classifier import open_classifier
+from truelike.models.classifier import open_classifier, open_proxy
 from truelike.scratch import write_once
 from truelike.training.loop import LabelledImages, LogRow, Recipe, fit, one_thread, predict
 
@@ -34,11 +35,23 @@ class Job:
     partner: LabelledImages
     evaluated: dict[str, np.ndarray]  # pixels by name, predicted after training
 
-    def source(self, phase: Phase) -> LabelledImages:
-        """The images of a phase; `real+partner` is the plain union, uniform over images."""
-        if phase.on == "real":
-            return self.real
-        return self.partner if phase.on == "partner" else self.real + self.partner
+    @property
+    def has_teacher(self) -> bool:
+        return any(phase.soft_labels for phase in self.phases)
+
+    def sources(self, phase: Phase, taught: np.ndarray | None = None) -> list[LabelledImages]:
+        """The images of a phase: one set, of which `real+partner` is the plain union, or both sets of a joint phase.
+
+        `taught`: the teacher's class probabilities of the partner images (N, K), for a phase with soft labels.
+        """
+        real, partner = self.real, self.partner
+        if phase.soft_labels and taught is not None:
+            hard = np.eye(self.num_classes, dtype=np.float32)
+            soft = phase.soft_labels * taught + (1 - phase.soft_labels) * hard[partner.labels]
+            real, partner = replace(real, labels=hard[real.labels]), replace(partner, labels=soft)
+        if phase.on != "real+partner":
+            return [real if phase.on == "real" else partner]
+        return [real, partner] if phase.joint else [real + partner]
 
 
 def seed_file(folder: Path, seed: int) -> Path:
@@ -53,7 +66,8 @@ def train_seeds(job: Job, seeds: Sequence[int], folder: Path, workers: int | Non
     so that the bytes do not depend on their number. Raises RuntimeError if a process fails, after its own message.
     """
     pending = [seed for seed in seeds if not seed_file(folder, seed).exists()]
-    with tqdm(total=len(pending) * job.recipe.steps, unit="step", disable=None) as bar:
+    networks = 2 if job.has_teacher else 1
+    with tqdm(total=len(pending) * networks * job.recipe.steps, unit="step", disable=None) as bar:
         if torch.cuda.is_available():
             for seed in pending:
                 _train_seed(job, seed, folder, lambda: bar.update())
@@ -69,14 +83,17 @@ def _train_seed(job: Job, seed: int, folder: Path, on_step: Callable[[], object]
         on_step()
 
     resolution = job.real.pixels.shape[1]
-    model = fit(
-        lambda: open_classifier(job.classifier, job.num_classes, job.pretrained, resolution),
-        job.source,
-        job.phases,
-        job.recipe,
-        seed,
-        note,
-    )
+
+    def opened() -> nn.Module:
+        return open_classifier(job.classifier, job.num_classes, job.pretrained, resolution)
+
+    taught = proxy = None
+    if job.has_teacher:  # the network of the arm `real`, with the same seed
+        teacher = fit(opened, lambda _: [job.real], [Phase(on="real")], job.recipe, seed, lambda _: on_step())
+        taught = predict(teacher, job.partner.pixels)
+    if any(phase.proxy_guidance for phase in job.phases):
+        proxy = open_proxy(job.classifier, resolution)
+    model = fit(opened, lambda phase: job.sources(phase, taught), job.phases, job.recipe, seed, note, proxy)
     results = {name: predict(model, pixels) for name, pixels in job.evaluated.items()}
 
     def write(path: Path) -> None:
