@@ -31,9 +31,9 @@ def main() -> None:
             width = pipeline.unet.config.cross_attention_dim
             vectors = guidance_vectors(features, real.labels, guidance, width)
             captions = read_captions(CAPTIONS, real.keys)
-            prompts = training_prompts(
-                pipeline.tokenizer, params.prompts, real.index["class_name"].tolist(), captions, style.text
-            )
+            names = real.index["class_name"].tolist()
+            styles = [style.text(name) for name in names]
+            prompts = training_prompts(pipeline.tokenizer, params.prompts, names, captions, styles)
             learn_adapter(pipeline, real, prompts, vectors, settings, params.models.dtype, folder)
             files = write_adapter(folder, pipeline.unet, settings, style.fingerprint)
         else:

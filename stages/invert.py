@@ -1,4 +1,4 @@
-"""Learn the style of the whole data set as a new word (dataset style inversion, BT, arXiv 2403.19866)."""
+"""Learn the style of the data set, or of each class, as a new word (dataset style inversion, BT, arXiv 2403.19866)."""
 
 from pathlib import Path
 
@@ -13,15 +13,15 @@ from truelike.scratch import publish, scratch
 
 def main() -> None:
     params = load_params()
-    real = Path("outputs/real/train")
+    real = ImageSet(Path("outputs/real/train"))
     settings = params.invert
-    key = loop_fingerprint([settings.model_dump(), params.models.dtype], params.models.generator, real)
+    key = loop_fingerprint([settings.model_dump(), params.models.dtype], params.models.generator, real.folder)
     with scratch("invert", key) as folder:
         learned = None
         if settings.enabled:
             pipeline = open_generator(params.models.generator, "float32")
-            learned = learn_style(pipeline, ImageSet(real), settings, params.models.dtype, folder)
-        publish(write_style(folder, settings, learned), Path("outputs/style"))
+            learned = learn_style(pipeline, real, settings, params.models.dtype, folder)
+        publish(write_style(folder, settings, real.class_names, learned), Path("outputs/style"))
 
 
 if __name__ == "__main__":

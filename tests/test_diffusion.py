@@ -20,6 +20,7 @@ from truelike.models.generator import add_adapter, add_style, open_generator, re
 
 INVERT = Invert(
     enabled=True,
+    scope="set",
     token="<style>",
     initializer="photo",
     tokens_per_style=2,
@@ -28,6 +29,7 @@ INVERT = Invert(
     batch_size=3,
     lr=0.01,
     weight_decay=0.01,
+    choose="last",
     checkpoint_every=3,
     seed=0,
 )
@@ -35,14 +37,16 @@ ADAPT = Adapt(
     enabled=True,
     rank=2,
     alpha=6,
+    targets=("q", "k", "v", "out"),
     steps=7,
     batch_size=4,
     lr=0.01,
     weight_decay=0.01,
     clip=1.0,
+    ema_decay=None,
     min_snr_gamma=5.0,
     caption_dropout=0.3,
-    dm=DistributionMatching(weight=0.003, reduction="sum", timesteps="per_sample", groups="batch"),
+    dm=DistributionMatching(weight=0.003, kernel="linear", reduction="sum", timesteps="per_sample", groups="batch"),
     checkpoint_every=3,
     seed=0,
 )
@@ -106,10 +110,13 @@ def test_guidance_off_needs_no_matching_width_and_on_says_what_fits() -> None:
 # Style inversion
 
 
-def learn_and_write_style(generator: Path, real: ImageSet, folder: Path) -> StableDiffusionPipeline:
+def learn_and_write_style(
+    generator: Path, real: ImageSet, folder: Path, settings: Invert = INVERT
+) -> StableDiffusionPipeline:
     folder.mkdir(exist_ok=True)
     pipeline = open_generator(str(generator), "float32")
-    write_style(folder, INVERT, learn_style(pipeline, real, INVERT, "float32", folder))
+    learned = learn_style(pipeline, real, settings, "float32", folder)
+    write_style(folder, settings, real.class_names, learned)
     return pipeline
 
 
@@ -127,7 +134,7 @@ def test_only_the_new_rows_of_the_embedding_change(generator: Path, real: ImageS
     opened = open_generator(str(generator), "float32")
     style = add_style(opened, tmp_path / "style")
     weight = opened.text_encoder.get_input_embeddings().weight
-    assert style.text == "<style> <style>_1"
+    assert style.text("boot") == style.text("bag") == "<style> <style>_1"
     assert style.fingerprint
     assert torch.equal(weight[: len(before)], before)
     assert torch.equal(weight[len(before) :], torch.cat([learned["<style>"], learned["<style>_1"]]))
@@ -135,7 +142,7 @@ def test_only_the_new_rows_of_the_embedding_change(generator: Path, real: ImageS
     for token, vector in learned.items():
         stock.load_textual_inversion({token: vector})
     assert torch.equal(stock.text_encoder.get_input_embeddings().weight, weight)
-    ids = opened.tokenizer(f"boot {style.text}").input_ids
+    ids = opened.tokenizer(f"boot {style.text('boot')}").input_ids
     assert ids[-3:-1] == [len(before), len(before) + 1]
 
 
@@ -168,10 +175,10 @@ def test_a_token_that_is_a_word_already_is_refused(generator: Path, real: ImageS
 
 
 def test_no_style_is_a_file_that_says_so(tmp_path: Path, generator: Path) -> None:
-    assert write_style(tmp_path, INVERT, None) == [tmp_path / "style.json"]
-    assert not add_style(open_generator(str(generator), "float32"), tmp_path).text
+    assert write_style(tmp_path, INVERT, ["boot"], None) == [tmp_path / "style.json"]
+    assert not add_style(open_generator(str(generator), "float32"), tmp_path).text("boot")
     assert read_style(None).fingerprint == ""
-    assert style_tokens("<s>", 3) == ["<s>", "<s>_1", "<s>_2"]
+    assert style_tokens("<s>", 3) == ("<s>", "<s>_1", "<s>_2")
 
 
 # Adaptation
@@ -236,7 +243,7 @@ def test_the_log_adds_up_and_every_switch_changes_what_is_learned(
     seen = set()
     heavy = ADAPT.dm.model_copy(update={"weight": 1.0})
     for number, change in enumerate(
-        [{}, {"groups": "class"}, {"reduction": "mean"}, {"timesteps": "shared"}, {"weight": 0.0}]
+        [{}, {"groups": "class"}, {"reduction": "mean"}, {"timesteps": "shared"}, {"kernel": "rbf"}, {"weight": 0.0}]
     ):
         settings = ADAPT.model_copy(update={"dm": heavy.model_copy(update=change)})
         folder = tmp_path / str(number)
@@ -247,7 +254,7 @@ def test_the_log_adds_up_and_every_switch_changes_what_is_learned(
         for row in rows[1:]:
             _, total, diff, matching = map(float, row.split(","))
             assert total == pytest.approx(diff + settings.dm.weight * matching, rel=1e-4)
-    assert len(seen) == 5
+    assert len(seen) == 6
 
 
 def test_no_adapter_is_a_file_that_says_so(tmp_path: Path) -> None:
@@ -255,11 +262,19 @@ def test_no_adapter_is_a_file_that_says_so(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "adapter.json").read_text())["enabled"] is False
 
 
-@pytest.mark.parametrize("learn", [learn_and_write_style, learn_and_write_adapter])
+@pytest.mark.parametrize(
+    ("learn", "settings"),
+    [
+        (learn_and_write_style, INVERT),
+        (learn_and_write_style, INVERT.model_copy(update={"scope": "class", "choose": "best"})),
+        (learn_and_write_adapter, ADAPT),
+        (learn_and_write_adapter, ADAPT.model_copy(update={"ema_decay": 0.9})),
+    ],
+)
 def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(
-    generator: Path, real: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learn
+    generator: Path, real: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learn, settings
 ) -> None:
-    learn(generator, real, tmp_path / "whole")
+    learn(generator, real, tmp_path / "whole", settings)
     steps = []
 
     def interrupt(seed: int, step: int) -> torch.Generator:
@@ -270,8 +285,8 @@ def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(
 
     monkeypatch.setattr(loop, "step_generator", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        learn(generator, real, tmp_path / "resumed")
-    learn(generator, real, tmp_path / "resumed")
+        learn(generator, real, tmp_path / "resumed", settings)
+    learn(generator, real, tmp_path / "resumed", settings)
     assert steps == [0, 1, 2, 3, 4, 3, 4, 5, 6]
     files = sorted(path.name for path in (tmp_path / "whole").iterdir() if path.suffix != ".pt")
     assert len(files) == 3

@@ -78,9 +78,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def plan(keys: list[str], captions: list[str], replica: int, seed: int = 0) -> pd.DataFrame:
     real = pd.DataFrame({"key": keys, "label": 0, "class_name": "boot"})
     chosen = SETTINGS.model_copy(update={"seed": seed})
-    return make_plan(
-        real, captions, PROMPTS, chosen, OFF, replica, generator="g", adapter="a", style="s", style_text="<style>"
-    )
+    made_with = {"generator": "g", "adapter": "a", "style": "s", "style_texts": ["<style>"] * len(keys)}
+    return make_plan(real, captions, PROMPTS, chosen, OFF, replica, **made_with)
 
 
 def test_a_row_by_hand() -> None:

@@ -90,9 +90,10 @@ class VisualGuidance(Section):
 
 
 class Invert(Section):
-    """Dataset style inversion (BT): one new token for the whole data set."""
+    """Dataset style inversion (BT): one new token for the whole data set, or one for each class as the baseline."""
 
     enabled: bool
+    scope: Literal["set", "class"]
     token: str
     initializer: str
     tokens_per_style: Positive
@@ -101,6 +102,7 @@ class Invert(Section):
     batch_size: Positive
     lr: Rate
     weight_decay: NonNegative
+    choose: Literal["last", "best"]
     checkpoint_every: Positive
     seed: Count
 
@@ -113,9 +115,10 @@ class Invert(Section):
 
 
 class DistributionMatching(Section):
-    """The squared-MMD term of RF: lambda and how the batch is reduced, timed and grouped."""
+    """The squared-MMD term of RF: lambda, the kernel, and how the batch is reduced, timed and grouped."""
 
     weight: NonNegative
+    kernel: Literal["linear", "rbf"]
     reduction: Literal["sum", "mean"]
     timesteps: Literal["per_sample", "shared"]
     groups: Literal["batch", "class"]
@@ -125,16 +128,25 @@ class Adapt(Section):
     enabled: bool
     rank: Positive
     alpha: Positive
+    targets: tuple[Literal["q", "k", "v", "out"], ...]
     steps: Positive
     batch_size: Positive
     lr: Rate
     weight_decay: NonNegative
     clip: Rate
+    ema_decay: Fraction | None
     min_snr_gamma: Rate | None
     caption_dropout: Probability
     dm: DistributionMatching
     checkpoint_every: Positive
     seed: Count
+
+    @field_validator("targets")
+    @classmethod
+    def _some_targets(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        if not targets or len(set(targets)) != len(targets):
+            raise ValueError(f"must be a list of distinct projections such as [q, k, v, out], found {list(targets)}")
+        return targets
 
 
 SamplerName = Literal["unipc", "dpm++2m", "ddim", "euler"]

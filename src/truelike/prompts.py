@@ -26,10 +26,11 @@ def sampling_prompt(prompts: Prompts, class_name: str, caption: str, style: str)
 
 
 def training_prompts(
-    tokenizer: Any, prompts: Prompts, class_names: Sequence[str], captions: Sequence[str], style: str
+    tokenizer: Any, prompts: Prompts, class_names: Sequence[str], captions: Sequence[str], styles: Sequence[str]
 ) -> list[str]:
     """The training prompt of every image; says on stderr how many are cut at the tokenizer's limit."""
-    texts = [training_prompt(prompts, name, text, style) for name, text in zip(class_names, captions, strict=True)]
+    materials = zip(class_names, captions, styles, strict=True)
+    texts = [training_prompt(prompts, name, caption, style) for name, caption, style in materials]
     truncated(tokenizer, texts)
     return texts
 

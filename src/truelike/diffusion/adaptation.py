@@ -19,24 +19,25 @@ from truelike.data.imageset import ImageSet
 from truelike.diffusion.conditioning import encode_prompts, guide
 from truelike.diffusion.loop import LOG_FILE, optimize
 from truelike.diffusion.objective import (
-    add_noise,
     diffusion_loss,
+    draw_noised,
     matching_loss,
     min_snr_weights,
-    sample_timesteps,
-    snr,
-    target,
+    noise_schedule,
 )
 from truelike.models.generator import ADAPTER_FILE, LORA_FILE, Adapter, encode_images
 from truelike.scratch import fingerprint, write_once
 
-ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
+ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
 
 
-def add_lora(unet: Any, rank: int, alpha: int, seed: int) -> dict[str, Tensor]:
-    """Add a LoRA to all attention projections and return its parameters by name; its output is zero at first."""
-    torch.manual_seed(seed)
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=ATTENTION))
+def add_lora(unet: Any, settings: Adapt) -> dict[str, Tensor]:
+    """Add a LoRA to the attention projections and return its parameters by name; its output is zero at first."""
+    torch.manual_seed(settings.seed)
+    modules = [ATTENTION[target] for target in settings.targets]
+    unet.add_adapter(
+        LoraConfig(r=settings.rank, lora_alpha=settings.alpha, init_lora_weights="gaussian", target_modules=modules)
+    )
     parameters = {name: value for name, value in unet.named_parameters() if value.requires_grad}
     for value in parameters.values():
         value.data = value.data.float()
@@ -68,26 +69,21 @@ def learn_adapter(
     states = training_states(pipeline, prompts, vectors)
     empty = training_states(pipeline, [""], None)[0]
     labels = torch.tensor(real.labels)
-    parameters = add_lora(pipeline.unet, settings.rank, settings.alpha, settings.seed)
+    parameters = add_lora(pipeline.unet, settings)
     pipeline.unet.train()
-    alphas = pipeline.scheduler.alphas_cumprod.to(pipeline.device)
-    kind = pipeline.scheduler.config.prediction_type
+    schedule = noise_schedule(pipeline.scheduler, pipeline.device)
     dm = settings.dm
 
-    def losses_of(generator: torch.Generator) -> dict[str, Tensor]:
+    def losses_of(generator: torch.Generator, step: int) -> dict[str, Tensor]:
         chosen = torch.randperm(len(latents), generator=generator)[: settings.batch_size]
-        clean = latents[chosen]
-        noise = torch.randn(clean.shape, generator=generator).to(clean)
-        timesteps = sample_timesteps(len(clean), len(alphas), dm.timesteps, generator).to(clean.device)
-        dropped = torch.rand(len(clean), generator=generator) < settings.caption_dropout
-        context = torch.where(dropped[:, None, None].to(clean.device), empty, states[chosen])
-        noisy = add_noise(clean, noise, alphas, timesteps)
-        predicted = pipeline.unet(noisy, timesteps, encoder_hidden_states=context).sample
-        wanted = target(clean, noise, alphas, timesteps, kind)
-        weights = min_snr_weights(snr(alphas, timesteps), settings.min_snr_gamma, kind)
-        groups = labels[chosen].to(clean.device) if dm.groups == "class" else None
-        diff = diffusion_loss(predicted, wanted, weights)
-        matching = matching_loss(predicted, wanted, weights, dm.reduction, groups)
+        noised = draw_noised(schedule, latents[chosen], dm.timesteps, generator)
+        dropped = torch.rand(len(chosen), generator=generator) < settings.caption_dropout
+        context = torch.where(dropped[:, None, None].to(states.device), empty, states[chosen])
+        predicted = pipeline.unet(noised.latents, noised.timesteps, encoder_hidden_states=context).sample
+        weights = min_snr_weights(noised.snr, settings.min_snr_gamma, schedule.prediction)
+        groups = labels[chosen].to(weights.device) if dm.groups == "class" else None
+        diff = diffusion_loss(predicted, noised.target, weights)
+        matching = matching_loss(predicted, noised.target, weights, dm.reduction, groups, dm.kernel)
         return {"loss": diff + dm.weight * matching, "diff": diff, "dm": matching}
 
     optimize(
@@ -102,6 +98,7 @@ def learn_adapter(
         clip=settings.clip,
         seed=settings.seed,
         checkpoint_every=settings.checkpoint_every,
+        ema_decay=settings.ema_decay,
     )
     pipeline.unet.eval()
 
@@ -112,7 +109,8 @@ def write_adapter(folder: Path, unet: Any, settings: Adapt, style: str) -> list[
     layers = {name: value.detach().cpu().contiguous() for name, value in sorted(layers.items())}
 
     config = {f"unet.{name}": value for name, value in (("r", settings.rank), ("lora_alpha", settings.alpha))}
-    metadata = {"lora_adapter_metadata": json.dumps(config | {"unet.target_modules": ATTENTION})}
+    modules = [ATTENTION[target] for target in settings.targets]
+    metadata = {"lora_adapter_metadata": json.dumps(config | {"unet.target_modules": modules})}
 
     def save(path: Path) -> None:
         StableDiffusionPipeline.save_lora_weights(

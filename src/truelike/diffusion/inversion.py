@@ -1,9 +1,10 @@
-"""Dataset style inversion (BT): one new token, or a few, whose embedding makes prompts look like the whole data set."""
+"""Style inversion (BT): new tokens whose embedding makes prompts look like the whole data set, or each like a class."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -12,16 +13,25 @@ from truelike.config import Invert
 from truelike.data.imageset import ImageSet
 from truelike.diffusion.conditioning import tokenize
 from truelike.diffusion.loop import LOG_FILE, optimize
-from truelike.diffusion.objective import add_noise, diffusion_loss, sample_timesteps, target
+from truelike.diffusion.objective import diffusion_loss, draw_noised, noise_schedule
 from truelike.errors import TruelikeError
 from truelike.models.generator import EMBEDS_FILE, STYLE_FILE, Style, add_tokens, encode_images
 from truelike.prompts import inversion_prompt, truncated
 from truelike.scratch import fingerprint, write_once
 
+HELD_OUT, DRAWS = 0.1, 8  # of invert.choose "best": the share of a class's images, the noise draws of each
 
-def style_tokens(token: str, count: int) -> list[str]:
+
+def style_tokens(token: str, count: int) -> tuple[str, ...]:
     """The words of a style of `count` tokens: ``<style>``, then ``<style>_1``, ``<style>_2``, ..."""
-    return [token, *(f"{token}_{number}" for number in range(1, count))]
+    return (token, *(f"{token}_{number}" for number in range(1, count)))
+
+
+def class_styles(settings: Invert, class_names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The words of each class's style: the same for all, or in scope class ``<style>-0``, ``<style>-1``, ..."""
+    bases = [f"{settings.token}-{n}" if settings.scope == "class" else settings.token for n in range(len(class_names))]
+    tokens = [style_tokens(base, settings.tokens_per_style) for base in bases]
+    return dict(zip(class_names, tokens, strict=True))
 
 
 def initial_embedding(pipeline: Any, initializer: str) -> Tensor:
@@ -32,72 +42,122 @@ def initial_embedding(pipeline: Any, initializer: str) -> Tensor:
     return pipeline.text_encoder.get_input_embeddings().weight[tokens].detach().float().mean(dim=0)
 
 
-def learn_style(pipeline: Any, real: ImageSet, settings: Invert, dtype: str, folder: Path) -> Tensor:
-    """Learn S* = argmin_S E || eps - eps_theta(z_t, t, tau(prompt(y; S))) ||^2 and return it, float32 (tokens, W).
-
-    Each step draws a class uniformly, then real images of that class. The new rows are a tensor of their own that takes
-    the place of the embedding's output, so no other row can change. Checkpoints and ``log.csv`` go to `folder`.
-    """
-    tokens = style_tokens(settings.token, settings.tokens_per_style)
-    initial = initial_embedding(pipeline, settings.initializer)
-    first = add_tokens(pipeline, tokens)
-    learned = initial.repeat(len(tokens), 1).requires_grad_()
+@contextmanager
+def new_rows(text_encoder: Any, first: int, rows: Tensor) -> Iterator[None]:
+    """While open, token `first` and those after it are embedded as `rows` (tokens, W), with gradients."""
 
     def insert(module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         new = inputs[0] >= first
-        return torch.where(new[..., None], learned[(inputs[0] - first).clamp(min=0)].to(output), output)
+        return torch.where(new[..., None], rows[(inputs[0] - first).clamp(min=0)].to(output), output)
 
-    present = sorted(set(real.labels.tolist()))
-    prompts = [inversion_prompt(settings.template, real.class_names[label], " ".join(tokens)) for label in present]
-    truncated(pipeline.tokenizer, prompts)
-    ids = tokenize(pipeline.tokenizer, prompts).to(pipeline.device)
-    members = [torch.from_numpy(np.flatnonzero(real.labels == label)) for label in present]
-    latents = encode_images(pipeline, real)
-    scheduler = pipeline.scheduler
-    alphas = scheduler.alphas_cumprod.to(pipeline.device)
-    kind = scheduler.config.prediction_type
-
-    def losses_of(generator: torch.Generator) -> dict[str, Tensor]:
-        chosen = int(torch.randint(len(present), (1,), generator=generator))
-        drawn = torch.randint(len(members[chosen]), (settings.batch_size,), generator=generator)
-        clean = latents[members[chosen][drawn]]
-        noise = torch.randn(clean.shape, generator=generator).to(clean)
-        timesteps = sample_timesteps(len(clean), len(alphas), "per_sample", generator).to(clean.device)
-        states = pipeline.text_encoder(ids[chosen : chosen + 1])[0].expand(len(clean), -1, -1)
-        noisy = add_noise(clean, noise, alphas, timesteps)
-        predicted = pipeline.unet(noisy, timesteps, encoder_hidden_states=states).sample
-        wanted = target(clean, noise, alphas, timesteps, kind)
-        return {"loss": diffusion_loss(predicted, wanted, torch.ones_like(timesteps, dtype=torch.float32))}
-
-    hook = pipeline.text_encoder.get_input_embeddings().register_forward_hook(insert)
+    hook = text_encoder.get_input_embeddings().register_forward_hook(insert)
     try:
-        optimize(
-            {"style": learned},
-            losses_of,
-            folder,
-            name="invert",
-            dtype=dtype,
-            steps=settings.steps,
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            clip=None,
-            seed=settings.seed,
-            checkpoint_every=settings.checkpoint_every,
-        )
+        yield
     finally:
         hook.remove()
-    return learned.detach()
 
 
-def write_style(folder: Path, settings: Invert, learned: Tensor | None) -> list[Path]:
+def hold_out(real: ImageSet, settings: Invert) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """The positions of the training images to learn from and to choose by, for each class that is present.
+
+    With ``choose: best`` a tenth of each class's training images, at least one, is left out of learning; with ``last``
+    none. Raises TruelikeError if a class has a single image and one is to be left out.
+    """
+    labels = torch.tensor(real.labels)
+    members = {label: (labels == label).nonzero()[:, 0] for label in sorted(set(labels.tolist()))}
+    if settings.choose == "last":
+        return members, {}
+    generator = torch.Generator().manual_seed(settings.seed)
+    kept, held = {}, {}
+    for label, positions in members.items():
+        if len(positions) < 2:
+            raise TruelikeError(
+                f"invert.choose is 'best', but the class {real.class_names[label]!r} has 1 training image: "
+                "give at least 2 per class, or set invert.choose to 'last'"
+            )
+        count = max(1, int(HELD_OUT * len(positions)))
+        shuffled = positions[torch.randperm(len(positions), generator=generator)]
+        held[label], kept[label] = shuffled[:count], shuffled[count:]
+    return kept, held
+
+
+def learn_style(pipeline: Any, real: ImageSet, settings: Invert, dtype: str, folder: Path) -> dict[str, Tensor]:
+    """Learn S* = argmin_S E || eps - eps_theta(z_t, t, tau(prompt(y; S))) ||^2; return its rows (W,) by token, float32.
+
+    Each step draws a class uniformly, then real images of that class; in scope class the classes take turns, and a step
+    changes the style of its class alone. The new rows are tensors of their own that take the place of the embedding's
+    output, so no other row can change. Checkpoints and ``log.csv`` go to `folder`.
+    """
+    styles = class_styles(settings, real.class_names)
+    tokens = list(dict.fromkeys(token for style in styles.values() for token in style))
+    initial = initial_embedding(pipeline, settings.initializer)
+    add_tokens(pipeline, tokens)
+    learned = {style[0]: initial.repeat(len(style), 1).requires_grad_() for style in dict.fromkeys(styles.values())}
+    members, held = hold_out(real, settings)
+    present = list(members)
+    words = [styles[real.class_names[label]] for label in present]
+    prompts = [
+        inversion_prompt(settings.template, real.class_names[label], " ".join(style))
+        for label, style in zip(present, words, strict=True)
+    ]
+    truncated(pipeline.tokenizer, prompts)
+    ids = tokenize(pipeline.tokenizer, prompts).to(pipeline.device)
+    latents = encode_images(pipeline, real)
+    schedule = noise_schedule(pipeline.scheduler, pipeline.device)
+
+    def loss_of(place: int, clean: Tensor, generator: torch.Generator) -> Tensor:
+        """The loss of latents of the class at `place` in `present`."""
+        noised = draw_noised(schedule, clean, "per_sample", generator)
+        first = pipeline.tokenizer.convert_tokens_to_ids(words[place][0])
+        with new_rows(pipeline.text_encoder, first, learned[words[place][0]]):
+            states = pipeline.text_encoder(ids[place : place + 1])[0].expand(len(clean), -1, -1)
+        predicted = pipeline.unet(noised.latents, noised.timesteps, encoder_hidden_states=states).sample
+        return diffusion_loss(predicted, noised.target, torch.ones_like(noised.snr))
+
+    def losses_of(generator: torch.Generator, step: int) -> dict[str, Tensor]:
+        drawn = int(torch.randint(len(present), (1,), generator=generator))
+        place = step % len(present) if settings.scope == "class" else drawn
+        images = members[present[place]]
+        chosen = torch.randint(len(images), (settings.batch_size,), generator=generator)
+        return {"loss": loss_of(place, latents[images[chosen]], generator)}
+
+    def heldout_losses() -> dict[str, float]:
+        losses: dict[str, list[float]] = {}
+        for place, label in enumerate(present):
+            generator = torch.Generator().manual_seed(settings.seed)  # the same noise and timesteps every time
+            batches = latents[held[label].repeat_interleave(DRAWS)].split(settings.batch_size)
+            total = sum(float(loss_of(place, batch, generator)) * len(batch) for batch in batches)
+            losses.setdefault(words[place][0], []).append(total / (len(held[label]) * DRAWS))
+        return {token: sum(values) / len(values) for token, values in losses.items()}
+
+    optimize(
+        learned,
+        losses_of,
+        folder,
+        name="invert",
+        dtype=dtype,
+        steps=settings.steps,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        clip=None,
+        seed=settings.seed,
+        checkpoint_every=settings.checkpoint_every,
+        heldout=heldout_losses if settings.choose == "best" else None,
+    )
+    return dict(zip(tokens, torch.cat(list(learned.values())).detach(), strict=True))
+
+
+def write_style(
+    folder: Path, settings: Invert, class_names: Sequence[str], learned: dict[str, Tensor] | None
+) -> list[Path]:
     """Write ``style.json`` and, unless `learned` is None, ``learned_embeds.safetensors``; return the finished files."""
     if learned is None:
         write_once(folder / STYLE_FILE, Style(enabled=False).save)
         return [folder / STYLE_FILE]
-    tokens = style_tokens(settings.token, settings.tokens_per_style)
-    embeds = {token: vector[None].contiguous().cpu() for token, vector in zip(tokens, learned, strict=True)}
+    embeds = {token: vector[None].contiguous().cpu() for token, vector in learned.items()}
     write_once(folder / EMBEDS_FILE, lambda path: save_file(embeds, path))
-    mark = fingerprint(tokens, folder / EMBEDS_FILE)
-    style = Style(enabled=True, token=settings.token, tokens=tuple(tokens), fingerprint=mark)
+    mark = fingerprint(list(learned), folder / EMBEDS_FILE)
+    classes = class_styles(settings, class_names) if settings.scope == "class" else None
+    style = Style(enabled=True, token=settings.token, tokens=tuple(learned), classes=classes, fingerprint=mark)
     write_once(folder / STYLE_FILE, style.save)
     return [folder / STYLE_FILE, folder / EMBEDS_FILE, folder / LOG_FILE]

@@ -10,6 +10,7 @@ from typing import Any
 import diffusers
 import peft
 import torch
+from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,7 +36,7 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
 def optimize(
     parameters: dict[str, Tensor],
-    losses_of: Callable[[torch.Generator], dict[str, Tensor]],
+    losses_of: Callable[[torch.Generator, int], dict[str, Tensor]],
     folder: Path,
     *,
     name: str,
@@ -46,8 +47,15 @@ def optimize(
     clip: float | None,
     seed: int,
     checkpoint_every: int,
+    ema_decay: float | None = None,
+    heldout: Callable[[], dict[str, float]] | None = None,
 ) -> None:
-    """Minimise ``losses_of(generator)["loss"]`` over `parameters` in place with AdamW, and write ``log.csv``.
+    """Minimise ``losses_of(generator, step)["loss"]`` over `parameters` in place with AdamW, and write ``log.csv``.
+
+    A parameter without a gradient in a step is left as it is, momentum included. With `ema_decay` the parameters end
+    as their exponential moving average, whose decay rises with the steps as (1 + step) / (10 + step) up to `ema_decay`.
+    With `heldout`, a loss for each name in `parameters`, which is called at every checkpoint and at the end, each
+    parameter ends as it was where its held-out loss was lowest; the log's column `heldout` is their mean.
 
     Weights and gradients are float32; other types are for the forward pass (autocast), float16 as bfloat16, whose range
     needs no loss scaling.
@@ -55,7 +63,10 @@ def optimize(
     Every `checkpoint_every` steps the state goes to ``folder/checkpoint.pt``; a run that finds one continues from
     it and ends with the same bytes as an uninterrupted run.
     """
+    autocast = partial(torch.autocast, device().type, torch.bfloat16, enabled=dtype != "float32")
     optimizer = torch.optim.AdamW(parameters.values(), lr=lr, weight_decay=weight_decay)
+    average = None if ema_decay is None else EMAModel(parameters.values(), decay=ema_decay)
+    best: dict[str, tuple[float, Tensor]] = {}
     log: list[dict[str, float]] = []
     checkpoint = folder / CHECKPOINT_FILE
     if checkpoint.is_file():
@@ -63,25 +74,48 @@ def optimize(
         for key, value in parameters.items():
             value.data.copy_(state["parameters"][key])
         optimizer.load_state_dict(state["optimizer"])
-        log = state["log"]
+        best, log = state["best"], state["log"]
+        if average is not None:
+            average.load_state_dict(state["average"])
+            average.to(device())
     for step in tqdm(range(len(log), steps), desc=name, initial=len(log), total=steps, unit="step"):
-        with torch.autocast(device().type, torch.bfloat16, enabled=dtype != "float32"):
-            losses = losses_of(step_generator(seed, step))
+        with autocast():
+            losses = losses_of(step_generator(seed, step), step)
         optimizer.zero_grad()
         losses["loss"].backward()
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters.values(), clip)
         optimizer.step()
+        if average is not None:
+            average.step(parameters.values())
         log.append({"step": step} | {key: float(value.detach()) for key, value in losses.items()})
-        if (step + 1) % checkpoint_every == 0:
-            values = {key: value.detach() for key, value in parameters.items()}
-            state = {"parameters": values, "optimizer": optimizer.state_dict(), "log": log}
+        at_checkpoint = (step + 1) % checkpoint_every == 0
+        if heldout is not None and (at_checkpoint or step + 1 == steps):
+            with torch.no_grad(), autocast():
+                found = heldout()
+            for key, loss in found.items():
+                if key not in best or loss < best[key][0]:
+                    best[key] = (loss, parameters[key].detach().clone())
+            log[-1]["heldout"] = sum(found.values()) / len(found)
+        if at_checkpoint:
+            state = {
+                "parameters": {key: value.detach() for key, value in parameters.items()},
+                "optimizer": optimizer.state_dict(),
+                "average": None if average is None else average.state_dict(),
+                "best": best,
+                "log": log,
+            }
             write_once(checkpoint, partial(torch.save, state))
+    if average is not None:
+        average.copy_to(parameters.values())
+    for key, (_, value) in best.items():
+        parameters[key].data.copy_(value)
     write_once(folder / LOG_FILE, lambda path: _write_log(path, log))
 
 
 def _write_log(path: Path, log: list[dict[str, float]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(log[0]), lineterminator="\n")
+        columns = list(dict.fromkeys(key for row in log for key in row))
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in log)

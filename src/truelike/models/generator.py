@@ -26,7 +26,7 @@ class Record(BaseModel):
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
-        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        path.write_text(self.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
 
 
 class Style(Record):
@@ -35,12 +35,12 @@ class Style(Record):
     enabled: bool
     token: str = ""
     tokens: tuple[str, ...] = ()
+    classes: dict[str, tuple[str, ...]] | None = None  # each class's own tokens, where every class has a style
     fingerprint: str = ""
 
-    @property
-    def text(self) -> str:
-        """What stands for the style in a prompt: every learned token, or nothing."""
-        return " ".join(self.tokens)
+    def text(self, class_name: str) -> str:
+        """What stands for the style in a prompt of a class: every learned token, or the class's own, or nothing."""
+        return " ".join(self.tokens if self.classes is None else self.classes[class_name])
 
 
 class Adapter(Record):

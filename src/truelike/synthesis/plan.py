@@ -26,13 +26,13 @@ def make_plan(
     generator: str,
     adapter: str,
     style: str,
-    style_text: str,
+    style_texts: Sequence[str],
 ) -> pd.DataFrame:
     """One row per real image (key, label, class_name), in their order; a replica is one synthetic image for each (1x).
 
-    `captions` are the real images' captions, "" for none. `generator`, `adapter` and `style` are fingerprints,
-    `style_text` is what stands for the style in a prompt. Which other
-    replicas there are makes no difference to a replica's rows.
+    `captions` are the real images' captions, "" for none, `style_texts` what stands for the style in their prompts.
+    `generator`, `adapter` and `style` are fingerprints. Which other replicas there are makes no difference to a
+    replica's rows.
     """
     kind = visual_guidance.kind
     shared = {
@@ -59,8 +59,8 @@ def make_plan(
             "seed": image_seed(settings.seed, replica, key),
         }
         | shared
-        for key, label, class_name, caption in zip(
-            real["key"], real["label"], real["class_name"], captions, strict=True
+        for key, label, class_name, caption, style_text in zip(
+            real["key"], real["label"], real["class_name"], captions, style_texts, strict=True
         )
     ]
     return pd.DataFrame(rows)

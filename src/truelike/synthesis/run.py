@@ -81,7 +81,7 @@ def plan_of(job: Job, real: ImageSet, replica: int) -> pd.DataFrame:
         generator=identify(job.generator),
         adapter=adapter.fingerprint,
         style=style.fingerprint,
-        style_text=style.text,
+        style_texts=[style.text(name) for name in real.index["class_name"]],
     )
 
 
