@@ -33,7 +33,7 @@ def main() -> None:
             captions = read_captions(CAPTIONS, real.keys)
             names = real.index["class_name"].tolist()
             styles = [style.text(name) for name in names]
-            prompts = training_prompts(pipeline.tokenizer, params.prompts, names, captions, styles)
+            prompts = training_prompts(pipeline.tokenizer, params.prompts, real.keys, names, captions, styles)
             learn_adapter(pipeline, real, prompts, vectors, settings, params.models.dtype, folder)
             files = write_adapter(folder, pipeline.unet, settings, style.fingerprint)
         else:

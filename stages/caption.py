@@ -1,19 +1,20 @@
-"""Caption every real training image with a model or from a file, or with nothing (CiP, arXiv 2307.08526)."""
+"""Caption every real training image, or what was drawn for it, by model, from a file, or not (CiP, 2307.08526)."""
 
 from pathlib import Path
 
 from stages import run
-from truelike.captions import caption_images, no_captions, read_caption_file
+from truelike.captions import caption_images, no_captions, read_caption_file, rewrite_captions
 from truelike.config import load_params
 from truelike.data.imageset import ImageSet
 from truelike.data.tables import write_table
 from truelike.models.captioner import open_captioner
+from truelike.models.rewriter import open_rewriter
 
 
 def main() -> None:
     params = load_params()
     caption = params.caption
-    images = ImageSet("outputs/real/train")
+    images = ImageSet(caption.images)
     if caption.by == "model":
         captioner = open_captioner(params.models.captioner, params.models.dtype)
         table = caption_images(images, captioner, caption.max_tokens, caption.batch_size)
@@ -21,6 +22,8 @@ def main() -> None:
         table = read_caption_file(images, params.models.captioner)
     else:
         table = no_captions(images)
+    if caption.rewrite.count:
+        table = rewrite_captions(table, open_rewriter(params.models.rewriter, params.models.dtype), caption.rewrite)
     write_table(Path("outputs/captions.parquet"), table)
 
 

@@ -14,6 +14,8 @@ def main() -> None:
     job = naive_job(
         params.naive,
         base=params.prompts.base,
+        definitions=params.prompts.definitions,
+        prompt_seed=params.prompts.seed,
         negative=params.prompts.negative,
         generator=params.models.generator,
         dtype=params.models.dtype,

@@ -45,6 +45,10 @@ def test_numbers_written_as_words_become_numbers(text):
         ("synthesize.replicas", [1, 1], r"synthesize\.replicas: .*distinct"),
         ("data.square", "round", r"data\.square: .*'crop', 'pad' or 'stretch', found 'round'"),
         ("prompts.base", "a photo", r"prompts\.base must contain \{class\}"),
+        ("prompts.definitions", ["a"], r"prompts\.definitions: .*found \['a'\]"),
+        ("caption.images", "outputs/real/test", r"caption\.images: .*found 'outputs/real/test'"),
+        ("caption.images", "outputs/synthetic/0", r"caption\.images: .*found 'outputs/synthetic/0'"),
+        ("caption.rewrite.instruction", "again", r"caption\.rewrite\.instruction: must contain \{caption\}"),
         ("prompts.style", "", r"invert\.enabled is true but prompts\.style is empty"),
         ("train.arms", {}, r"train\.arms: must contain the arm 'real'"),
         ("train.arms.real.phases", [{"on": "real", "share": 0.5}], r"train\.arms\.real: .*add up to 1, found 0\.5"),
@@ -53,6 +57,18 @@ def test_numbers_written_as_words_become_numbers(text):
 def test_errors_name_the_parameter(name, value, message):
     with pytest.raises(TruelikeError, match=message):
         parse_params(changed(name, value))
+
+
+def test_captions_that_no_model_makes_have_no_synthetic_images_and_no_rewrites():
+    raw = changed("caption.images", "outputs/naive/3")
+    assert parse_params(raw).caption.images == "outputs/naive/3"
+    raw["caption"]["by"] = "file"
+    with pytest.raises(TruelikeError, match=r"caption: by 'file' does not look at images"):
+        parse_params(raw)
+    raw = changed("caption.rewrite.count", 5)
+    raw["caption"]["by"] = "none"
+    with pytest.raises(TruelikeError, match=r"caption: by 'none' leaves nothing to rewrite, found rewrite\.count 5"):
+        parse_params(raw)
 
 
 def test_missing_parameters_and_several_errors_at_once():

@@ -2,13 +2,16 @@
 
 import ast
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from truelike.config import PARAMS_FILE, Params, load_params, read_yaml
+from truelike.config import PARAMS_FILE, Arm, Params, load_params, read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = {name: stage.get("do", stage) for name, stage in read_yaml(ROOT / "dvc.yaml")["stages"].items()}
+PARTNERS = get_args(Arm.model_fields["partner"].annotation)
+CAPTIONED = ("outputs/real/train", "outputs/naive/0")  # what caption.images may be
 LEARNING = ("caption", "embed", "invert", "adapt", "naive", "synthesize", "select")
 
 
@@ -49,20 +52,49 @@ def test_a_stage_depends_on_the_code_it_imports_and_no_other(stage):
     assert declared == imported
 
 
-@pytest.mark.parametrize("stage", LEARNING)
-def test_validation_and_test_images_never_reach_a_stage_that_learns_from_images(stage):
-    outs_of_prepare = set(STAGES["prepare"]["outs"])
-    held_out = {"outputs/real/validation", "outputs/real/test"}
-    assert held_out < outs_of_prepare
-    waiting, reached = list(STAGES[stage]["deps"]), set()
+def upstream(stage: str, captioned: str) -> tuple[set[str], set[str]]:
+    """The stages and the paths that a stage depends on, directly or not, when `captioned` is caption.images."""
+    stages: set[str] = set()
+    paths: set[str] = set()
+    waiting = [stage]
     while waiting:
-        dep = waiting.pop()
-        reached.add(dep)
-        for name, other in STAGES.items():
-            made_here = [out for out in other["outs"] if out == dep or out.startswith(dep + "/") or dep == out]
-            if made_here and name != "prepare":
-                waiting += [deeper for deeper in other["deps"] if deeper not in reached]
-    assert not any(dep == out or out.startswith(dep + "/") for dep in reached for out in held_out)
+        deps = [dep.replace("${caption.images}", captioned) for dep in STAGES[waiting.pop()]["deps"]]
+        for dep in [dep.replace("${item.partner}", partner) for dep in deps for partner in PARTNERS]:
+            paths.add(dep)
+            makers = {name for name, other in STAGES.items() if any(overlaps(out, dep) for out in other["outs"])}
+            waiting += makers - stages
+            stages |= makers
+    return stages, paths
+
+
+def overlaps(out: str, dep: str) -> bool:
+    """Whether one path is the other or holds it, segment by segment; ``${...}`` within stands for any segment."""
+    if dep.startswith("${"):  # a model or a data source of the user's
+        return False
+    pairs = zip(out.split("/"), dep.split("/"), strict=False)
+    return all(mine == theirs or "${" in mine or "${" in theirs for mine, theirs in pairs)
+
+
+@pytest.mark.parametrize("captioned", CAPTIONED)
+@pytest.mark.parametrize("stage", LEARNING)
+def test_validation_and_test_images_never_reach_a_stage_that_learns_from_images(stage, captioned):
+    held_out = {"outputs/real/validation", "outputs/real/test"}
+    assert held_out < set(STAGES["prepare"]["outs"])
+    stages, paths = upstream(stage, captioned)
+    assert "prepare" in stages
+    assert not any(dep == out or out.startswith(dep + "/") for dep in paths for out in held_out)
+
+
+@pytest.mark.parametrize("captioned", CAPTIONED)
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_stage_depends_on_itself(stage, captioned):
+    assert stage not in upstream(stage, captioned)[0]
+
+
+def test_naive_images_can_be_captioned_in_place_of_real_ones():
+    assert "naive" not in upstream("caption", "outputs/real/train")[0]
+    assert "naive" in upstream("caption", "outputs/naive/0")[0]
+    assert "outputs/real/train" in upstream("caption", "outputs/naive/0")[1]
 
 
 @pytest.mark.parametrize("stage", STAGES)

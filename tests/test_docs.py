@@ -32,11 +32,15 @@ def test_readme_shows_the_committed_result(tmp_path):
     )
 
 
+NAMED_BY_THE_USER = ("train.arms", "prompts.definitions")
+
+
 def parameters(model: dict, prefix: str = "") -> set[str]:
     names = set()
     for name, value in model.items():
         dotted = f"{prefix}{name}"
-        names |= {dotted} if dotted == "train.arms" or not isinstance(value, dict) else parameters(value, f"{dotted}.")
+        whole = dotted in NAMED_BY_THE_USER or not isinstance(value, dict)
+        names |= {dotted} if whole else parameters(value, f"{dotted}.")
     return names
 
 

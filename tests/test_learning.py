@@ -153,7 +153,7 @@ def test_each_class_has_a_style_of_its_own(generator: Path, real: ImageSet, tmp_
     assert style.text("bag") == "<style>-1 <style>-1_1"
     prompts = Prompts(base="a {class}", caption="", style=" {style}", quality="", negative="")
     names = ["bag", "boot"]
-    texts = training_prompts(pipeline.tokenizer, prompts, names, ["", ""], [style.text(name) for name in names])
+    texts = training_prompts(pipeline.tokenizer, prompts, names, names, ["", ""], [style.text(name) for name in names])
     assert texts == ["a bag <style>-1 <style>-1_1", "a boot <style>-0 <style>-0_1"]
     first = pipeline.tokenizer.convert_tokens_to_ids("<style>-0")
     ids = [pipeline.tokenizer(text).input_ids for text in texts]

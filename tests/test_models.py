@@ -15,6 +15,7 @@ from truelike.errors import TruelikeError
 from truelike.models import source
 from truelike.models.captioner import Captioner, open_captioner
 from truelike.models.encoder import open_encoder
+from truelike.models.rewriter import open_rewriter
 from truelike.models.generator import add_style, identify, latents_of, open_generator, pixels_of
 from truelike.models.source import resolve, variant
 
@@ -48,7 +49,7 @@ def test_a_pointer_downloads_the_pinned_revision_without_pickles(
     assert resolve(pointer, "model_index.json") == generator
     assert asked["name"] == "owner/name"
     assert asked["revision"] == "abc"
-    assert asked["patterns"] == ["*.json", "*.txt", "*.model", "*.fp16.safetensors"]
+    assert asked["patterns"] == ["*.json", "*.jinja", "*.txt", "*.model", "*.fp16.safetensors"]
     assert variant(pointer) == {"variant": "fp16"}
 
 
@@ -113,6 +114,50 @@ def test_vit_gpt2_captions(tmp_path: Path, real: ImageSet) -> None:
     texts, cut = opened.caption(real.load([0, 1]), max_tokens=5)
     assert len(texts) == len(cut) == 2
     assert all(texts)
+
+
+def test_blip2_captions_and_knows_what_it_cut(tmp_path: Path, real: ImageSet) -> None:
+    opened = open_captioner(str(tiny_models.save_blip2(tmp_path)), "float32")
+    pixels = real.load([0, 1])
+    inputs = opened.image_processor([Image.fromarray(image) for image in pixels], return_tensors="pt")
+    tokens = opened.model.generate(inputs["pixel_values"], max_new_tokens=6, do_sample=False)[:, 4 + 1 :]  # queries, bos
+    assert tokens.shape == (2, 6)
+    texts, cut = opened.caption(pixels, max_tokens=6)
+    assert texts == opened.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    assert cut == [True, True]  # although the token that begins a caption is the one that ends it
+    opened.model.generation_config.eos_token_id = int(tokens[0, 0])
+    assert opened.caption(pixels[:1], max_tokens=6)[1] == [False]
+
+
+def test_a_captioner_that_chats_says_only_its_answer(tmp_path: Path, real: ImageSet) -> None:
+    opened = open_captioner(str(tiny_models.save_llava(tmp_path)), "float32")
+    texts, cut = opened.caption(real.load([0, 1, 2]), max_tokens=4)
+    assert len(texts) == len(cut) == 3
+    assert all(len(text.split()) == 4 and set(text.split()) <= set(tiny_models.WORDS) for text in texts)
+
+
+@pytest.mark.parametrize("save", [tiny_models.save_gpt2, tiny_models.save_t5])
+def test_rewrites_depend_on_caption_and_seed_alone(save, tmp_path: Path) -> None:
+    opened = open_rewriter(str(save(tmp_path)), "float32")
+    first = opened.rewrite("a red shoe", 5, 12, seed=1)
+    opened.rewrite("a white shoe", 3, 12, seed=2)
+    assert opened.rewrite("a red shoe", 5, 12, seed=1) == first
+    assert opened.rewrite("a red shoe", 5, 12, seed=2) != first
+    assert len(first) == 5
+    assert len(set(first)) > 1
+    assert all(len(text.split()) <= 12 and set(text.split()) <= set(tiny_models.WORDS) for text in first)
+
+
+def test_a_language_model_that_chats_is_asked_in_its_own_template(tmp_path: Path) -> None:
+    plain = open_rewriter(str(tiny_models.save_gpt2(tmp_path / "plain")), "float32")
+    template = "on {{ messages[0]['content'] }} white"
+    chats = open_rewriter(str(tiny_models.save_gpt2(tmp_path / "chats", template)), "float32")
+    assert chats.rewrite("a red shoe", 3, 8, seed=0) == plain.rewrite("on a red shoe white", 3, 8, seed=0)
+
+
+def test_a_model_that_does_not_write_is_refused(captioner: Path) -> None:
+    with pytest.raises(TruelikeError, match=r"models\.rewriter: .* type 'blip', which does not write text"):
+        open_rewriter(str(captioner), "float32")
 
 
 def test_an_empty_caption_is_an_error(real: ImageSet, monkeypatch: pytest.MonkeyPatch, captioner: Path) -> None:

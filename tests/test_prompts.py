@@ -1,23 +1,38 @@
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.tiny_models import LENGTH, make_tokenizer
-from truelike.captions import no_captions, read_caption_file
-from truelike.config import Prompts
-from truelike.data.imageset import ImageSet
+from truelike.captions import caption_images, no_captions, read_caption_file, rewrite_captions, right_length
+from truelike.config import Prompts, Rewrite, parse_params, read_yaml
+from truelike.data.imageset import ImageSet, Sample, write_image_set
+from truelike.data.tables import read_captions, read_rewrites, write_table
 from truelike.errors import TruelikeError
-from truelike.prompts import inversion_prompt, sampling_prompt, training_prompt, truncated
+from truelike.prompts import base_prompt, inversion_prompt, sampling_prompt, training_prompt, truncated
+from truelike.recipes import use_recipe
+from truelike.synthesis.plan import caption_of
 
-OURS = Prompts(
+ROOT = Path(__file__).resolve().parent.parent
+NOTHING = {"definitions": {}, "caption": "", "style": "", "quality": "", "negative": "", "seed": 0}
+
+
+def make_prompts(**pieces: object) -> Prompts:
+    return Prompts.model_validate(NOTHING | pieces)
+
+
+OURS = make_prompts(
     base="a photo of a {class}",
     caption=", {caption}",
     style=", in the style of {style}",
     quality=", best quality",
     negative="blurry",
 )
-RF = Prompts(base="photo of {class}", caption=", {caption}", style="", quality=", best quality", negative="")
+RF = make_prompts(base="photo of {class}", caption=", {caption}", quality=", best quality")
 
 
 @pytest.mark.parametrize(
@@ -30,19 +45,82 @@ RF = Prompts(base="photo of {class}", caption=", {caption}", style="", quality="
     ],
 )
 def test_pieces_are_joined_where_their_material_exists(caption: str, style: str, expected: str) -> None:
-    assert training_prompt(OURS, "boot", caption, style) == expected
-    assert sampling_prompt(OURS, "boot", caption, style) == expected + ", best quality"
+    assert training_prompt(OURS, "k", "boot", caption, style) == expected
+    assert sampling_prompt(OURS, "k", "boot", caption, style) == expected + ", best quality"
 
 
-def test_the_prompts_of_the_papers_are_reproduced_byte_for_byte() -> None:
-    assert training_prompt(RF, "tench", "a man holding a fish", "") == "photo of tench, a man holding a fish"
-    assert sampling_prompt(RF, "tench", "a man", "") == "photo of tench, a man, best quality"
-    style = inversion_prompt("a {class} photo in the style of {style}", "Boeing 737", "<style>")
-    assert style == "a Boeing 737 photo in the style of <style>"
+def recipe_prompts(name: str, tmp_path: Path) -> tuple[Prompts, str]:
+    """The prompts of params.yaml with a recipe, and its invert.template."""
+    params = tmp_path / "params.yaml"
+    params.write_text((ROOT / "params.yaml").read_text())
+    use_recipe(ROOT / "recipes" / f"{name}.yaml", params)
+    settings = parse_params(read_yaml(params))
+    return settings.prompts, settings.invert.template
 
 
-def test_braces_in_captions_and_classes_are_left_alone() -> None:
-    assert training_prompt(OURS, "{x}", "a {class} {", "") == "a photo of a {x}, a {class} {"
+def test_prompts_of_real_fake_byte_for_byte(tmp_path: Path) -> None:
+    prompts, _ = recipe_prompts("real-fake", tmp_path)
+    assert training_prompt(prompts, "k", "tench", "a man holding a fish", "") == "photo of tench, a man holding a fish"
+    assert sampling_prompt(prompts, "k", "tench", "a man", "") == "photo of tench, a man, best quality"
+    assert prompts.negative == "distorted, unrealistic, blurry, out of frame, cropped, deformed"
+
+
+def test_prompts_of_captions_are_prompts_byte_for_byte(tmp_path: Path) -> None:
+    prompts, _ = recipe_prompts("captions-are-prompts", tmp_path)
+    assert sampling_prompt(prompts, "k", "tench", "a man holding a fish", "") == "a photo of tench, a man holding a fish"
+    assert sampling_prompt(prompts, "k", "tench", "", "") == "a photo of tench"
+    assert prompts.negative == ""
+
+
+def test_prompts_of_bridged_transfer_byte_for_byte(tmp_path: Path) -> None:
+    prompts, template = recipe_prompts("bridged-transfer", tmp_path)
+    expected = "a Boeing 737 photo in the style of <style>"
+    assert inversion_prompt(template, "Boeing 737", "<style>") == expected
+    assert sampling_prompt(prompts, "k", "Boeing 737", "", "<style>") == expected
+
+
+def test_random_templates_byte_for_byte(tmp_path: Path) -> None:
+    prompts, _ = recipe_prompts("random-templates", tmp_path)
+    drawn = {sampling_prompt(prompts, f"image-{number}", "boot", "", "") for number in range(1000)}
+    assert drawn == {template.replace("{class}", "boot") for template in prompts.base}
+    assert "a close-up of a boot" in drawn
+
+
+TEMPLATES = make_prompts(base=["a {class}", "the {class}", "one {class}"])
+
+
+def test_a_drawn_template_by_hand() -> None:
+    # sha256("0/boot-1") begins 58c777510d0d9d43, sha256("1/boot-1") f952f17960de8101
+    first, second = int("58c777510d0d9d43", 16) % 3, int("f952f17960de8101", 16) % 3
+    assert base_prompt(TEMPLATES, "boot-1", "x") == ["a x", "the x", "one x"][first]
+    assert base_prompt(TEMPLATES.model_copy(update={"seed": 1}), "boot-1", "x") == ["a x", "the x", "one x"][second]
+
+
+def test_templates_are_drawn_evenly() -> None:
+    counts = Counter(base_prompt(TEMPLATES, f"image-{number}", "x") for number in range(3000))
+    assert all(abs(count - 1000) < 5 * np.sqrt(3000 * 2 / 9) for count in counts.values())
+
+
+def test_a_definition_follows_its_class() -> None:
+    prompts = make_prompts(base="a photo of a {class}, {definition}", definitions={"crane": "a large wading bird"})
+    assert training_prompt(prompts, "k", "crane", "", "") == "a photo of a crane, a large wading bird"
+    with pytest.raises(TruelikeError, match=r"prompts\.definitions: none for the class 'boot'.*defined: 'crane'"):
+        training_prompt(prompts, "k", "boot", "", "")
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [([], "must not be empty"), (["a {class}", ""], "must not be empty"), (["a {class}", "b"], r"\{class\}, found 'b'")],
+)
+def test_bad_lists_of_templates_are_refused(base: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_prompts(base=base)
+
+
+def test_braces_in_captions_classes_and_definitions_are_left_alone() -> None:
+    assert training_prompt(OURS, "k", "{x}", "a {class} {", "") == "a photo of a {x}, a {class} {"
+    prompts = make_prompts(base="{class}: {definition}", definitions={"{definition}": "{class}"})
+    assert training_prompt(prompts, "k", "{definition}", "", "") == "{definition}: {class}"
 
 
 def test_truncated_prompts_are_counted_and_reported(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,3 +167,77 @@ def test_class_only_prompts_have_an_empty_caption_for_every_image(real: ImageSet
     table = no_captions(real)
     assert table["key"].tolist() == real.keys
     assert set(table["caption"]) == {""}
+
+
+def test_captions_of_synthetic_images_are_those_of_the_real_images_they_were_made_for(
+    real: ImageSet, tmp_path: Path
+) -> None:
+    order = [3, 0, 9]
+    samples = [Sample(f"{real.keys[n]}-r0", 0, real.pixels(n), {"source_key": real.keys[n]}) for n in order]
+    write_image_set(tmp_path / "0", samples, ["boot"])
+    table = caption_images(ImageSet(tmp_path / "0"), Brightness(), 16, 2)
+    assert table["key"].tolist() == [real.keys[n] for n in order]
+    assert table["caption"].tolist() == [f"{real.pixels(n).mean():.3f}" for n in order]
+
+
+class Brightness:
+    """A captioner that says how bright an image is."""
+
+    def caption(self, pixels: np.ndarray, max_tokens: int) -> tuple[list[str], list[bool]]:
+        return [f"{image.mean():.3f}" for image in pixels], [False] * len(pixels)
+
+
+class Echo:
+    """A rewriter whose n-th answer repeats the request and adds n words, and that notes the seeds."""
+
+    def __init__(self) -> None:
+        self.seeds: dict[str, int] = {}
+
+    def rewrite(self, request: str, count: int, max_tokens: int, seed: int) -> list[str]:
+        self.seeds[request] = seed
+        return [" ".join([request, *["word"] * number]) for number in range(count)]
+
+
+REWRITE = Rewrite(count=5, instruction="again: {caption}", max_tokens=9, seed=0)
+
+
+@pytest.mark.parametrize(("words", "kept"), [(0, False), (5, False), (6, True), (64, True), (65, False)])
+def test_rewrites_are_kept_by_their_length(words: int, kept: bool) -> None:
+    assert right_length(" ".join(["word"] * words)) is kept
+
+
+def test_rewrites_of_right_length_are_stored_beside_their_caption(tmp_path: Path) -> None:
+    captions = pd.DataFrame({"key": ["a", "b"], "caption": ["a red boot", "x"], "truncated": False})
+    table = rewrite_captions(captions, Echo(), REWRITE)
+    write_table(tmp_path / "captions.parquet", table)
+    expected = [["again: a red boot word word", "again: a red boot word word word"], ["again: x word word word word"]]
+    expected[0].append("again: a red boot word word word word")
+    assert read_rewrites(tmp_path / "captions.parquet", ["b", "a"]) == expected[::-1]
+    assert read_captions(tmp_path / "captions.parquet", ["b", "a"]) == ["x", "a red boot"]
+
+
+def test_rewrites_do_not_depend_on_other_images() -> None:
+    captions = pd.DataFrame({"key": ["a", "b", "c"], "caption": ["one", "two", "one"]})
+    alone, together = Echo(), Echo()
+    rewrite_captions(captions.iloc[1:2], alone, REWRITE)
+    rewrite_captions(captions, together, REWRITE)
+    assert alone.seeds["again: two"] == together.seeds["again: two"] != together.seeds["again: one"]
+
+
+def test_tables_without_rewrites_have_none(real: ImageSet, tmp_path: Path) -> None:
+    write_table(tmp_path / "captions.parquet", no_captions(real))
+    assert read_rewrites(tmp_path / "captions.parquet", real.keys[:2]) == [[], []]
+
+
+@given(st.lists(st.text(min_size=1), max_size=6), st.integers(0, 50))
+def test_replicas_take_turns_with_the_rewrites(rewrites: list[str], replica: int) -> None:
+    key, caption = caption_of("k", "own", rewrites, replica)
+    if rewrites:
+        assert key == f"k/{replica % len(rewrites)}"
+        assert caption == rewrites[replica % len(rewrites)]
+    else:
+        assert (key, caption) == ("k", "own")
+
+
+def test_a_class_prompt_names_no_caption() -> None:
+    assert caption_of("k", "", [], 3) == ("", "")

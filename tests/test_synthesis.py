@@ -25,7 +25,9 @@ from truelike.synthesis.plan import batches, image_seed, make_plan
 from truelike.synthesis.regenerate import regenerate
 from truelike.synthesis.run import Job, job_fingerprint, open_renderer, plan_of, synthesize
 
-PROMPTS = Prompts(base="a {class}", caption=", {caption}", style=" {style}", quality=" best", negative="bad")
+PROMPTS = Prompts(
+    base="a {class}", definitions={}, caption=", {caption}", style=" {style}", quality=" best", negative="bad", seed=0
+)
 SETTINGS = Synthesize(
     replicas=(0, 1),
     sampler="unipc",
@@ -75,11 +77,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 # The plan
 
 
-def plan(keys: list[str], captions: list[str], replica: int, seed: int = 0) -> pd.DataFrame:
+def plan(
+    keys: list[str], captions: list[str], replica: int, seed: int = 0, rewrites: list[list[str]] | None = None
+) -> pd.DataFrame:
     real = pd.DataFrame({"key": keys, "label": 0, "class_name": "boot"})
     chosen = SETTINGS.model_copy(update={"seed": seed})
-    made_with = {"generator": "g", "adapter": "a", "style": "s", "style_texts": ["<style>"] * len(keys)}
-    return make_plan(real, captions, PROMPTS, chosen, OFF, replica, **made_with)
+    others = rewrites or [[] for _ in keys]
+    marks = {"generator": "g", "adapter": "a", "style": "s", "style_texts": ["<style>"] * len(keys)}
+    return make_plan(real, captions, others, PROMPTS, chosen, OFF, replica, **marks)
 
 
 def test_a_row_by_hand() -> None:
@@ -106,6 +111,13 @@ def test_a_row_by_hand() -> None:
     }
     assert rows[1]["prompt"] == "a boot <style> best"
     assert rows[1]["caption_key"] == ""
+
+
+def test_a_replica_uses_its_rewrite_and_says_which() -> None:
+    rewrites = [["boot, red", "crimson boot"], []]
+    rows = plan(["k1", "k2"], ["a red boot", "a boot"], replica=3, rewrites=rewrites)
+    assert rows["prompt"].tolist() == ["a boot, crimson boot <style> best", "a boot, a boot <style> best"]
+    assert rows["caption_key"].tolist() == ["k1/1", "k2"]
 
 
 def test_a_seed_by_hand() -> None:

@@ -1,12 +1,18 @@
-"""Builders of tiny random models in the hub's layout: a pipeline, CLIP, BLIP and ViT-GPT2 that open in a second."""
+"""Builders of tiny random models in the hub's layout, which open in a second: a pipeline, CLIP, captioners, writers."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
     BertTokenizerFast,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipImageProcessor,
@@ -19,6 +25,12 @@ from transformers import (
     CLIPTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
     VisionEncoderDecoderModel,
     ViTConfig,
     ViTImageProcessor,
@@ -168,5 +180,87 @@ def save_vit_gpt2(folder: Path) -> Path:
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
     ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+VISION |= {"image_size": 16, "patch_size": 8}
+WORDS = ["red", "shoe", "on", "white", "a"]
+
+
+def word_tokenizer(*special: str) -> PreTrainedTokenizerFast:
+    """A tokenizer of a few words; ``</s>`` begins, ends and pads, as in OPT."""
+    vocabulary = ["</s>", "<unk>", *special, *WORDS]
+    model = Tokenizer(WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    model.pre_tokenizer = WhitespaceSplit()
+    ends = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=model, additional_special_tokens=list(special), **ends)
+
+
+def save_blip2(folder: Path) -> Path:
+    torch.manual_seed(4)
+    tokenizer = word_tokenizer("<image>")
+    tokenizer.image_token = "<image>"
+    text = {"model_type": "opt", "vocab_size": len(tokenizer), "hidden_size": 16, "word_embed_proj_dim": 16}
+    text |= {"ffn_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64}
+    text |= {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    former = {"vocab_size": 8, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    former |= {"num_attention_heads": 2, "encoder_hidden_size": 16}
+    image_token = tokenizer.convert_tokens_to_ids("<image>")
+    config = Blip2Config(
+        vision_config=VISION, qformer_config=former, text_config=text, num_query_tokens=4, image_token_index=image_token
+    )
+    Blip2ForConditionalGeneration(config).save_pretrained(folder)
+    processor = BlipImageProcessor(size={"height": 16, "width": 16})
+    Blip2Processor(processor, tokenizer, num_query_tokens=4).save_pretrained(folder)
+    return folder
+
+
+def save_llava(folder: Path) -> Path:
+    """A captioner that chats."""
+    torch.manual_seed(5)
+    tokenizer = word_tokenizer("<image>")
+    text = {"model_type": "llama", "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32}
+    text |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    text |= {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    config = LlavaConfig(
+        vision_config={"model_type": "clip_vision_model"} | VISION,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-1,
+    )
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template="{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<image> "
+        "{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %} a",
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_gpt2(folder: Path, chat_template: str | None = None) -> Path:
+    """A causal language model."""
+    torch.manual_seed(6)
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = chat_template
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=128, n_embd=16, n_layer=1, n_head=2, **ends)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_t5(folder: Path) -> Path:
+    """A sequence-to-sequence language model."""
+    torch.manual_seed(7)
+    tokenizer = word_tokenizer()
+    ends = {"decoder_start_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    config = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, **ends)
+    T5ForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -1,18 +1,24 @@
-"""Captions of real images: made by a model, or read from a file; every image gets one, or it is an error."""
+"""Captions of real images: made by a model or read from a file, and rewritten; every image gets one, or it is an error."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
+from truelike.config import Rewrite
 from truelike.data.imageset import ImageSet
 from truelike.errors import TruelikeError
 from truelike.models.captioner import Captioner
+from truelike.models.rewriter import Rewriter
 
 
 def caption_images(images: ImageSet, captioner: Captioner, max_tokens: int, batch_size: int) -> pd.DataFrame:
-    """Caption every image: key, caption, truncated (cut off at `max_tokens`); raises for an empty caption."""
+    """Caption every image: key, caption, truncated (cut off at `max_tokens`); raises for an empty caption.
+
+    The key of a synthetic image's caption is that of the real image it was made for.
+    """
     captions: list[str] = []
     truncated: list[bool] = []
     with tqdm(desc="caption", total=len(images), unit="image") as bar:
@@ -21,7 +27,8 @@ def caption_images(images: ImageSet, captioner: Captioner, max_tokens: int, batc
             captions += texts
             truncated += cut
             bar.update(len(batch))
-    return _checked(images.keys, captions, "models.captioner").assign(truncated=truncated)
+    keys = images.index["source_key"].tolist() if "source_key" in images.index else images.keys
+    return _checked(keys, captions, "models.captioner").assign(truncated=truncated)
 
 
 def no_captions(images: ImageSet) -> pd.DataFrame:
@@ -48,6 +55,35 @@ def read_caption_file(images: ImageSet, path: str) -> pd.DataFrame:
     given = dict(zip(table[by].astype(str), table["caption"].fillna("").astype(str), strict=True))
     captions = [" ".join(given.get(item, "").split()) for item in images.index[by].astype(str)]
     return _checked(images.keys, captions, f"models.captioner: {path}").assign(truncated=False)
+
+
+def rewrite_captions(captions: pd.DataFrame, rewriter: Rewriter, settings: Rewrite) -> pd.DataFrame:
+    """Add the column `rewrites`: up to ``settings.count`` of each caption, those whose length is right (CiP, RF).
+
+    An image's rewrites depend on its key, its caption and the seed, not on other images.
+    """
+    rewrites = [
+        rewriter.rewrite(
+            settings.instruction.replace("{caption}", caption),
+            settings.count,
+            settings.max_tokens,
+            rewrite_seed(settings.seed, key),
+        )
+        for key, caption in tqdm(
+            zip(captions["key"], captions["caption"], strict=True), desc="rewrite", total=len(captions), unit="caption"
+        )
+    ]
+    return captions.assign(rewrites=[[text for text in texts if right_length(text)] for texts in rewrites])
+
+
+def rewrite_seed(seed: int, key: str) -> int:
+    """The seed of one image's rewrites, from 0 to 2^63 - 1."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/rewrite/{key}".encode()).digest()[:8], "big") >> 1
+
+
+def right_length(text: str) -> bool:
+    """Whether a rewritten caption has between 5 and 65 words, both excluded."""
+    return 5 < len(text.split()) < 65
 
 
 def _checked(keys: Sequence[str], captions: Sequence[str], origin: str) -> pd.DataFrame:

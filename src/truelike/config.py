@@ -40,42 +40,84 @@ class Data(Section):
 class Models(Section):
     """Each a directory in the hub's layout, or a YAML file that names a hub model and its revision.
 
-    `captioner` may also be a parquet or csv table of captions, for ``caption.by: file``.
+    `captioner` may also be a parquet or csv table of captions, for ``caption.by: file``; `rewriter` is opened only
+    where ``caption.rewrite.count`` asks for rewrites.
     """
 
     generator: str
     encoder: str
     captioner: str
+    rewriter: str
     classifier: str
     dtype: Literal["float32", "bfloat16", "float16"]
 
 
 class Prompts(Section):
-    """The pieces of a prompt, joined in this order; a piece is used only where its material exists."""
+    """The pieces of a prompt, joined in this order; a piece is used only where its material exists.
 
-    base: str
+    `base` is a template or a list of them, of which each image draws one.
+    """
+
+    base: str | tuple[str, ...]
+    definitions: Mapping[str, str]
     caption: str
     style: str
     quality: str
     negative: str
+    seed: Count
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return (self.base,) if isinstance(self.base, str) else self.base
 
     @model_validator(mode="after")
     def _placeholders(self) -> "Prompts":
-        for name, needed in (("base", "{class}"), ("caption", "{caption}"), ("style", "{style}")):
-            piece = getattr(self, name)
+        pieces = [("base", "{class}", template) for template in self.templates]
+        pieces += [("caption", "{caption}", self.caption), ("style", "{style}", self.style)]
+        for name, needed, piece in pieces:
             if piece and needed not in piece:
                 raise ValueError(f"prompts.{name} must contain {needed}, found {piece!r}")
-        if not self.base:
+        if not self.base or "" in self.templates:
             raise ValueError("prompts.base must not be empty")
         return self
 
 
-class Caption(Section):
-    """How captions are made: by ``models.captioner``, read from the table that it names, or not at all."""
+class Rewrite(Section):
+    """Rewrites of each caption by ``models.rewriter``; a synthetic image's replica chooses among them."""
 
+    count: Count
+    instruction: str
+    max_tokens: Positive
+    seed: Count
+
+    @field_validator("instruction")
+    @classmethod
+    def _uses_caption(cls, instruction: str) -> str:
+        if "{caption}" not in instruction:
+            raise ValueError(f"must contain {{caption}}, found {instruction!r}")
+        return instruction
+
+
+class Caption(Section):
+    """How captions are made: by ``models.captioner``, read from the table that it names, or not at all.
+
+    `images` are the real training images, or a replica of naive ones that each give the real image they were made for
+    its caption (CiP without real images).
+    """
+
+    images: Annotated[str, Field(pattern=r"^outputs/(real/train|naive/\d+)$")]
     by: Literal["model", "file", "none"]
     max_tokens: Positive
     batch_size: Positive
+    rewrite: Rewrite
+
+    @model_validator(mode="after")
+    def _has_captions(self) -> "Caption":
+        if self.by != "model" and self.images != "outputs/real/train":
+            raise ValueError(f"by {self.by!r} does not look at images: set images to outputs/real/train")
+        if self.by == "none" and self.rewrite.count:
+            raise ValueError(f"by 'none' leaves nothing to rewrite, found rewrite.count {self.rewrite.count}: set it to 0")
+        return self
 
 
 class Embed(Section):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from truelike.errors import TruelikeError
 
@@ -28,6 +29,13 @@ def read_features(path: Path, keys: Sequence[str]) -> np.ndarray:
 def read_captions(path: Path, keys: Sequence[str]) -> list[str]:
     """The captions of `keys` in that order, empty strings for class-only prompts; raises for a key without a row."""
     return read_column(path, keys, "caption")
+
+
+def read_rewrites(path: Path, keys: Sequence[str]) -> list[list[str]]:
+    """The rewrites of the captions of `keys` in that order, empty lists where captions were not rewritten."""
+    if "rewrites" not in pq.read_schema(path).names:
+        return [[] for _ in keys]
+    return [list(rewrites) for rewrites in read_column(path, keys, "rewrites")]
 
 
 def read_column(path: Path, keys: Sequence[str], column: str) -> list:

@@ -33,7 +33,8 @@ class Captioner:
         inputs = self._inputs([Image.fromarray(image) for image in pixels]).to(self.model.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
         tokens = self.model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False, num_beams=1)
-        prompt = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+        queries = getattr(self.model.config, "num_query_tokens", 0)  # BLIP-2 puts these before what it writes
+        prompt = inputs["input_ids"].shape[1] if "input_ids" in inputs else queries
         if not self.model.config.is_encoder_decoder and tokens.shape[1] > prompt:
             tokens = tokens[:, prompt:]
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)

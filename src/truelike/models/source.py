@@ -17,7 +17,7 @@ from truelike.errors import TruelikeError
 diffusers.utils.logging.disable_progress_bar()  # bars for loading would hide those of the work itself
 transformers.utils.logging.disable_progress_bar()
 
-FILES = ("*.json", "*.txt", "*.model", "*.safetensors")  # weights without pickle, and no code
+FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")  # weights without pickle, and no code
 
 
 class HubModel(BaseModel):

@@ -15,9 +15,21 @@ def image_seed(seed: int, replica: int, source_key: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def caption_of(key: str, caption: str, rewrites: Sequence[str], replica: int) -> tuple[str, str]:
+    """The caption key and the caption of one image: rewrite `replica` mod n of n, ``KEY/N``, or else the caption, ``KEY``.
+
+    Both are empty without a caption.
+    """
+    if rewrites:
+        number = replica % len(rewrites)
+        return f"{key}/{number}", rewrites[number]
+    return key if caption else "", caption
+
+
 def make_plan(
     real: pd.DataFrame,
     captions: Sequence[str],
+    rewrites: Sequence[Sequence[str]],
     prompts: Prompts,
     settings: Synthesize,
     visual_guidance: VisualGuidance,
@@ -30,9 +42,9 @@ def make_plan(
 ) -> pd.DataFrame:
     """One row per real image (key, label, class_name), in their order; a replica is one synthetic image for each (1x).
 
-    `captions` are the real images' captions, "" for none, `style_texts` what stands for the style in their prompts.
-    `generator`, `adapter` and `style` are fingerprints. Which other replicas there are makes no difference to a
-    replica's rows.
+    `captions` are the real images' captions, "" for none; `rewrites` are those of each caption, of which each replica
+    uses the next; `style_texts` is what stands for the style in their prompts. `generator`, `adapter` and `style` are
+    fingerprints. Which other replicas there are makes no difference to a replica's rows.
     """
     kind = visual_guidance.kind
     shared = {
@@ -49,20 +61,21 @@ def make_plan(
         "lora_scale": settings.lora_scale if adapter else 0.0,
         "visual_guidance": f"{kind}({visual_guidance.centroids})" if kind == "class_kmeans" else kind,
     }
-    rows = [
-        {
-            "key": f"{key}-r{replica}",
+    rows = []
+    for key, label, class_name, own, others, style_text in zip(
+        real["key"], real["label"], real["class_name"], captions, rewrites, style_texts, strict=True
+    ):
+        name = f"{key}-r{replica}"
+        caption_key, caption = caption_of(key, own, others, replica)
+        row = {
+            "key": name,
             "label": label,
-            "prompt": sampling_prompt(prompts, class_name, caption, style_text),
-            "caption_key": key if caption and prompts.caption else "",
+            "prompt": sampling_prompt(prompts, name, class_name, caption, style_text),
+            "caption_key": caption_key if prompts.caption else "",
             "source_key": key,
             "seed": image_seed(settings.seed, replica, key),
         }
-        | shared
-        for key, label, class_name, caption, style_text in zip(
-            real["key"], real["label"], real["class_name"], captions, style_texts, strict=True
-        )
-    ]
+        rows.append(row | shared)
     return pd.DataFrame(rows)
 
 

@@ -20,6 +20,8 @@ def current_job(folder: Path) -> Job:
         return naive_job(
             params.naive,
             base=params.prompts.base,
+            definitions=params.prompts.definitions,
+            prompt_seed=params.prompts.seed,
             negative=params.prompts.negative,
             generator=params.models.generator,
             dtype=params.models.dtype,

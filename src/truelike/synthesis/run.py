@@ -1,7 +1,7 @@
 """Makes a replica: renders a plan shard by shard in the scratch pool and publishes the image set."""
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 import truelike
 from truelike.config import Naive, Prompts, Synthesize, VisualGuidance
 from truelike.data.imageset import INDEX_FILE, ImageSet, Sample, shard_name, write_index, write_shard
-from truelike.data.tables import read_captions, read_features
+from truelike.data.tables import read_captions, read_features, read_rewrites
 from truelike.diffusion.conditioning import guidance_vectors
 from truelike.errors import TruelikeError
 from truelike.models.generator import (
@@ -50,13 +50,24 @@ class Job:
     adapter: Path | None = None
 
 
-def naive_job(naive: Naive, *, base: str, negative: str, generator: str, dtype: str, real: Path) -> Job:
+def naive_job(
+    naive: Naive,
+    *,
+    base: str | tuple[str, ...],
+    definitions: Mapping[str, str],
+    prompt_seed: int,
+    negative: str,
+    generator: str,
+    dtype: str,
+    real: Path,
+) -> Job:
     """The yardstick as a job: the base prompt only, from pure noise, nothing learned."""
+    base_only = {"base": base, "definitions": definitions, "negative": negative, "seed": prompt_seed}
     return Job(
         stage="naive",
         generator=generator,
         dtype=dtype,
-        prompts=Prompts(base=base, caption="", style="", quality="", negative=negative),
+        prompts=Prompts.model_validate(base_only | {"caption": "", "style": "", "quality": ""}),
         settings=Synthesize(replicas=(0,), strength=1.0, lora_scale=0.0, **naive.model_dump()),
         visual_guidance=VisualGuidance(kind="off", centroids=1),
         real=real,
@@ -74,6 +85,7 @@ def plan_of(job: Job, real: ImageSet, replica: int) -> pd.DataFrame:
     return make_plan(
         real.index,
         read_captions(job.captions, real.keys) if job.captions else [""] * len(real),
+        read_rewrites(job.captions, real.keys) if job.captions else [[]] * len(real),
         job.prompts,
         job.settings,
         job.visual_guidance,
