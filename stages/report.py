@@ -10,7 +10,7 @@ from truelike.config import load_params
 from truelike.data.imageset import ImageSet, open_replicas
 from truelike.ledger import latest_costs
 from truelike.reporting.page import Material, write_report
-from truelike.reporting.provenance import model_sources
+from truelike.reporting.provenance import model_sources, used_models
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
         per_class=pd.read_parquet("outputs/audit/per_class.parquet"),
         near_copies=pd.read_parquet("outputs/audit/near_copies.parquet"),
         audit_metrics=json.loads(Path("metrics/audit.json").read_text()),
-        models=model_sources(params.models.model_dump(exclude={"dtype"})),
+        models=model_sources(used_models(params)),
         costs=latest_costs(),
     )
     write_report(material, Path("reports"))

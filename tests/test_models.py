@@ -15,8 +15,8 @@ from truelike.errors import TruelikeError
 from truelike.models import source
 from truelike.models.captioner import Captioner, open_captioner
 from truelike.models.encoder import open_encoder
-from truelike.models.rewriter import open_rewriter
 from truelike.models.generator import add_style, identify, latents_of, open_generator, pixels_of
+from truelike.models.rewriter import open_rewriter
 from truelike.models.source import resolve, variant
 
 
@@ -120,7 +120,8 @@ def test_blip2_captions_and_knows_what_it_cut(tmp_path: Path, real: ImageSet) ->
     opened = open_captioner(str(tiny_models.save_blip2(tmp_path)), "float32")
     pixels = real.load([0, 1])
     inputs = opened.image_processor([Image.fromarray(image) for image in pixels], return_tensors="pt")
-    tokens = opened.model.generate(inputs["pixel_values"], max_new_tokens=6, do_sample=False)[:, 4 + 1 :]  # queries, bos
+    tokens = opened.model.generate(inputs["pixel_values"], max_new_tokens=6, do_sample=False)
+    tokens = tokens[:, 5:]  # four query tokens, and the one that begins a text
     assert tokens.shape == (2, 6)
     texts, cut = opened.caption(pixels, max_tokens=6)
     assert texts == opened.tokenizer.batch_decode(tokens, skip_special_tokens=True)

@@ -18,7 +18,7 @@ from truelike.reporting import figures
 from truelike.reporting.markdown import accuracy_summary
 from truelike.reporting.page import Material, render, write_report
 from truelike.reporting.pictures import contact_sheet, data_uri, scale_to
-from truelike.reporting.provenance import model_sources, warnings
+from truelike.reporting.provenance import model_sources, used_models, warnings
 from truelike.reporting.words import describe_arm
 
 SECTIONS = ["accuracy", "pictures", "selection", "fidelity", "copies", "cost", "settings", "again"]
@@ -155,6 +155,10 @@ def test_a_synthetic_picture_stands_under_the_real_one_it_was_made_from(material
 def test_what_the_pictures_were_made_from_is_told(material):
     text = " ".join("".join(Page(render(material)).text).split())
     assert "made for it, with its caption, starting from its latent; the naive" in text
+    rewrite = material.params.caption.rewrite.model_dump() | {"count": 5}
+    other = with_params(material, caption__images="outputs/naive/0", caption__rewrite=rewrite)
+    text = " ".join("".join(Page(render(other)).text).split())
+    assert "made for it, with a rewrite of its naive image's caption, starting from its latent; the naive" in text
     plain = with_params(material, caption__by="none", synthesize__strength=1.0)
     assert "made for it; the naive" in " ".join("".join(Page(render(plain)).text).split())
 
@@ -339,6 +343,15 @@ def test_model_sources_hash_local_weights_and_tell_pinned_from_unpinned(tmp_path
     assert pinned.origin == "owner/name at 0123abc"
     found = warnings(load_params(ROOT / "params.yaml"), [local, pinned, loose])
     assert [line for line in found if "pinned" in line] == [line for line in found if "models.captioner" in line] != []
+
+
+def test_models_without_work_are_not_reported():
+    params = load_params(ROOT / "params.yaml")
+    assert list(used_models(params)) == ["generator", "encoder", "captioner", "classifier"]
+    caption = params.caption.model_copy(update={"rewrite": params.caption.rewrite.model_copy(update={"count": 5})})
+    assert used_models(params.model_copy(update={"caption": caption}))["rewriter"] == params.models.rewriter
+    caption = params.caption.model_copy(update={"by": "none"})
+    assert "captioner" not in used_models(params.model_copy(update={"caption": caption}))
 
 
 def test_costs_are_of_the_latest_run_of_each_stage(tmp_path, monkeypatch):

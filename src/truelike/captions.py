@@ -1,4 +1,4 @@
-"""Captions of real images: made by a model or read from a file, and rewritten; every image gets one, or it is an error."""
+"""Captions of real images, made by a model or read from a file, and their rewrites; an image without is an error."""
 
 import hashlib
 from collections.abc import Sequence
@@ -62,18 +62,13 @@ def rewrite_captions(captions: pd.DataFrame, rewriter: Rewriter, settings: Rewri
 
     An image's rewrites depend on its key, its caption and the seed, not on other images.
     """
-    rewrites = [
-        rewriter.rewrite(
-            settings.instruction.replace("{caption}", caption),
-            settings.count,
-            settings.max_tokens,
-            rewrite_seed(settings.seed, key),
-        )
-        for key, caption in tqdm(
-            zip(captions["key"], captions["caption"], strict=True), desc="rewrite", total=len(captions), unit="caption"
-        )
-    ]
-    return captions.assign(rewrites=[[text for text in texts if right_length(text)] for texts in rewrites])
+    rewrites = []
+    rows = zip(captions["key"], captions["caption"], strict=True)
+    for key, caption in tqdm(rows, desc="rewrite", total=len(captions), unit="caption"):
+        request = settings.instruction.replace("{caption}", caption)
+        texts = rewriter.rewrite(request, settings.count, settings.max_tokens, rewrite_seed(settings.seed, key))
+        rewrites.append([text for text in texts if right_length(text)])
+    return captions.assign(rewrites=pd.Series(rewrites, index=captions.index, dtype=object))
 
 
 def rewrite_seed(seed: int, key: str) -> int:

@@ -116,7 +116,7 @@ class Caption(Section):
         if self.by != "model" and self.images != "outputs/real/train":
             raise ValueError(f"by {self.by!r} does not look at images: set images to outputs/real/train")
         if self.by == "none" and self.rewrite.count:
-            raise ValueError(f"by 'none' leaves nothing to rewrite, found rewrite.count {self.rewrite.count}: set it to 0")
+            raise ValueError(f"by 'none' leaves nothing to rewrite: set rewrite.count to 0, found {self.rewrite.count}")
         return self
 
 

@@ -157,6 +157,7 @@ def _classes(material: Material) -> Iterator[dict[str, Any]]:
     """Per class, real training images and, under each, the synthetic images of the first replicas made for it."""
     real = material.real
     captions = material.captions.set_index("key")["caption"]
+    own = material.params.caption.images == "outputs/real/train"  # otherwise they are captions of naive images
     reasons = _reasons(material.selection)
     naive, synthetic = material.naive[0], material.synthetic[0]
     naive_rows = {key: row for row, key in enumerate(naive.index["source_key"])}
@@ -166,7 +167,7 @@ def _classes(material: Material) -> Iterator[dict[str, Any]]:
         keys = [real.keys[row] for row in rows]
         yield {
             "name": name,
-            "real": [_picture(real, row, captions[key] or name) for row, key in zip(rows, keys, strict=True)],
+            "real": [_picture(real, row, (own and captions[key]) or name) for row, key in zip(rows, keys, strict=True)],
             "naive": [_synthetic_picture(naive, naive_rows[key], {}) for key in keys],
             "synthetic": [_synthetic_picture(synthetic, synthetic_rows[key], reasons) for key in keys],
         }

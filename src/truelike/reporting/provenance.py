@@ -21,6 +21,16 @@ class ModelSource:
     weights: tuple[tuple[str, str], ...]
 
 
+def used_models(params: Params) -> dict[str, str]:
+    """Role and path of each model that the settings open: a captioner and a rewriter only where they have work."""
+    idle = {"dtype"}
+    if params.caption.by == "none":
+        idle.add("captioner")
+    if not params.caption.rewrite.count:
+        idle.add("rewriter")
+    return params.models.model_dump(exclude=idle)
+
+
 def model_sources(paths: dict[str, str]) -> list[ModelSource]:
     """Describe each model, `paths` mapping its role to a directory or a YAML pointer file; hashes all local weights."""
     return [_model_source(role, path) for role, path in paths.items()]

@@ -16,9 +16,9 @@ def image_seed(seed: int, replica: int, source_key: str) -> int:
 
 
 def caption_of(key: str, caption: str, rewrites: Sequence[str], replica: int) -> tuple[str, str]:
-    """The caption key and the caption of one image: rewrite `replica` mod n of n, ``KEY/N``, or else the caption, ``KEY``.
+    """The key and the text of the caption that an image uses: ``KEY/N``, N = replica mod n of n rewrites, or its own.
 
-    Both are empty without a caption.
+    Its own caption's key is ``KEY``; both are empty where there is none.
     """
     if rewrites:
         number = replica % len(rewrites)
