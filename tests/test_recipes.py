@@ -31,13 +31,14 @@ def params(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_loads_and_can_be_taken_back(recipe: Path, params: Path) -> None:
-    before = params.read_bytes()
+    before = params.read_text()
     if recipe.stem not in PROFILES:
         use_recipe(ROOT / "recipes" / "sd15.yaml", params)
     use_recipe(recipe, params)
     assert use_recipe(recipe, params) == []
     use_recipe(ROOT / "recipes" / "fashion.yaml", params)
-    assert params.read_text() == before.decode()
+    spaces = re.compile(" +#")  # a longer value may have moved a comment
+    assert spaces.sub(" #", params.read_text()) == spaces.sub(" #", before)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
