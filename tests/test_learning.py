@@ -151,7 +151,7 @@ def test_each_class_has_a_style_of_its_own(generator: Path, real: ImageSet, tmp_
     style = add_style(pipeline, tmp_path / "style")
     assert style.text("boot") == "<style>-0 <style>-0_1"
     assert style.text("bag") == "<style>-1 <style>-1_1"
-    prompts = Prompts(base="a {class}", caption="", style=" {style}", quality="", negative="")
+    prompts = Prompts(base="a {class}", definitions={}, caption="", style=" {style}", quality="", negative="", seed=0)
     names = ["bag", "boot"]
     texts = training_prompts(pipeline.tokenizer, prompts, names, names, ["", ""], [style.text(name) for name in names])
     assert texts == ["a bag <style>-1 <style>-1_1", "a boot <style>-0 <style>-0_1"]
