@@ -12,17 +12,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from truelike.errors import TruelikeError
 from truelike.ledger import record
+from truelike.scratch import only_writer
 
 
 def run(stage: str, main: Callable[[], None]) -> None:
     """Run a stage's main function as a process: exit 1 with the message of a TruelikeError, record what it cost.
 
     A signal ends the process by that signal's default action or as an error, never with exit status 0, which DVC
-    would take for success.
+    would take for success. A killed `dvc` leaves its stage running: a second process of the same stage is refused.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    name = "@".join([stage, *sys.argv[1:]])  # train@bridged, as DVC names it
     try:
-        with record("@".join([stage, *sys.argv[1:]])):  # train@bridged, as DVC names it
+        with only_writer(Path(".work/running") / name), record(name):
             main()
     except TruelikeError as error:
         print(f"{stage}: {error}", file=sys.stderr)

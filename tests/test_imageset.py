@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from truelike.data.checks import SUMS_FILE, write_sums
 from truelike.data.imageset import INDEX_FILE, ImageSet, Sample, write_image_set
 from truelike.errors import TruelikeError
 
@@ -59,7 +60,7 @@ def test_bytes_are_the_same_every_time(tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
-def test_every_damaged_byte_is_found(tmp_path):
+def test_every_damaged_byte_of_a_shard_is_found_even_where_its_sum_is_made_to_fit(tmp_path):
     _, images = make(tmp_path, [(4, 4)] * 2, caption=None)
     assert images.problems() == []
     shard = tmp_path / "shard-00000.tar"
@@ -72,6 +73,7 @@ def test_every_damaged_byte_is_found(tmp_path):
             damaged = bytearray(sound)
             damaged[place] ^= 1
             shard.write_bytes(damaged)
+            write_sums(tmp_path / SUMS_FILE, [tmp_path / INDEX_FILE, shard])
             assert ImageSet(tmp_path).problems(), f"byte {place}"
 
 
@@ -94,6 +96,7 @@ def test_duplicate_keys_and_foreign_directories(tmp_path):
     with pytest.raises(TruelikeError, match="not an image set"):
         ImageSet(tmp_path)
     (tmp_path / INDEX_FILE).write_bytes(b"no parquet")
+    write_sums(tmp_path / SUMS_FILE, [tmp_path / INDEX_FILE])
     with pytest.raises(TruelikeError, match="not the index of an image set"):
         ImageSet(tmp_path)
 

@@ -165,6 +165,7 @@ def test_a_replica_is_a_sound_image_set_with_everything_that_made_it(job: Job, r
     assert made.labels.tolist() == real.labels.tolist()
     assert made.load().shape == (10, 16, 16, 3)
     assert sorted(contents(tmp_path / "out")) == [
+        "SHA256SUMS",
         "index.parquet",
         "shard-00000.tar",
         "shard-00001.tar",

@@ -2,7 +2,7 @@
 
 DVC deletes a stage's outs before running it again, so whatever must outlive a kill is made in a scratch folder and
 hardlinked into the out when the stage is done. The fingerprint covers everything that decides the bytes; finished files
-are never reopened for writing.
+are never reopened for writing, and used again only while they match the sha256 that was noted when they were made.
 """
 
 import fcntl
@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import shutil
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,19 +39,38 @@ def fingerprint(settings: Any, *paths: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
+PATIENCE = 5.0  # seconds: the workers of a killed process notice its end at their next step
+
+
+@contextmanager
+def only_writer(lock_file: Path) -> Iterator[None]:
+    """Be the only process (with its forks) that holds `lock_file`; raises TruelikeError if another one keeps it."""
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with lock_file.open("a+") as lock:
+        give_up = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    holder = lock_file.read_text() or "unknown"
+                    raise TruelikeError(
+                        f"{lock_file}: process {holder} is writing here, perhaps left over from a killed run; "
+                        "wait until it ends or stop it, then run again"
+                    ) from None
+                time.sleep(0.1)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
 @contextmanager
 def scratch(stage: str, key: str) -> Iterator[Path]:
     """Open the scratch folder of a stage's fingerprint for one writer; raises TruelikeError if it already has one."""
     folder = scratch_root() / stage / key
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TruelikeError(
-                f"{folder}: another process is writing here, perhaps left over from a killed run; "
-                "wait until it ends or stop it, then run again"
-            ) from None
+    with only_writer(folder / ".lock"):
         yield folder
 
 
@@ -58,6 +79,41 @@ def write_once(path: Path, write: Callable[[Path], None]) -> None:
     partial = path.with_name(path.name + ".partial")
     write(partial)
     partial.replace(path)
+
+
+def write_finished(path: Path, write: Callable[[Path], None]) -> None:
+    """Write `path` once, its sha256 noted beside it for `finished`.
+
+    The note is made before the file appears and keeps what was noted earlier, so that a kill in between leaves the file
+    as it was, finished or missing.
+    """
+
+    def write_and_note(partial: Path) -> None:
+        write(partial)
+        with _sums(path).open("a") as sums:
+            sums.write(f"\n{sha256(partial)}")
+
+    write_once(path, write_and_note)
+
+
+def finished(path: Path) -> bool:
+    """Whether `path` is there and has a sha256 that `write_finished` noted; says so on stderr if it has another one."""
+    if not path.is_file():
+        return False
+    if _sums(path).is_file() and sha256(path) in _sums(path).read_text().split():
+        return True
+    print(f"{path}: damaged, it does not match its sha256; it is made again", file=sys.stderr)
+    return False
+
+
+def _sums(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file's content, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def publish(files: list[Path], out: Path) -> None:

@@ -1,18 +1,20 @@
 """The image set: one table and a few tar shards, for real and synthetic images alike.
 
-A directory with ``index.parquet`` (a row per image, class names in its schema metadata) and ``shard-00000.tar``, ... in
-WebDataset layout (``KEY.png`` and ``KEY.json``), deterministic USTAR. Images are read by offset and never unpacked.
+A directory with ``index.parquet`` (a row per image, class names in its schema metadata), ``shard-00000.tar``, ... in
+WebDataset layout (``KEY.png`` and ``KEY.json``), deterministic USTAR, and ``SHA256SUMS`` of them all. Images are read
+by offset and never unpacked; what is read is checked, for a set may come from anywhere.
 """
 
 import hashlib
 import io
 import itertools
 import json
+import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -20,11 +22,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from truelike.data.checks import (
+    CLASS_NAMES,
+    STORAGE_COLUMNS,
+    SUMS_FILE,
+    archive_problems,
+    decode_png,
+    listed_sum,
+    metadata,
+    open_regular,
+    read_index,
+    sum_problems,
+    write_sums,
+)
 from truelike.errors import TruelikeError
 
 INDEX_FILE = "index.parquet"
-CLASS_NAMES = b"class_names"
-STORAGE_COLUMNS = ("width", "height", "sha256", "shard", "offset", "length")
+REPAIR = "restore it as docs/sharing.md says"
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,7 @@ def write_shard(path: Path, samples: Iterable[Sample], class_names: Sequence[str
             data = encode_png(sample.pixels)
             class_name = class_names[sample.label]
             identity = {"key": sample.key, "label": sample.label, "class_name": class_name}
-            _add(tar, f"{sample.key}.json", _metadata(identity | sample.columns))
+            _add(tar, f"{sample.key}.json", metadata(identity | sample.columns))
             offset = _add(tar, f"{sample.key}.png", data)
             height, width = sample.pixels.shape[:2]
             rows.append(
@@ -66,10 +80,6 @@ def write_shard(path: Path, samples: Iterable[Sample], class_names: Sequence[str
                 | sample.columns
             )
     return pd.DataFrame(rows)
-
-
-def _metadata(columns: dict[str, Any]) -> bytes:
-    return json.dumps(columns, ensure_ascii=False, sort_keys=True).encode()
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
@@ -105,28 +115,40 @@ def write_image_set(
         shards.append(write_shard(folder / shard_name(len(shards)), shard, class_names))
     rows = pd.concat(shards, ignore_index=True) if shards else pd.DataFrame(columns=EMPTY_COLUMNS)
     write_index(folder / INDEX_FILE, rows, class_names)
+    write_sums(folder / SUMS_FILE, [folder / INDEX_FILE, *sorted(folder.glob("*.tar"))])
 
 
 class ImageSet:
-    """An image set opened for reading: `index` (a row per image), `class_names`, and the images by position."""
+    """An image set opened for reading: `index` (a row per image), `class_names`, and the images by position.
 
-    def __init__(self, folder: str | Path) -> None:
+    `open_file` opens a file of the set by name where the set is no local directory. An image set can be sent to other
+    processes, and used in the workers of a torch DataLoader.
+    """
+
+    def __init__(self, folder: str | Path, open_file: Callable[[str], BinaryIO] | None = None) -> None:
         self.folder = Path(folder)
+        self._open_file = open_file
+        self._open_shards: dict[tuple[int, str], BinaryIO] = {}
         path = self.folder / INDEX_FILE
-        if not path.is_file():
+        if open_file is None and not path.exists():
             raise TruelikeError(
                 f"{self.folder}: not an image set, {INDEX_FILE} is missing; run `dvc repro` or `dvc pull`"
             )
-        try:
-            table = pq.read_table(path)
-            self.class_names: list[str] = json.loads((table.schema.metadata or {})[CLASS_NAMES])
-        except (pa.ArrowInvalid, OSError, KeyError) as error:
-            raise TruelikeError(f"{path}: not the index of an image set ({error}); run `dvc checkout`") from None
-        self.index: pd.DataFrame = table.to_pandas()
-        self._open_shards: dict[str, BinaryIO] = {}
+        with self._open(INDEX_FILE) as file:
+            data = file.read()
+        with self._open(SUMS_FILE) as file:
+            sums = file.read()
+        if listed_sum(sums, INDEX_FILE) != hashlib.sha256(data).hexdigest():
+            raise TruelikeError(f"{path}: does not match its sha256 in {SUMS_FILE}; {REPAIR}")
+        self.index, self.class_names = read_index(data, str(path))
+        columns = self.index[["shard", "offset", "length", "sha256", "width", "height", "key"]]
+        self._places = list(columns.itertuples(index=False, name=None))
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open_shards": {}}
 
     @property
     def keys(self) -> list[str]:
@@ -137,30 +159,28 @@ class ImageSet:
         """Labels, int64 of shape (N,)."""
         return self.index["label"].to_numpy(dtype=np.int64)
 
+    def _open(self, name: str) -> BinaryIO:
+        return self._open_file(name) if self._open_file else open_regular(self.folder / name)
+
     def png(self, position: int) -> bytes:
-        """The encoded image at a row position; raises TruelikeError if the shard is missing or too short."""
-        row = self.index.iloc[position]
-        name = str(row["shard"])
-        if name not in self._open_shards:
-            try:
-                self._open_shards[name] = (self.folder / name).open("rb")
-            except FileNotFoundError:
-                raise TruelikeError(
-                    f"{self.folder / name}: shard is missing; run `dvc checkout` or `dvc pull`"
-                ) from None
-        file = self._open_shards[name]
-        file.seek(int(row["offset"]))
-        data = file.read(int(row["length"]))
-        if len(data) != int(row["length"]):
-            raise TruelikeError(
-                f"{self.folder / name}: shard is truncated at image {row['key']!r}; restore it and rerun"
-            )
+        """The encoded image at a row position; raises TruelikeError if it is missing, cut short, or not its sha256."""
+        name, offset, length, digest, _, _, key = self._places[position]
+        place = (os.getpid(), name)  # a forked process must not share the position in a file with its parent
+        if place not in self._open_shards:
+            self._open_shards[place] = self._open(name)
+        file = self._open_shards[place]
+        file.seek(offset)
+        data = file.read(length)
+        if len(data) != length:
+            raise TruelikeError(f"{self.folder / name}: shard is truncated at image {key!r}; {REPAIR}")
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise TruelikeError(f"{self.folder / name}: image {key!r} does not match its sha256; {REPAIR}")
         return data
 
     def pixels(self, position: int) -> np.ndarray:
         """The decoded image at a row position, uint8 of shape (H, W, 3)."""
-        with Image.open(io.BytesIO(self.png(position))) as image:
-            return np.asarray(image.convert("RGB"))
+        name, _, _, _, width, height, key = self._places[position]
+        return decode_png(self.png(position), width, height, f"{self.folder / name}: image {key!r}")
 
     def load(self, positions: Iterable[int] | None = None) -> np.ndarray:
         """Decode images (all by default), uint8 of shape (N, H, W, 3); all must have one size."""
@@ -174,41 +194,29 @@ class ImageSet:
             yield self.load(range(start, min(start + size, len(self))))
 
     def problems(self) -> list[str]:
-        """Recompute every hash and count and read every tar member; a line per problem, none for a sound set."""
-        found = []
-        for position, expected in enumerate(self.index["sha256"]):
-            try:
-                sound = hashlib.sha256(self.png(position)).hexdigest() == expected
-            except TruelikeError as error:
-                found.append(str(error))
-                continue
-            if not sound:
-                row = self.index.iloc[position]
-                found.append(f"{self.folder / row['shard']}: image {row['key']!r} does not match its sha256")
-        for name, rows in self.index.groupby("shard"):
-            found += _archive_problems(self.folder / str(name), rows)
-        extra = {path.name for path in self.folder.glob("*.tar")} - set(self.index["shard"])
-        return found + [f"{self.folder / name}: shard is not in the index" for name in sorted(extra)]
+        """Recompute every hash and count, decode every image and read every tar member; a line per problem."""
+        shards = {str(name): rows for name, rows in self.index.groupby("shard")}
+        found = list(sum_problems(self.folder, {INDEX_FILE, *shards}))
+        for name, rows in shards.items():
+            found += archive_problems(self.folder / name, rows)
+            if (self.folder / name).is_file():
+                found += [text for position in rows.index if (text := self._problem(int(position))) is not None]
+        return found
+
+    def _problem(self, position: int) -> str | None:
+        try:
+            self.pixels(position)
+        except TruelikeError as error:
+            return str(error)
+        return None
 
 
-def _archive_problems(shard: Path, rows: pd.DataFrame) -> Iterator[str]:
-    """Compare the tar archive's members and the images' JSON with the index rows."""
-    if not shard.is_file():
-        return
+def verify(folder: str | Path) -> list[str]:
+    """All that is wrong with the image set in `folder`: a line per problem, none for a sound set."""
     try:
-        with tarfile.open(shard, "r:") as archive:
-            members = {m.name: cast(IO[bytes], archive.extractfile(m)).read() for m in archive if m.isfile()}
-    except (tarfile.TarError, OSError) as error:
-        yield f"{shard}: not a sound tar archive ({error})"
-        return
-    expected = {f"{key}.{suffix}" for key in rows["key"] for suffix in ("json", "png")}
-    if set(members) != expected:
-        yield f"{shard}: holds {len(members)} files, {len(expected & set(members))} of the {len(expected)} in the index"
-    for row in rows.to_dict("records"):
-        text = members.get(f"{row['key']}.json")
-        stored = {str(n): None if pd.isna(value) else value for n, value in row.items() if n not in STORAGE_COLUMNS}
-        if text is not None and text != _metadata(stored):
-            yield f"{shard}: the JSON of image {row['key']!r} does not match the index"
+        return ImageSet(folder).problems()
+    except TruelikeError as error:
+        return [str(error)]
 
 
 def open_replicas(parent: str | Path, replicas: Iterable[int]) -> list[ImageSet]:

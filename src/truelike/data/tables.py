@@ -8,12 +8,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from truelike.errors import TruelikeError
+from truelike.scratch import write_once
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as parquet, making its directory."""
+    """Write a table as parquet, whole or not at all, making its directory."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_parquet(path, index=False)
+    write_once(path, lambda partial: table.to_parquet(partial, index=False))
 
 
 def write_features(path: Path, keys: Sequence[str], features: np.ndarray) -> None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import truelike
 from truelike.models.source import device
-from truelike.scratch import fingerprint, write_once
+from truelike.scratch import fingerprint, finished, write_finished, write_once
 
 CHECKPOINT_FILE, LOG_FILE = "checkpoint.pt", "log.csv"
 
@@ -69,7 +69,7 @@ def optimize(
     best: dict[str, tuple[float, Tensor]] = {}
     log: list[dict[str, float]] = []
     checkpoint = folder / CHECKPOINT_FILE
-    if checkpoint.is_file():
+    if finished(checkpoint):
         state = torch.load(checkpoint, weights_only=True, map_location="cpu")
         for key, value in parameters.items():
             value.data.copy_(state["parameters"][key])
@@ -105,7 +105,7 @@ def optimize(
                 "best": best,
                 "log": log,
             }
-            write_once(checkpoint, partial(torch.save, state))
+            write_finished(checkpoint, partial(torch.save, state))
     if average is not None:
         average.copy_to(parameters.values())
     for key, (_, value) in best.items():

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 import truelike
 from truelike.config import Naive, Prompts, Synthesize, VisualGuidance
+from truelike.data.checks import SUMS_FILE, write_sums
 from truelike.data.imageset import INDEX_FILE, ImageSet, Sample, shard_name, write_index, write_shard
 from truelike.data.tables import read_captions, read_features, read_rewrites
 from truelike.diffusion.conditioning import guidance_vectors
@@ -28,7 +29,7 @@ from truelike.models.generator import (
 )
 from truelike.models.source import device
 from truelike.prompts import truncated
-from truelike.scratch import fingerprint, publish, scratch, write_once
+from truelike.scratch import fingerprint, finished, publish, scratch, write_finished, write_once
 from truelike.synthesis.plan import batches, make_plan
 from truelike.synthesis.render import Renderer
 
@@ -135,24 +136,31 @@ def synthesize(job: Job, replica: int, out: Path) -> None:
     plan = plan_of(job, real, replica)
     shards = batches(plan, job.settings.shard_size, job.settings.batch_size)
     with scratch(job.stage, job_fingerprint(job, replica)) as folder:
-        missing = [number for number in range(len(shards)) if not rows_file(folder, number).is_file()]
-        finished = sum(len(batch) for number, shard in enumerate(shards) if number not in missing for batch in shard)
+        missing = [number for number in range(len(shards)) if not is_made(folder, number)]
+        made = sum(len(batch) for number, shard in enumerate(shards) if number not in missing for batch in shard)
         if missing:
             renderer = open_renderer(job, real)
             cut = truncated(renderer.pipeline.tokenizer, plan["prompt"].tolist())
-            with tqdm(desc=f"{job.stage} {replica}", total=len(plan), initial=finished, unit="image") as bar:
+            with tqdm(desc=f"{job.stage} {replica}", total=len(plan), initial=made, unit="image") as bar:
                 for number in missing:
                     shard = [batch.assign(truncated=[cut[i] for i in batch.index]) for batch in shards[number]]
                     render_shard(folder, number, shard, renderer.render, real.class_names, bar.update)
         rows = pd.concat([pd.read_parquet(rows_file(folder, n)) for n in range(len(shards))], ignore_index=True)
         index = folder / INDEX_FILE
         write_once(index, lambda path: write_index(path, rows, real.class_names))
-        publish([index, *(folder / shard_name(number) for number in range(len(shards)))], out)
+        files = [index, *(folder / shard_name(number) for number in range(len(shards)))]
+        write_once(folder / SUMS_FILE, lambda path: write_sums(path, files))
+        publish([*files, folder / SUMS_FILE], out)
 
 
 def rows_file(folder: Path, number: int) -> Path:
-    """The table beside a shard; it is written last, so its presence means that the shard is finished."""
+    """The table of index rows beside a shard, written after it."""
     return (folder / shard_name(number)).with_suffix(".parquet")
+
+
+def is_made(folder: Path, number: int) -> bool:
+    """Whether a shard and its rows are in the scratch folder, with the bytes that were written."""
+    return finished(rows_file(folder, number)) and finished(folder / shard_name(number))
 
 
 def render_shard(
@@ -174,5 +182,5 @@ def render_shard(
             progress(len(batch))
 
     tables: list[pd.DataFrame] = []
-    write_once(folder / shard_name(number), lambda path: tables.append(write_shard(path, samples(), class_names)))
-    write_once(rows_file(folder, number), lambda path: tables[0].to_parquet(path, index=False))
+    write_finished(folder / shard_name(number), lambda path: tables.append(write_shard(path, samples(), class_names)))
+    write_finished(rows_file(folder, number), lambda path: tables[0].to_parquet(path, index=False))

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from truelike.config import Phase
 from truelike.models.classifier import open_classifier, open_proxy
-from truelike.scratch import write_once
+from truelike.scratch import finished, write_finished
 from truelike.training.loop import LabelledImages, LogRow, Recipe, fit, one_thread, predict
 
 
@@ -65,7 +65,7 @@ def train_seeds(job: Job, seeds: Sequence[int], folder: Path, workers: int | Non
     On a GPU one after the other; on CPUs up to `workers` (default: cores) at once, each in a process with one thread,
     so that the bytes do not depend on their number. Raises RuntimeError if a process fails, after its own message.
     """
-    pending = [seed for seed in seeds if not seed_file(folder, seed).exists()]
+    pending = [seed for seed in seeds if not finished(seed_file(folder, seed))]
     networks = 2 if job.has_teacher else 1
     with tqdm(total=len(pending) * networks * job.recipe.steps, unit="step", disable=None) as bar:
         if torch.cuda.is_available():
@@ -100,7 +100,7 @@ def _train_seed(job: Job, seed: int, folder: Path, on_step: Callable[[], object]
         with path.open("wb") as file:
             np.savez(file, log=np.array(log), **results)  # type: ignore[arg-type]
 
-    write_once(seed_file(folder, seed), write)
+    write_finished(seed_file(folder, seed), write)
 
 
 def _train_in_processes(job: Job, pending: list[int], folder: Path, workers: int, bar: tqdm) -> None:
