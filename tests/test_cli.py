@@ -54,7 +54,9 @@ def failure(monkeypatch, capsys, *words: object) -> str:
 
 def test_help_names_every_command():
     text = truelike("--help")
-    assert all(re.search(rf"\b{command} ", text) for command in ("use", "peek", "verify", "export", "regenerate"))
+    assert all(
+        re.search(rf"\b{command} ", text) for command in ("use", "peek", "verify", "export", "trace", "regenerate")
+    )
 
 
 def test_the_command_line_imports_nothing_heavy():
@@ -166,6 +168,33 @@ def test_export(tmp_path, monkeypatch, capsys):
     assert found == {f"{'hat' if n < 2 else 'a_b_ c'}/k{n}.png" for n in range(6)}
     assert (tmp_path / "folder/hat/k0.png").read_bytes() == images.png(0)
     assert "already holds something" in failure(monkeypatch, capsys, "export", tmp_path / "set", tmp_path / "folder")
+
+
+def test_trace_lists_every_image_made_from_one_in_all_sets(tmp_path, monkeypatch, capsys):
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    real = [Sample(f"boot-{n}", n % 2, pixels, {"split": "train", "source": f"boots/{n}.png"}) for n in range(2)]
+    write_image_set(tmp_path / "outputs/real/train", real, ["hat", "boot"])
+    for place in ("naive/0", "synthetic/0", "synthetic/1"):
+        replica = place[-1]
+        made = [
+            Sample(f"boot-{n}-r{replica}", n % 2, pixels, {"source_key": f"boot-{n}", "caption_key": ""})
+            for n in range(2)
+        ]
+        write_image_set(tmp_path / "outputs" / place, made, ["hat", "boot"])
+    monkeypatch.chdir(tmp_path)
+    lines = [
+        "outputs/naive/0: boot-1-r0, made from boot-1",
+        "outputs/real/train: boot-1",
+        "outputs/synthetic/0: boot-1-r0, made from boot-1",
+        "outputs/synthetic/1: boot-1-r1, made from boot-1",
+    ]
+    for name in ("boot-1", "boots/1.png"):
+        output = truelike("trace", name).splitlines()
+        assert output[:-1] == lines
+        assert "3 images were made from it; to leave it out of all, put it in data.exclude" in output[-1]
+    shutil.rmtree("outputs/real")  # excluded long ago: what was made before is still found
+    assert len(truelike("trace", "boot-1").splitlines()) == 4
+    assert "boot-7: no image of" in failure(monkeypatch, capsys, "trace", "boot-7")
 
 
 def test_class_folders_are_safe_and_distinct():

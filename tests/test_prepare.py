@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def settings(source, **changes) -> Data:
     values = {"resolution": 8, "square": "pad", "shots": 3, "validation_fraction": 0.2, "test_fraction": 0.2, "seed": 0}
-    return Data(**(values | {"source": str(source)} | changes))
+    return Data(**(values | {"source": str(source), "exclude": ()} | changes))
 
 
 def noise(path: Path, seed: int) -> None:
@@ -161,3 +161,43 @@ def test_embedded_images_stay_as_they_are_in_a_black_frame(tmp_path):
     frame[2:30, 2:30] = False
     assert not pixels[:, frame].any()
     assert pixels[:, ~frame].any(axis=(1, 2)).all()
+
+
+def test_excluded_images_and_their_copies_are_nowhere_and_move_no_other(source, tmp_path, capsys):
+    noise(source / "a/a copy.png", 0)
+    before = run(settings(source), tmp_path / "before")
+    after = run(settings(source, exclude=["a/0.png", image_key("b c/7.png")]), tmp_path / "after")
+    left = {name: set(images.keys) for name, images in after.items()}
+    gone = {image_key(name) for name in ("a/0.png", "a/a copy.png", "b c/7.png")}
+    assert not gone & set().union(*left.values())
+    assert sum(map(len, left.values())) == 18
+    assert "data.exclude: 3 images left out" in capsys.readouterr().err
+    moved = {key for name, images in before.items() for key in images.keys if key not in left[name]} - gone
+    assert len(moved) <= 2  # one image takes the place of each that went
+
+
+def test_excluding_changes_no_bytes_of_the_sets_that_it_does_not_touch(tmp_path):
+    for number in range(24):
+        noise(
+            tmp_path / "source" / ("train", "validation", "test")[number % 3] / "ab"[number % 2] / f"{number}.png",
+            number,
+        )
+    data = settings(tmp_path / "source")
+    run(data, tmp_path / "before")
+    for split, number, touched in (("test", 2, {"real/test"}), ("train", 0, {"real/train", "extra"})):
+        exclude = [f"{split}/{'ab'[number % 2]}/{number}.png"]
+        run(data.model_copy(update={"exclude": exclude}), tmp_path / split)
+        names = ("real/train", "real/validation", "real/test", "extra")
+        changed = {name for name in names if digests(tmp_path / "before" / name) != digests(tmp_path / split / name)}
+        assert changed <= touched
+        assert changed
+
+
+def test_an_excluded_image_may_be_broken_but_must_exist(source, tmp_path):
+    (source / "a/broken.png").write_bytes(b"no image")
+    run(settings(source, exclude=["a/broken.png"]), tmp_path / "out")
+    with pytest.raises(TruelikeError, match=r"data\.exclude: 'a/typo.png' is neither the path nor the key"):
+        run(settings(source, exclude=["a/typo.png"]), tmp_path / "out")
+    every = [f"a/{number}.png" for number in range(0, 20, 2)] + ["a/broken.png"]
+    with pytest.raises(TruelikeError, match=r"data\.exclude: no train image of class 'a' is left"):
+        run(settings(source, exclude=every), tmp_path / "out")

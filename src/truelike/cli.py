@@ -75,17 +75,17 @@ def verify(
     """Recompute every hash and count of image sets; exit status 1 if anything is damaged, missing or too much."""
     from truelike.data.export import sets_in
     from truelike.data.imageset import ImageSet
+    from truelike.data.imageset import verify as verify_set
 
     damaged = 0
     for folder in [folder for path in paths for folder in sets_in(path)]:
-        images = ImageSet(folder)
-        problems = images.problems()
+        problems = verify_set(folder)
         damaged += len(problems)
         for problem in problems:
             print(problem, file=sys.stderr)
-        print(f"{folder}: {len(images)} images, {f'{len(problems)} problems' if problems else 'all sound'}")
+        print(f"{folder}: {f'{len(problems)} problems' if problems else f'{len(ImageSet(folder))} images, all sound'}")
     if damaged:
-        raise TruelikeError(f"{damaged} problems; restore the files with `dvc checkout` or `dvc pull`")
+        raise TruelikeError(f"{damaged} problems; docs/sharing.md says how to restore what is damaged")
 
 
 @app.command(epilog="Example: `truelike export outputs/synthetic ~/synthetic`")
@@ -97,6 +97,22 @@ def export(
     from truelike.data.export import export as export_sets
 
     print(f"{target}: {export_sets(path, target)} images")
+
+
+@app.command(epilog="Examples: `truelike trace boots-12ab34cd`, `truelike trace train/boots/12.png`")
+def trace(
+    name: Annotated[str, typer.Argument(metavar="KEY", help="A real image's key, or its path in data.source.")],
+    path: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to look for image sets.")] = Path("outputs"),
+) -> None:
+    """List a real image and every image that was made from it or from its caption."""
+    from truelike.data.export import sets_in
+    from truelike.data.trace import trace as trace_image
+
+    table = trace_image(name, sets_in(path))
+    for row in table.itertuples():
+        print(f"{row.folder}: {row.key}{f', made from {row.made_from}' if row.made_from else ''}")
+    made = int((table["made_from"] != "").sum())
+    print(f"{name}: {made} images were made from it; to leave it out of all, put it in data.exclude and `dvc repro`")
 
 
 @app.command(epilog="Example: `truelike regenerate outputs/synthetic/0 KEY --out again.png`")

@@ -29,6 +29,7 @@ class Data(Section):
     """Which real images, how they become squares, and how many of them are for training."""
 
     source: str
+    exclude: tuple[str, ...]
     resolution: Positive
     square: Literal["crop", "pad", "stretch"]
     shots: Positive | None

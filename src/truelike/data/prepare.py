@@ -32,10 +32,10 @@ def prepare(settings: Data, real: Path, extra: Path) -> None:
 
     `extra` holds the training images beyond ``shots`` per class; no arm but the control ``more_real`` sees them. Each
     set is in an order that mixes the classes and depends on nothing but the seed and the images. Raises TruelikeError
-    for a missing source, unreadable images, or the same pixels in two splits or classes.
+    for a missing source, unreadable images, the same pixels in two splits or classes, or an unknown image to exclude.
     """
     source = open_source(settings.source)
-    records = check_pixels(source.records)
+    records = check_pixels(source.records, settings.exclude)
     for name, chosen in choose(records, settings).items():
         folder = extra if name == "extra" else real / name
         shutil.rmtree(folder, ignore_errors=True)  # its files may be hardlinks into DVC's cache
@@ -43,22 +43,28 @@ def prepare(settings: Data, real: Path, extra: Path) -> None:
         write_image_set(folder, samples(ordered, name, source, settings), source.class_names)
 
 
-def check_pixels(records: Sequence[Record]) -> list[Record]:
+def check_pixels(records: Sequence[Record], exclude: Sequence[str] = ()) -> list[Record]:
     """Decode every image once and leave out repeated ones; repeated means equal size and equal RGB pixels.
 
-    Raises TruelikeError that lists the unreadable images, the images in more than one split, or in more than one class.
+    The images that `exclude` names by path or key are left out with all images that repeat them. Raises TruelikeError
+    that lists the unreadable images, the images in more than one split, or in more than one class.
     """
+    excluded = _excluded(records, exclude)
     digests: dict[str, bytes] = {}
     unreadable = []
     for record in tqdm(records, desc="checking", unit="image", disable=None):
         try:
             image = decode_rgb(record.read(), record.source)
         except TruelikeError as error:
-            unreadable.append(str(error))
+            if record.source not in excluded:
+                unreadable.append(str(error))
             continue
         digests[record.source] = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
     _refuse(unreadable, "images cannot be used")
-    kept, repeated = distinct(records, lambda r: digests[r.source])
+    gone = {digests[name] for name in excluded if name in digests}
+    left = [record for record in records if record.source not in excluded and digests[record.source] not in gone]
+    _check_left(records, left)
+    kept, repeated = distinct(left, lambda r: digests[r.source])
     pairs = [
         (a, b, f"{a.source} ({a.split}, {a.class_name}) = {b.source} ({b.split}, {b.class_name})") for a, b in repeated
     ]
@@ -72,6 +78,25 @@ def check_pixels(records: Sequence[Record]) -> list[Record]:
     if repeated:
         print(f"{len(repeated)} images repeat another one of their split and are left out", file=sys.stderr)
     return kept
+
+
+def _excluded(records: Sequence[Record], exclude: Sequence[str]) -> set[str]:
+    """The sources of the images that `exclude` names; raises TruelikeError for a name that is no image's."""
+    sources = {name: record.source for record in records for name in (image_key(record.source), record.source)}
+    if unknown := [name for name in exclude if name not in sources]:
+        raise TruelikeError(
+            f"data.exclude: {unknown[0]!r} is neither the path nor the key of an image of data.source; "
+            "`truelike trace` finds it in the sets that were made with it"
+        )
+    return {sources[name] for name in exclude}
+
+
+def _check_left(records: Sequence[Record], left: Sequence[Record]) -> None:
+    if len(left) < len(records):
+        print(f"data.exclude: {len(records) - len(left)} images left out, copies among them", file=sys.stderr)
+    emptied = {(r.split, r.class_name) for r in records} - {(r.split, r.class_name) for r in left}
+    for split, class_name in sorted(emptied):
+        raise TruelikeError(f"data.exclude: no {split} image of class {class_name!r} is left; every class needs some")
 
 
 def _refuse(lines: list[str], what: str) -> None:
