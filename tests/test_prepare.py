@@ -163,17 +163,14 @@ def test_embedded_images_stay_as_they_are_in_a_black_frame(tmp_path):
     assert pixels[:, ~frame].any(axis=(1, 2)).all()
 
 
-def test_excluded_images_and_their_copies_are_nowhere_and_move_no_other(source, tmp_path, capsys):
+def test_excluded_images_and_their_copies_are_nowhere(source, tmp_path, capsys):
     noise(source / "a/a copy.png", 0)
-    before = run(settings(source), tmp_path / "before")
     after = run(settings(source, exclude=["a/0.png", image_key("b c/7.png")]), tmp_path / "after")
     left = {name: set(images.keys) for name, images in after.items()}
     gone = {image_key(name) for name in ("a/0.png", "a/a copy.png", "b c/7.png")}
     assert not gone & set().union(*left.values())
     assert sum(map(len, left.values())) == 18
     assert "data.exclude: 3 images left out" in capsys.readouterr().err
-    moved = {key for name, images in before.items() for key in images.keys if key not in left[name]} - gone
-    assert len(moved) <= 2  # one image takes the place of each that went
 
 
 def test_excluding_changes_no_bytes_of_the_sets_that_it_does_not_touch(tmp_path):

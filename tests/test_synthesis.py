@@ -233,6 +233,23 @@ def test_finished_shards_are_not_made_again(job: Job, tmp_path: Path) -> None:
     assert (folder / "shard-00001.tar").stat().st_mtime_ns > before[1]
 
 
+def test_a_shard_that_was_damaged_in_the_scratch_pool_is_made_again_and_no_other(
+    job: Job, tmp_path: Path, capsys
+) -> None:
+    synthesize(job, 0, tmp_path / "out")
+    whole = contents(tmp_path / "out")
+    with scratch("synthesize", job_fingerprint(job, 0)) as folder:
+        damaged, kept = folder / "shard-00001.tar", folder / "shard-00000.tar"
+        data = bytearray(damaged.read_bytes())
+        data[700] ^= 4
+        damaged.write_bytes(data)
+        before = kept.stat().st_mtime_ns
+    synthesize(job, 0, tmp_path / "again")
+    assert contents(tmp_path / "again") == whole
+    assert kept.stat().st_mtime_ns == before
+    assert f"{damaged}: damaged" in capsys.readouterr().err
+
+
 def test_an_adapter_of_another_style_is_refused(job: Job, real: ImageSet) -> None:
     assert job.adapter
     Adapter(enabled=True, style="abc", fingerprint="x").save(job.adapter / "adapter.json")

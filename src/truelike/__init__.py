@@ -1,7 +1,17 @@
 """Synthetic training images that are true to your real ones."""
 
+import importlib
+from typing import Any
+
 from truelike import _torchvision
 
 _torchvision.install()
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """``truelike.load``, found when it is asked for: it needs torch, and no stage needs it."""
+    if name == "load":
+        return importlib.import_module("truelike.data.shared").load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -71,11 +71,15 @@ def peek(
 @app.command(epilog="Example: `truelike verify outputs/real outputs/synthetic`")
 def verify(
     paths: Annotated[list[Path], typer.Argument(metavar="SET", help="Image sets, or directories of them.")],
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Remove damaged files, from DVC's cache too, to be restored by DVC.")
+    ] = False,
 ) -> None:
     """Recompute every hash and count of image sets; exit status 1 if anything is damaged, missing or too much."""
     from truelike.data.export import sets_in
     from truelike.data.imageset import ImageSet
     from truelike.data.imageset import verify as verify_set
+    from truelike.data.repair import discard_damaged
 
     damaged = 0
     for folder in [folder for path in paths for folder in sets_in(path)]:
@@ -83,6 +87,9 @@ def verify(
         damaged += len(problems)
         for problem in problems:
             print(problem, file=sys.stderr)
+        if problems and discard:
+            for file in discard_damaged(folder):
+                print(f"{file}: removed")
         print(f"{folder}: {f'{len(problems)} problems' if problems else f'{len(ImageSet(folder))} images, all sound'}")
     if damaged:
         raise TruelikeError(f"{damaged} problems; docs/sharing.md says how to restore what is damaged")

@@ -5,6 +5,7 @@ hardlinked into the out when the stage is done. The fingerprint covers everythin
 are never reopened for writing, and used again only while they match the sha256 that was noted when they were made.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -13,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,37 @@ def scratch(stage: str, key: str) -> Iterator[Path]:
         yield folder
 
 
+CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a full disk, a quota, or a place that is read-only into a TruelikeError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        raise TruelikeError(
+            f"{path}: cannot be written ({os.strerror(error.errno)}); free space or make it writable, then run again: "
+            "what is finished is kept"
+        ) from error
+
+
 def write_once(path: Path, write: Callable[[Path], None]) -> None:
-    """Make `path` by calling ``write(partial)`` and renaming, so that it exists complete or not at all."""
+    """Make `path` by calling ``write(partial)`` and renaming, so that it exists complete or not at all.
+
+    Raises TruelikeError if there is no space, or no permission, and leaves nothing behind.
+    """
     partial = path.with_name(path.name + ".partial")
-    write(partial)
-    partial.replace(path)
+    with writing(path):
+        try:
+            write(partial)
+            partial.replace(path)
+        except OSError:
+            with suppress(OSError):
+                partial.unlink()
+            raise
 
 
 def write_finished(path: Path, write: Callable[[Path], None]) -> None:
@@ -118,14 +145,15 @@ def sha256(path: Path) -> str:
 
 def publish(files: list[Path], out: Path) -> None:
     """Fill the stage's out directory with hardlinks to finished files (copies where links are not possible)."""
-    out.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        target = out / file.name
-        target.unlink(missing_ok=True)
-        try:
-            os.link(file, target)
-        except OSError:
-            shutil.copyfile(file, target)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            target = out / file.name
+            target.unlink(missing_ok=True)
+            try:
+                os.link(file, target)
+            except OSError:
+                shutil.copyfile(file, target)
 
 
 def remove_stale(parent: Path, names: set[str]) -> None:

@@ -174,10 +174,10 @@ def write_sums(path: Path, files: Iterable[Path]) -> None:
     path.write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files), encoding="utf-8")
 
 
-def listed_sum(sums: bytes, name: str) -> str | None:
-    """The sha256 that the content of ``SHA256SUMS`` gives for a file."""
+def listed_sums(sums: bytes) -> dict[str, str]:
+    """The sha256 of each file that the content of ``SHA256SUMS`` lists."""
     lines = (line.partition("  ") for line in sums.decode(errors="replace").splitlines())
-    return next((digest for digest, _, listed in lines if listed == name), None)
+    return {listed: digest for digest, _, listed in lines}
 
 
 def sum_problems(folder: Path, names: set[str]) -> Iterator[str]:
@@ -188,8 +188,7 @@ def sum_problems(folder: Path, names: set[str]) -> Iterator[str]:
     except (TruelikeError, UnicodeDecodeError) as error:
         yield str(error) if isinstance(error, TruelikeError) else f"{folder / SUMS_FILE}: not text ({error})"
         return
-    pairs = [line.partition("  ") for line in text.splitlines()]
-    lines = {listed: digest for digest, _, listed in pairs}
+    lines = listed_sums(text.encode())
     if set(lines) != names or text != "".join(f"{digest}  {name}\n" for name, digest in lines.items()):
         yield f"{folder / SUMS_FILE}: does not list just the files of the index"
     for name in sorted(names & set(lines)):

@@ -28,7 +28,7 @@ from truelike.data.checks import (
     SUMS_FILE,
     archive_problems,
     decode_png,
-    listed_sum,
+    listed_sums,
     metadata,
     open_regular,
     read_index,
@@ -36,6 +36,7 @@ from truelike.data.checks import (
     write_sums,
 )
 from truelike.errors import TruelikeError
+from truelike.scratch import writing
 
 INDEX_FILE = "index.parquet"
 REPAIR = "restore it as docs/sharing.md says"
@@ -107,15 +108,16 @@ def write_image_set(
     folder: Path, samples: Iterable[Sample], class_names: Sequence[str], shard_size: int = 1000
 ) -> None:
     """Write a whole image set of at most `shard_size` images per shard into a new directory, one image in memory."""
-    folder.mkdir(parents=True, exist_ok=True)
-    waiting = iter(samples)
-    shards: list[pd.DataFrame] = []
-    for first in waiting:
-        shard = itertools.chain([first], itertools.islice(waiting, shard_size - 1))
-        shards.append(write_shard(folder / shard_name(len(shards)), shard, class_names))
-    rows = pd.concat(shards, ignore_index=True) if shards else pd.DataFrame(columns=EMPTY_COLUMNS)
-    write_index(folder / INDEX_FILE, rows, class_names)
-    write_sums(folder / SUMS_FILE, [folder / INDEX_FILE, *sorted(folder.glob("*.tar"))])
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        waiting = iter(samples)
+        shards: list[pd.DataFrame] = []
+        for first in waiting:
+            shard = itertools.chain([first], itertools.islice(waiting, shard_size - 1))
+            shards.append(write_shard(folder / shard_name(len(shards)), shard, class_names))
+        rows = pd.concat(shards, ignore_index=True) if shards else pd.DataFrame(columns=EMPTY_COLUMNS)
+        write_index(folder / INDEX_FILE, rows, class_names)
+        write_sums(folder / SUMS_FILE, [folder / INDEX_FILE, *sorted(folder.glob("*.tar"))])
 
 
 class ImageSet:
@@ -138,7 +140,7 @@ class ImageSet:
             data = file.read()
         with self._open(SUMS_FILE) as file:
             sums = file.read()
-        if listed_sum(sums, INDEX_FILE) != hashlib.sha256(data).hexdigest():
+        if listed_sums(sums).get(INDEX_FILE) != hashlib.sha256(data).hexdigest():
             raise TruelikeError(f"{path}: does not match its sha256 in {SUMS_FILE}; {REPAIR}")
         self.index, self.class_names = read_index(data, str(path))
         columns = self.index[["shard", "offset", "length", "sha256", "width", "height", "key"]]
