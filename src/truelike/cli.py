@@ -116,8 +116,8 @@ def trace(
     from truelike.data.trace import trace as trace_image
 
     table = trace_image(name, sets_in(path))
-    for row in table.itertuples():
-        print(f"{row.folder}: {row.key}{f', made from {row.made_from}' if row.made_from else ''}")
+    for folder, key, origin in zip(table["folder"], table["key"], table["made_from"], strict=True):
+        print(f"{folder}: {key}{f', made from {origin}' if origin else ''}")
     made = int((table["made_from"] != "").sum())
     print(f"{name}: {made} images were made from it; to leave it out of all, put it in data.exclude and `dvc repro`")
 

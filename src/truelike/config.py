@@ -29,13 +29,13 @@ class Data(Section):
     """Which real images, how they become squares, and how many of them are for training."""
 
     source: str
-    exclude: tuple[str, ...]
     resolution: Positive
     square: Literal["crop", "pad", "stretch"]
     shots: Positive | None
     validation_fraction: Fraction
     test_fraction: Fraction
     seed: Count
+    exclude: tuple[str, ...]
 
 
 class Models(Section):
