@@ -18,6 +18,7 @@ from truelike.data.imageset import INDEX_FILE, ImageSet, Sample, shard_name, wri
 from truelike.data.tables import read_captions, read_features, read_rewrites
 from truelike.diffusion.conditioning import guidance_vectors
 from truelike.errors import TruelikeError
+from truelike.ledger import count_images
 from truelike.models.generator import (
     add_adapter,
     add_style,
@@ -145,6 +146,7 @@ def synthesize(job: Job, replica: int, out: Path) -> None:
                 for number in missing:
                     shard = [batch.assign(truncated=[cut[i] for i in batch.index]) for batch in shards[number]]
                     render_shard(folder, number, shard, renderer.render, real.class_names, bar.update)
+            count_images(len(plan) - finished)
         rows = pd.concat([pd.read_parquet(rows_file(folder, n)) for n in range(len(shards))], ignore_index=True)
         index = folder / INDEX_FILE
         write_once(index, lambda path: write_index(path, rows, real.class_names))
