@@ -9,7 +9,14 @@ import pandas as pd
 from stages import run
 from truelike.config import load_params
 from truelike.data.tables import write_table
-from truelike.metrics.verdict import accuracy_table, read_predictions, summarise
+from truelike.metrics.verdict import (
+    accuracy_table,
+    compare_all,
+    confusion_table,
+    read_predictions,
+    resample_arms,
+    summarise,
+)
 from truelike.scratch import remove_stale
 
 TRAIN = Path("outputs/train")
@@ -34,7 +41,11 @@ def main() -> None:
         for arm, predictions in by_arm.items()
     ]
     write_table(Path("outputs/accuracy.parquet"), pd.concat(rows, ignore_index=True))
-    metrics = summarise(splits["validation"], splits["test"], arms, params.evaluate)
+    resampled = resample_arms(splits["test"], params.evaluate)
+    write_table(Path("outputs/comparisons.parquet"), compare_all(resampled, params.evaluate.confidence))
+    write_table(Path("outputs/confusion.parquet"), confusion_table(splits["test"], class_names))
+    images = len(splits["test"]["real"].keys)
+    metrics = summarise(splits["validation"], resampled, arms, params.evaluate, images)
     file = Path("metrics/accuracy.json")
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

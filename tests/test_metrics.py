@@ -1,4 +1,4 @@
-"""Metrics against values computed by hand and against torchmetrics and prdc."""
+"""Accuracy, intervals and the verdict against values computed by hand and against torchmetrics."""
 
 import numpy as np
 import pandas as pd
@@ -6,32 +6,40 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prdc import compute_prdc
 from torchmetrics.classification import MulticlassCalibrationError
 from torchmetrics.functional.classification import multiclass_accuracy
-from torchmetrics.image.fid import _compute_fid
-from torchmetrics.image.kid import poly_mmd
 
 from truelike.config import Arm, Evaluate
 from truelike.errors import TruelikeError
-from truelike.metrics import fidelity
 from truelike.metrics.accuracy import (
     class_accuracy,
+    confusion_matrix,
     correct,
     expected_calibration_error,
     negative_log_likelihood,
     scores,
 )
-from truelike.metrics.audit import Features, audit
-from truelike.metrics.fidelity import frechet_distance, kernel_distance, manifold_metrics
-from truelike.metrics.memorisation import copy_threshold, near_copy_rate, nearest
-from truelike.metrics.statistics import Interval, bootstrap_means, percentile_interval, two_sided_p_value
-from truelike.metrics.verdict import Predictions, accuracy_table, read_predictions, summarise, verdict_sentence
-
-
-def features(seed: int, size: int, dim: int = 12, shift: float = 0.0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return (rng.normal(size=(size, dim)) * np.linspace(0.5, 2, dim) + shift).astype(np.float32)
+from truelike.metrics.statistics import (
+    Interval,
+    bootstrap_means,
+    class_resamples,
+    detectable_effect,
+    holm,
+    percentile_interval,
+    recentred,
+    two_sided_p_value,
+    wilson_interval,
+)
+from truelike.metrics.verdict import (
+    Predictions,
+    accuracy_table,
+    compare_all,
+    confusion_table,
+    read_predictions,
+    resample_arms,
+    summarise,
+    verdict_sentence,
+)
 
 
 def probabilities(seed: int, size: int = 300, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -41,143 +49,6 @@ def probabilities(seed: int, size: int = 300, classes: int = 7) -> tuple[np.ndar
     logits[np.arange(size), labels] += 1
     exponent = np.exp(logits)
     return (exponent / exponent.sum(1, keepdims=True)).astype(np.float32), labels
-
-
-@pytest.fixture(params=[2048, 13], ids=["one chunk", "many chunks"])
-def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fidelity, "CHUNK", request.param)
-    monkeypatch.setattr("truelike.metrics.memorisation.CHUNK", request.param)
-
-
-def test_frechet_distance_is_that_of_torchmetrics() -> None:
-    real, fake = features(0, 90), features(1, 110, shift=0.3)
-    first, second = torch.from_numpy(real).double(), torch.from_numpy(fake).double()
-    expected = _compute_fid(first.mean(0), first.T.cov(), second.mean(0), second.T.cov()).item()
-    assert frechet_distance(real, fake) == pytest.approx(expected, rel=1e-4)
-
-
-def test_frechet_distance_by_hand() -> None:
-    real = np.array([[-1.0], [1.0]])  # variance 2
-    fake = np.array([[1.0], [5.0]])  # variance 8, mean 3
-    assert frechet_distance(real, fake) == pytest.approx(9 + (np.sqrt(8) - np.sqrt(2)) ** 2)
-
-
-def test_frechet_distance_of_fewer_images_than_dimensions_is_zero_for_a_sample_and_itself() -> None:
-    real = features(0, 6, dim=20)
-    assert frechet_distance(real, real) == pytest.approx(0, abs=1e-6)
-
-
-@pytest.mark.usefixtures("chunks")
-def test_kernel_distance_is_that_of_torchmetrics() -> None:
-    real, fake = features(0, 100), features(1, 100, shift=0.5)
-    first, second = torch.from_numpy(real).double(), torch.from_numpy(fake).double()
-    assert kernel_distance(real, fake) == pytest.approx(poly_mmd_of(first, second), rel=1e-4)
-
-
-def poly_mmd_of(first: torch.Tensor, second: torch.Tensor) -> float:
-    return poly_mmd(first, second, degree=3, gamma=None, coef=1.0).item()
-
-
-def test_kernel_distance_by_hand() -> None:
-    real, fake = np.array([[0.0], [1.0]]), np.array([[2.0], [0.0]])
-    within_real, within_fake = 1.0, 1.0  # k(0, 1) = k(2, 0) = 1
-    between = (1 + 1 + 27 + 1) / 4  # k(0,2), k(0,0), k(1,2), k(1,0)
-    assert kernel_distance(real, fake) == pytest.approx(within_real + within_fake - 2 * between)
-
-
-@pytest.mark.usefixtures("chunks")
-@pytest.mark.parametrize("neighbours", [1, 5])
-def test_manifold_metrics_are_those_of_prdc(neighbours: int) -> None:
-    real, fake = features(0, 90), features(1, 110, shift=0.4)
-    expected = compute_prdc(real.astype(np.float64), fake.astype(np.float64), neighbours)
-    found, covered = manifold_metrics(real, fake, neighbours)
-    assert found == pytest.approx(expected, rel=1e-4)
-    assert covered.mean() == pytest.approx(expected["coverage"])
-
-
-def test_manifold_metrics_by_hand() -> None:
-    real = np.array([[0.0], [1.0], [10.0], [12.0]])  # radii 1, 1, 2, 2
-    fake = np.array([[0.5], [0.6], [30.0]])  # radii 0.1, 0.1, 29.4
-    found, covered = manifold_metrics(real, fake, 1)
-    assert found["precision"] == pytest.approx(2 / 3)
-    assert found["density"] == pytest.approx((2 + 2 + 0) / 3)
-    assert covered.tolist() == [True, True, False, False]
-    assert found["recall"] == pytest.approx(3 / 4)  # 1, 10 and 12 lie within 29.4 of 30
-
-
-@given(seed=st.integers(0, 1000), shift=st.floats(-3, 3))
-@settings(max_examples=20, deadline=None)
-def test_fidelity_invariants(seed: int, shift: float) -> None:
-    real, fake = features(seed, 30, 5), features(seed + 1, 40, 5, shift)
-    rotation = np.linalg.qr(features(seed + 2, 5, 5))[0]
-    assert frechet_distance(real, fake) >= 0
-    assert frechet_distance(real, fake) == pytest.approx(frechet_distance(fake, real), rel=1e-6, abs=1e-6)
-    turned = frechet_distance(real @ rotation, fake @ rotation)
-    assert turned == pytest.approx(frechet_distance(real, fake), rel=1e-3, abs=1e-3)
-    assert kernel_distance(real, fake) == pytest.approx(kernel_distance(fake, real), rel=1e-9, abs=1e-9)
-    itself, _ = manifold_metrics(real, real, 3)
-    assert itself["precision"] == itself["recall"] == itself["coverage"] == 1
-    found, _ = manifold_metrics(real, fake, 3)
-    assert all(0 <= found[name] <= 1 for name in ("precision", "recall", "coverage"))
-
-
-@pytest.mark.usefixtures("chunks")
-def test_nearest_is_the_most_similar() -> None:
-    first, second = features(0, 40), features(1, 30)
-    norm = [values / np.linalg.norm(values, axis=1, keepdims=True) for values in (first, second)]
-    expected = norm[0] @ norm[1].T
-    positions, similarity = nearest(first, second)
-    np.testing.assert_array_equal(positions, expected.argmax(1))
-    np.testing.assert_allclose(similarity, expected.max(1), rtol=1e-5)
-    own, own_similarity = nearest(first, first, exclude_self=True)
-    assert (own != np.arange(40)).all()
-    assert (own_similarity < 0.9999).all()
-
-
-def test_a_planted_copy_is_found_and_counted() -> None:
-    train, held_out, fake = features(0, 60), features(1, 200), features(2, 100)
-    fake[17] = train[5] * 1.5  # similarity does not depend on length
-    positions, similarity = nearest(fake, train)
-    threshold = copy_threshold(nearest(held_out, train)[1])
-    assert positions[17] == 5
-    assert similarity[17] == pytest.approx(1, abs=1e-6)
-    assert near_copy_rate(similarity[17:18], threshold) == 1
-    assert near_copy_rate(nearest(held_out, train)[1], threshold) == pytest.approx(0.01, abs=0.005)
-
-
-def test_audit_finds_a_copy_a_collapsed_set_and_the_yardstick() -> None:
-    labels = np.arange(60) % 2
-    values = features(0, 60) + 4 * labels[:, None]
-    train = Features([f"t{i}" for i in range(60)], labels, values)
-    held_out = Features(
-        [f"h{i}" for i in range(100)], np.arange(100) % 2, features(1, 100) + 4 * (np.arange(100) % 2)[:, None]
-    )
-    collapsed = values[[0, 1]][labels] + 0.01 * features(2, 60)
-    naive = Features([f"n{i}" for i in range(60)], labels, collapsed.astype(np.float32))
-    good = features(3, 60) + 4 * labels[:, None]
-    good[7] = values[9]
-    synthetic = Features([f"s{i}" for i in range(60)], labels, good)
-    sets = {"naive": naive, "synthetic": synthetic, "real": held_out}
-    found = audit(train, sets, ["a", "b"], neighbours=5, bootstrap=50, seed=0)
-    assert set(found.metrics) == set(sets)
-    real, collapsed_row = found.metrics["real"], found.metrics["naive"]
-    assert collapsed_row["coverage"] < 0.5 < real["coverage"]  # type: ignore[operator]
-    assert collapsed_row["frechet"] > real["frechet"]  # type: ignore[operator]
-    assert real["coverage_low"] <= real["coverage"] <= real["coverage_high"]  # type: ignore[operator]
-    assert real["near_copy_rate"] == pytest.approx(0.01)
-    worst = found.near_copies[found.near_copies["set"] == "synthetic"].iloc[0]
-    assert (worst["key"], worst["nearest_key"]) == ("s7", "t9")
-    assert found.near_copies["similarity"].is_monotonic_decreasing
-    assert set(found.per_class["class_name"]) == {"a", "b"}
-    again = audit(train, sets, ["a", "b"], neighbours=5, bootstrap=50, seed=0)
-    assert again.metrics == found.metrics
-
-
-def test_audit_of_classes_too_small_for_a_neighbourhood_leaves_them_out() -> None:
-    small = Features(["a", "b", "c", "d"], np.array([0, 0, 1, 1]), features(0, 4))
-    found = audit(small, {"real": small}, ["x", "y"], neighbours=5, bootstrap=5, seed=0)
-    assert found.metrics["real"]["coverage"] is None
-    assert found.per_class.query("metric == 'coverage'")["value"].isna().all()
 
 
 def test_accuracy_and_calibration_are_those_of_torchmetrics() -> None:
@@ -241,6 +112,43 @@ def test_p_value_by_hand() -> None:
     assert two_sided_p_value(np.zeros(9)) == 1
 
 
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.6]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_the_detectable_effect_is_found_with_a_power_of_80_percent() -> None:
+    rng = np.random.default_rng(0)
+    effect = detectable_effect(rng.normal(0, 2, 100_000), 0.95)
+    assert effect == pytest.approx(2 * (1.959964 + 0.841621), rel=0.01)
+    estimates = rng.normal(effect, 2, 100_000)
+    assert (np.abs(estimates) > 1.959964 * 2).mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_resamples_keep_the_number_of_images_of_each_class() -> None:
+    labels = np.array([0, 1, 1, 0, 1, 2])
+    counts = class_resamples(labels, 500, np.random.default_rng(0))
+    for label, size in enumerate((2, 3, 1)):
+        assert (counts[:, labels == label].sum(1) == size).all()
+    np.testing.assert_allclose(counts.mean(0), 1, atol=0.15)
+    assert counts[:, 5].tolist() == [1] * 500
+
+
+def test_recentred_draws_have_the_estimate_as_their_mean() -> None:
+    draws = recentred(3.0, np.array([5.0, 6.0, 10.0]))
+    assert draws.tolist() == [1, 2, 6]
+
+
+def test_wilson_interval_by_hand() -> None:
+    none = wilson_interval(0.0, 100, 0.95)
+    z = 1.959964
+    assert (none.value, none.low) == (0, 0)
+    assert none.high == pytest.approx(z**2 / (100 + z**2), rel=1e-4)
+    half = wilson_interval(0.5, 100, 0.95)
+    assert (half.low, half.high) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+
+
 @given(st.lists(st.floats(-5, 5), min_size=3, max_size=40), st.floats(0.5, 0.99))
 def test_interval_lies_within_the_draws(draws: list[float], confidence: float) -> None:
     interval = percentile_interval(0.0, np.array(draws), confidence)
@@ -270,6 +178,10 @@ def arms(**partners: str) -> dict[str, Arm]:
 EVALUATE = Evaluate(confidence=0.95, bootstrap=500, seed=0)
 
 
+def summary(validation: dict[str, Predictions], test: dict[str, Predictions], chosen: dict[str, Arm]) -> dict:
+    return summarise(validation, resample_arms(test, EVALUATE), chosen, EVALUATE, len(test["real"].keys))
+
+
 def test_verdict_is_chosen_on_validation_and_reported_on_test() -> None:
     chosen = arms(real="extra", mixed="synthetic", bridged="synthetic", more_real="extra")
     validation = {
@@ -284,7 +196,7 @@ def test_verdict_is_chosen_on_validation_and_reported_on_test() -> None:
         "bridged": planted(0.8, 6),
         "more_real": planted(0.9, 7),
     }
-    found = summarise(validation, test, chosen, EVALUATE)
+    found = summary(validation, test, chosen)
     verdict = found["verdict"]
     assert verdict["arm"] == "mixed"  # bridged is better on test, more_real is no synthetic arm
     assert verdict["points"] == found["difference_to_real"]["mixed"]["points"]
@@ -300,22 +212,46 @@ def test_verdict_is_chosen_on_validation_and_reported_on_test() -> None:
 def test_verdict_says_when_it_hurt_or_could_not_tell() -> None:
     chosen = arms(real="extra", mixed="synthetic")
     same, worse = planted(0.6, 1), planted(0.5, 2)
-    unclear = summarise({"real": same, "mixed": same}, {"real": same, "mixed": same}, chosen, EVALUATE)["verdict"]
+    unclear = summary({"real": same, "mixed": same}, {"real": same, "mixed": same}, chosen)["verdict"]
     assert "did not change accuracy detectably" in unclear["sentence"]
-    hurt = summarise({"real": same, "mixed": worse}, {"real": same, "mixed": worse}, chosen, EVALUATE)["verdict"]
+    hurt = summary({"real": same, "mixed": worse}, {"real": same, "mixed": worse}, chosen)["verdict"]
     assert hurt["sentence"].startswith("Synthetic data hurt: mixed")
-    sentence = verdict_sentence("mixed", Interval(0.2, -0.6, 1.0), 0.9, 1, 100)
+    sentence = verdict_sentence("mixed", Interval(0.2, -0.6, 1.0), 1.3, 0.9, 1, 100)
     assert "mixed is +0.2 points [-0.6, 1.0]" in sentence
-    assert "(90 % interval, 1 seed, 100 test images); an effect of about 0.8 points" in sentence
-    alone = summarise({"real": same}, {"real": same}, arms(real="extra"), EVALUATE)["verdict"]
+    assert "(90 % interval, 1 seed, 100 test images); an effect of 1.3 points would be found" in sentence
+    alone = summary({"real": same}, {"real": same}, arms(real="extra"))["verdict"]
     assert alone["arm"] is None
+
+
+def test_every_two_arms_are_compared_and_the_p_values_corrected() -> None:
+    test = {"real": planted(0.6, 4), "mixed": planted(0.6, 4), "bridged": planted(0.8, 6)}
+    table = compare_all(resample_arms(test, EVALUATE), 0.95).set_index(["arm", "against"])
+    assert list(table.index) == [("mixed", "real"), ("bridged", "real"), ("bridged", "mixed")]
+    assert table.loc[("mixed", "real"), "p_value"] == 1
+    assert table.loc[("bridged", "mixed"), "points"] == pytest.approx(table.loc[("bridged", "real"), "points"])
+    np.testing.assert_allclose(table["p_holm"], holm(table["p_value"].tolist()))
+    assert table.loc[("bridged", "real"), "p_holm"] == pytest.approx(3 * 2 / 501)
+    assert 0 < table.loc[("bridged", "real"), "detectable"] < 5
+
+
+def test_confusion_by_hand_and_added_up_over_seeds() -> None:
+    probs = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5]], np.float32)
+    labels = np.array([0, 1, 1, 0])
+    assert confusion_matrix(probs, labels).tolist() == [[1, 0, 1], [1, 1, 0], [0, 0, 0]]
+    table = confusion_table(
+        {"real": Predictions(np.stack([probs, probs]), labels, [0, 1], list("abcd"))}, ["x", "y", "z"]
+    )
+    cells = table.set_index(["class_name", "predicted"])["count"]
+    assert cells["x", "z"] == cells["y", "x"] == 2
+    assert cells.sum() == 8
+    assert set(table["arm"]) == {"real"}
 
 
 def test_arms_of_different_seeds_are_refused() -> None:
     chosen = arms(real="extra", mixed="synthetic")
     split = {"real": planted(0.6, 0), "mixed": planted(0.6, 0, seeds=3)}
     with pytest.raises(TruelikeError, match="outputs/train/mixed"):
-        summarise(split, split, chosen, EVALUATE)
+        summary(split, split, chosen)
 
 
 def test_predictions_are_read_back_by_seed() -> None:

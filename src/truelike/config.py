@@ -312,11 +312,20 @@ class Evaluate(Section):
     seed: Count
 
 
+class Gates(Section):
+    """Limits whose breach fails the pipeline after the report is written; None for none."""
+
+    max_near_copy_rate: Probability | None
+    min_coverage: Probability | None
+    min_gain: float | None
+
+
 class Audit(Section):
     neighbours: Positive
     batch_size: Positive
     bootstrap: Positive
     seed: Count
+    gates: Gates
 
 
 class Report(Section):

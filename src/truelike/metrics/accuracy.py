@@ -18,6 +18,13 @@ def class_accuracy(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.where(counts > 0, 100 * hits / np.maximum(counts, 1), np.nan)
 
 
+def confusion_matrix(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How often each class (row) is taken for each class (column): int64 of shape (K, K)."""
+    classes = probs.shape[1]
+    cells = labels * classes + probs.argmax(1)
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
 def negative_log_likelihood(probs: np.ndarray, labels: np.ndarray) -> float:
     """Mean -log p(label), natural logarithm, probabilities clipped at the smallest float32."""
     chosen = probs[np.arange(len(labels)), labels]

@@ -1,105 +1,141 @@
 """Audits synthetic sets against the real training images, with held-out real images as the yardstick."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from truelike.metrics.fidelity import frechet_distance, kernel_distance, manifold_metrics
-from truelike.metrics.memorisation import copy_threshold, near_copy_rate, nearest
+from truelike.metrics.compare import CONFIDENCE, Features, Measure, class_measures, compare, to_interval
+from truelike.metrics.curves import learning_curves
+from truelike.metrics.memorisation import authentic, copy_threshold, nearest
+from truelike.metrics.statistics import Interval, class_resamples, wilson_interval
 
 HELD_OUT = "real"
-
-
-@dataclass(frozen=True)
-class Features:
-    """Encoder features (N, D) of some images, with their keys and labels."""
-
-    keys: list[str]
-    labels: np.ndarray
-    values: np.ndarray
+GAPS = {"content": "coverage", "appearance": "low_level_difference", "label": "label_error", "two_sample": "two_sample"}
 
 
 @dataclass(frozen=True)
 class Findings:
-    """`metrics`: numbers by set. `per_class`, `near_copies`: tables, the worst copies first."""
+    """`measures`: by set and name. `gaps`: by kind and set, differences to the held-out real images.
 
-    metrics: dict[str, dict[str, float | None]]
+    Tables: `per_class`; `near_copies`, the worst copies first; `curves`, accuracies of probes by images per class.
+    """
+
+    measures: dict[str, dict[str, Interval | None]]
+    gaps: dict[str, dict[str, Interval | None]]
     per_class: pd.DataFrame
     near_copies: pd.DataFrame
+    curves: pd.DataFrame
+
+    def numbers(self) -> dict[str, Any]:
+        """Measures and gaps as plain numbers of five digits: the content of metrics/audit.json."""
+        return {
+            "measures": {name: {m: _numbers(i) for m, i in own.items()} for name, own in self.measures.items()},
+            "gaps": {gap: {name: _numbers(i) for name, i in own.items()} for gap, own in self.gaps.items()},
+        }
+
+
+def _numbers(interval: Interval | None) -> dict[str, float] | None:
+    if interval is None:
+        return None
+    return {name: float(f"{value:.5g}") for name, value in asdict(interval).items()}
 
 
 def audit(
-    train: Features, sets: Mapping[str, Features], class_names: list[str], neighbours: int, bootstrap: int, seed: int
+    train: Features,
+    train_views: np.ndarray,
+    sets: Mapping[str, Features],
+    class_names: list[str],
+    neighbours: int,
+    bootstrap: int,
+    seed: int,
 ) -> Findings:
     """Compare each set with the training images; `sets` holds the held-out real images under the name `real`.
 
     Distances and coverage depend on the sample's size, so all are taken at one size: as many images per class as the
-    smallest set (or the training set) has, drawn by `seed`. Near copies are looked for in all images.
+    smallest set (or the training set) has, drawn by `seed`. Near copies are looked for in all images, and in all guises
+    of the training images: `train_views` (V * N, D) are the features of V views, of all images each.
     """
     counts = np.min([np.bincount(s.labels, minlength=len(class_names)) for s in (train, *sets.values())], axis=0)
     rng = np.random.default_rng(seed)
     reference = _sample(train, counts, rng)
-    copies = {name: nearest(features.values, train.values) for name, features in sets.items()}
+    samples = {name: _sample(features, counts, rng) for name, features in sets.items()}
+    drawn = class_resamples(reference.labels, bootstrap, rng)
+    found, rows = {}, []
+    copies = {name: nearest(features.values, train_views) for name, features in sets.items()}
     threshold = copy_threshold(copies[HELD_OUT][1])
-    metrics, rows, pairs = {}, [], []
     for name, features in sets.items():
-        positions, similarity = copies[name]
-        sample = _sample(features, counts, rng)
-        metrics[name] = _compare(reference, sample, neighbours, bootstrap, rng) | {
-            "near_copy_rate": round(near_copy_rate(similarity, threshold), 4)
-        }
+        sample = samples[name]
+        resamples = drawn, class_resamples(sample.labels, bootstrap, rng)
+        found[name] = compare(reference, sample, features, neighbours, resamples, rng)
+        rows += [(name, *row) for row in class_measures(reference, sample, class_names, neighbours, resamples, seed)]
         for label, class_name in enumerate(class_names):
-            found = _class_metrics(reference, sample, label, neighbours) | {
-                "near_copy_rate": near_copy_rate(similarity[features.labels == label], threshold)
-                if (features.labels == label).any()
-                else np.nan,
-                "images": float((features.labels == label).sum()),
-            }
-            rows += [(name, class_name, metric, value) for metric, value in found.items()]
-        nearest_keys = np.array(train.keys)[positions]
-        pairs.append(pd.DataFrame({"key": features.keys, "nearest_key": nearest_keys, "similarity": similarity}))
-        pairs[-1].insert(0, "set", name)
-    near_copies = pd.concat(pairs).sort_values(["similarity", "set", "key"], ascending=[False, True, True])
-    per_class = pd.DataFrame(rows, columns=["set", "class_name", "metric", "value"])
-    return Findings(metrics, per_class, near_copies.reset_index(drop=True))
+            own = copies[name][1][features.labels == label] > threshold
+            rate = wilson_interval(float(own.mean()), len(own), CONFIDENCE) if len(own) else None
+            rows += [(name, class_name, "near_copy_rate", rate), (name, class_name, "images", len(own))]
+    measures = {name: {m: to_interval(value) for m, value in values.items()} for name, values in found.items()}
+    for name, features in sets.items():
+        similarity = copies[name][1]
+        share = float(np.mean(similarity > threshold))
+        genuine = float(authentic(features.values, train.values).mean())
+        measures[name]["near_copy_rate"] = wilson_interval(share, len(similarity), CONFIDENCE)
+        measures[name]["authentic"] = wilson_interval(genuine, len(similarity), CONFIDENCE)
+    curves, worth = learning_curves(train, sets, HELD_OUT, bootstrap, seed)
+    for name, interval in worth.items():
+        measures[name]["real_equivalent"] = interval
+    return Findings(measures, _gaps(found), _per_class(rows), _near_copies(train, sets, copies), curves)
 
 
 def _sample(features: Features, counts: np.ndarray, rng: np.random.Generator) -> Features:
     """`counts[c]` images of each class c, drawn without replacement."""
-    chosen = np.sort(
-        np.concatenate(
-            [
-                rng.choice(np.flatnonzero(features.labels == label), count, replace=False)
-                for label, count in enumerate(counts)
-            ]
+    drawn = [
+        rng.choice(np.flatnonzero(features.labels == label), count, replace=False) for label, count in enumerate(counts)
+    ]
+    return features.take(np.sort(np.concatenate(drawn)))
+
+
+def _gaps(found: Mapping[str, Mapping[str, Measure | None]]) -> dict[str, dict[str, Interval | None]]:
+    """By how much each set is farther from the training images than held-out real images are; more is worse."""
+    gaps: dict[str, dict[str, Interval | None]] = {}
+    for gap, name in GAPS.items():
+        sign = -1 if name == "coverage" else 1
+        gaps[gap] = {}
+        for kind, measures in found.items():
+            own, yardstick = measures[name], found[HELD_OUT][name]
+            if kind != HELD_OUT:
+                gaps[gap][kind] = None
+                if own is not None and yardstick is not None:
+                    draws = sign * (own.draws - yardstick.draws)
+                    gaps[gap][kind] = to_interval(Measure(sign * (own.value - yardstick.value), draws))
+    return gaps
+
+
+def _per_class(rows: list[tuple]) -> pd.DataFrame:
+    """Rows of set, class_name, metric, and an interval, a number or None, as a table of value, low and high."""
+    flat = [
+        (*row[:3], *((row[3].value, row[3].low, row[3].high) if isinstance(row[3], Interval) else (row[3], None, None)))
+        for row in rows
+    ]
+    table = pd.DataFrame(flat, columns=["set", "class_name", "metric", "value", "low", "high"])
+    return table.astype({"value": float, "low": float, "high": float})
+
+
+def _near_copies(
+    train: Features, sets: Mapping[str, Features], copies: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> pd.DataFrame:
+    keys = np.array(train.keys)
+    tables = [
+        pd.DataFrame(
+            {
+                "set": name,
+                "key": features.keys,
+                "nearest_key": keys[copies[name][0] % len(keys)],
+                "similarity": copies[name][1],
+            }
         )
-    )
-    return Features([features.keys[i] for i in chosen], features.labels[chosen], features.values[chosen])
-
-
-def _compare(
-    reference: Features, sample: Features, neighbours: int, bootstrap: int, rng: np.random.Generator
-) -> dict[str, float | None]:
-    names = ("frechet", "kernel", "precision", "recall", "density", "coverage", "coverage_low", "coverage_high")
-    if len(reference.keys) <= neighbours:
-        return dict.fromkeys(names)
-    values, covered = manifold_metrics(reference.values, sample.values, neighbours)
-    # The interval is over the real images: drawing the synthetic ones anew would repeat some and so lower coverage.
-    drawn = covered[rng.integers(len(covered), size=(bootstrap, len(covered)))].mean(1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    distances = {
-        "frechet": frechet_distance(reference.values, sample.values),
-        "kernel": kernel_distance(reference.values, sample.values),
-    }
-    found = distances | values | {"coverage_low": float(low), "coverage_high": float(high)}
-    return {name: float(f"{found[name]:.5g}") for name in names}
-
-
-def _class_metrics(reference: Features, sample: Features, label: int, neighbours: int) -> dict[str, float]:
-    """Manifold metrics within one class; NaN where it has too few images for a neighbourhood."""
-    real, fake = (features.values[features.labels == label] for features in (reference, sample))
-    if len(real) <= neighbours:
-        return dict.fromkeys(("precision", "recall", "density", "coverage"), np.nan)
-    return manifold_metrics(real, fake, neighbours)[0]
+        for name, features in sets.items()
+    ]
+    worst = pd.concat(tables).sort_values(["similarity", "set", "key"], ascending=[False, True, True])
+    return worst.reset_index(drop=True)
