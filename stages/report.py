@@ -8,7 +8,10 @@ import pandas as pd
 from stages import run
 from truelike.config import load_params
 from truelike.data.imageset import ImageSet, open_replicas
+from truelike.errors import TruelikeError
 from truelike.ledger import latest_costs
+from truelike.metrics.gates import breaches
+from truelike.reporting.measures import key_numbers
 from truelike.reporting.page import Material, write_report
 from truelike.reporting.provenance import model_sources, used_models
 
@@ -24,14 +27,22 @@ def main() -> None:
         selection=pd.read_parquet("outputs/selection/synthetic.parquet"),
         accuracy=pd.read_parquet("outputs/accuracy.parquet"),
         accuracy_metrics=json.loads(Path("metrics/accuracy.json").read_text()),
+        comparisons=pd.read_parquet("outputs/comparisons.parquet"),
+        confusion=pd.read_parquet("outputs/confusion.parquet"),
         per_class=pd.read_parquet("outputs/audit/per_class.parquet"),
         near_copies=pd.read_parquet("outputs/audit/near_copies.parquet"),
+        curves=pd.read_parquet("outputs/audit/curves.parquet"),
         audit_metrics=json.loads(Path("metrics/audit.json").read_text()),
         models=model_sources(used_models(params)),
         costs=latest_costs(),
     )
+    accuracy, audit = material.accuracy_metrics, material.audit_metrics
     write_report(material, Path("reports"))
-    print(f"{material.accuracy_metrics['verdict']['sentence']}\nreports/report.html")
+    numbers = json.dumps(key_numbers(accuracy, audit), indent=2)
+    Path("metrics/summary.json").write_text(numbers + "\n", encoding="utf-8")
+    print(f"{accuracy['verdict']['sentence']}\nreports/report.html")
+    if found := breaches(params.audit.gates, accuracy, audit):
+        raise TruelikeError("\n".join(found))
 
 
 if __name__ == "__main__":

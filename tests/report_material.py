@@ -1,5 +1,6 @@
 """A finished pipeline run in miniature: every table and metric that the report reads, with made-up numbers."""
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 from truelike.config import Params, load_params
 from truelike.data.imageset import ImageSet, Sample, write_image_set
 from truelike.ledger import FIELDS
+from truelike.reporting.measures import GAPS, MEASURES
 from truelike.reporting.page import Material
 from truelike.reporting.provenance import ModelSource
 
@@ -68,7 +70,8 @@ def accuracy_metrics() -> dict:
             for arm, value in ARMS.items()
         },
         "difference_to_real": {
-            arm: {"points": value - real, "low": value - real - 0.8, "high": value - real + 0.7, "p_value": 0.0123}
+            arm: {"points": value - real, "low": value - real - 0.8, "high": value - real + 0.7}
+            | {"p_value": 0.0123, "p_holm": 0.0369, "detectable": 1.1}
             for arm, value in ARMS.items()
             if arm != "real"
         },
@@ -95,6 +98,41 @@ def accuracy_table() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["arm", "seed", "split", "metric", "value"])
 
 
+def comparisons() -> pd.DataFrame:
+    rows = [
+        (b, a, ARMS[b] - ARMS[a], ARMS[b] - ARMS[a] - 0.8, ARMS[b] - ARMS[a] + 0.7, 0.0123, 0.2583, 1.1)
+        for a, b in combinations(ARMS, 2)
+    ]
+    names = ["arm", "against", "points", "low", "high", "p_value", "p_holm", "detectable"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def confusion() -> pd.DataFrame:
+    rows = [(arm, own, other, 90 if own == other else 5) for arm in ARMS for other in CLASSES for own in CLASSES]
+    return pd.DataFrame(rows, columns=["arm", "class_name", "predicted", "count"])
+
+
+def curves() -> pd.DataFrame:
+    rows = [
+        (name, size, top - 20 / size, top - 20 / size - 1, top - 20 / size + 1)
+        for name, top in (("real", 80), ("naive", 60), ("synthetic", 70))
+        for size in (1, 2, 5)
+    ]
+    return pd.DataFrame(rows, columns=["set", "images_per_class", "accuracy", "low", "high"])
+
+
+def audit_metrics(coverage: dict[str, float]) -> dict:
+    def interval(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.05, "high": value + 0.04}
+
+    measures = {name: {m: interval(0.5) for m in MEASURES} for name in coverage}
+    for name, value in coverage.items():
+        measures[name]["coverage"] = interval(value)
+    for name in ("naive", "synthetic"):
+        measures[name]["real_equivalent"] = {"value": 3.2, "low": 2.1, "high": 4.7}
+    return {"measures": measures, "gaps": {gap: {n: interval(0.2) for n in ("naive", "synthetic")} for gap in GAPS}}
+
+
 def near_copies(sets: dict[str, list[ImageSet]]) -> pd.DataFrame:
     real = sets["real"][0]
     rows = [
@@ -112,21 +150,19 @@ def build_material(folder: Path, params: Params | None = None) -> Material:
     sets = write_sets(folder)
     coverage = {"real": 0.9, "naive": 0.35, "synthetic": 0.75}
     per_class = [
-        (name, class_name, "coverage", value - 0.1 * number)
+        (name, class_name, metric, value - 0.1 * number, value - 0.15 - 0.1 * number, value + 0.05 - 0.1 * number)
         for name, value in coverage.items()
+        for metric in ("coverage", "two_sample")
         for number, class_name in enumerate(CLASSES)
     ]
-    audit = {
-        name: {"frechet": 1 - value, "kernel": 0.01, "precision": 0.8, "recall": 0.7, "density": 0.9}
-        | {"coverage": value, "coverage_low": value - 0.05, "coverage_high": value + 0.04, "near_copy_rate": 0.012}
-        for name, value in coverage.items()
-    }
     real = sets["real"][0]
     captions = pd.DataFrame({"key": real.keys, "caption": "a dark bag on white", "truncated": False})
     captions.loc[2, "truncated"] = True
     runs = [
-        ("2026-01-02T03:04:05+00:00", "adapt", 61.2, 900, 2),
-        ("2026-01-02T03:05:05+00:00", "train@real", 30.0, 800, 2),
+        ("2026-01-02T03:04:05+00:00", "adapt", 61.2, None, 900, 2, "NVIDIA Z9", 7.5),
+        ("2026-01-02T03:04:15+00:00", "synthesize@0", 10.0, 25, 900, 2, "NVIDIA Z9", 1.5),
+        ("2026-01-02T03:05:05+00:00", "train@real", 30.0, None, 800, 2, "cpu", None),
+        ("2026-01-02T03:06:05+00:00", "train@mixed", 40.0, None, 800, 2, "cpu", None),
     ]
     costs = pd.DataFrame(runs, columns=list(FIELDS))
     return Material(
@@ -138,9 +174,21 @@ def build_material(folder: Path, params: Params | None = None) -> Material:
         selection=selection_of(sets["synthetic"]),
         accuracy=accuracy_table(),
         accuracy_metrics=accuracy_metrics(),
-        per_class=pd.DataFrame(per_class, columns=["set", "class_name", "metric", "value"]),
+        comparisons=comparisons(),
+        confusion=confusion(),
+        per_class=pd.DataFrame(per_class, columns=["set", "class_name", "metric", "value", "low", "high"]),
         near_copies=near_copies(sets),
-        audit_metrics=audit,
-        models=[ModelSource("generator", "models/generator", "local directory", True, (("w.safetensors", "ab" * 32),))],
+        curves=curves(),
+        audit_metrics=audit_metrics(coverage),
+        models=[
+            ModelSource(
+                "generator",
+                "models/generator",
+                "local directory",
+                True,
+                (("w.safetensors", "ab" * 32),),
+                "see `models/README.md`",
+            )
+        ],
         costs=costs,
     )

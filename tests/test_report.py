@@ -4,24 +4,21 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
 
 from tests.report_material import ARMS, CLASSES, ROOT, build_material
 from truelike.config import Arm, load_params, parse_params
-from truelike.ledger import latest_costs, record
 from truelike.reporting import figures
 from truelike.reporting.markdown import accuracy_summary
+from truelike.reporting.measures import GAPS, MEASURES, key_numbers
 from truelike.reporting.page import Material, render, write_report
-from truelike.reporting.pictures import contact_sheet, data_uri, scale_to
+from truelike.reporting.pictures import data_uri
 from truelike.reporting.provenance import model_sources, used_models, warnings
 from truelike.reporting.words import describe_arm
 
-SECTIONS = ["accuracy", "pictures", "selection", "fidelity", "copies", "cost", "settings", "again"]
+SECTIONS = ["accuracy", "pictures", "selection", "fidelity", "gaps", "copies", "cost", "settings", "again"]
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
@@ -176,7 +173,9 @@ def test_cut_captions_and_prompts_are_counted(page):
 
 def test_cost_is_summed_and_left_out_without_a_ledger(html, material):
     assert "1 min 01 s" in html
-    assert "1 min 31 s" in html
+    assert "2 min 21 s" in html  # 61.2 + 10 + 30 + 40
+    assert '<td class="n">2.5</td>' in html  # 25 images in 10 s
+    assert '<td class="n">7.5</td>' in html  # kJ
     without = Page(render(changed(material, costs=material.costs.iloc[:0])))
     assert [attributes["id"] for attributes in without.all("h2")] == [name for name in SECTIONS if name != "cost"]
 
@@ -207,8 +206,10 @@ def test_a_run_without_a_verdict_still_has_a_page(material):
 
 
 def test_missing_numbers_are_dashes(material):
-    audit = {name: dict.fromkeys(row) | {"near_copy_rate": 0.0} for name, row in material.audit_metrics.items()}
-    per_class = material.per_class.assign(value=np.nan)
+    measures = {name: dict.fromkeys(row) for name, row in material.audit_metrics["measures"].items()}
+    gaps = {name: dict.fromkeys(row) for name, row in material.audit_metrics["gaps"].items()}
+    audit = {"measures": measures, "gaps": gaps}
+    per_class = material.per_class.assign(value=np.nan, low=np.nan, high=np.nan)
     html = render(changed(material, audit_metrics=audit, per_class=per_class))
     assert "nan" not in html[html.index('id="fidelity"') : html.index('id="copies"')].lower()
 
@@ -217,39 +218,28 @@ def test_the_same_run_gives_the_same_files(material, tmp_path):
     write_report(material, tmp_path / "one")
     write_report(material, tmp_path / "two")
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert names == ["accuracy.png", "pictures.png", "report.html", "summary.md"]
+    assert names == ["DATASET.md", "accuracy.png", "pictures.png", "report.html", "summary.md"]
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_figures_are_valid_svg_that_follows_the_theme(material):
-    svg = figures.to_svg(figures.coverage_figure(material.per_class))
-    root = ElementTree.fromstring(svg)
-    assert root.tag.endswith("svg")
-    texts = {"".join(element.itertext()) for element in root.iter() if element.tag.endswith("text")}
-    assert {"real", "naive", "synthetic", "Stiefel & Söhne", "t-shirt"} <= texts
-    assert "var(--synthetic, #0969c8)" in svg
-    assert "<style" not in svg
+def test_every_measure_and_gap_is_on_the_page_and_in_the_card(material, html, tmp_path):
+    write_report(material, tmp_path)
+    card = (tmp_path / "DATASET.md").read_text(encoding="utf-8")
+    for words in [entry[0] for entry in (MEASURES | GAPS).values()]:
+        assert words in html
+        assert words in card
+    assert "5 synthetic images per class are worth 3.2\u00a0(2.1 to 4.7) real ones" in html.replace("&nbsp;", "\u00a0")
+    assert "worth 3.2 (2.1 to 4.7) real images" in card
+    for text in ("see `models/README.md`", "`synthesize.strength` | `0.6`", "27 are kept", "## Intended use"):
+        assert text in card
 
 
-def test_a_dollar_in_a_name_is_no_formula(material):
-    named = material.per_class.replace({"class_name": {"t-shirt": "under $5 or $6"}})
-    assert "under $5 or $6" in figures.to_svg(figures.coverage_figure(named))
-
-
-def test_markers_of_a_figure_are_where_the_numbers_are():
-    accuracy = {"real": {"top1": 60.0, "low": 58.0, "high": 61.0}, "mixed": {"top1": 70.0, "low": 68.0, "high": 73.0}}
-    axes = figures.accuracy_figure(accuracy, {"real": "extra", "mixed": "synthetic"}, 0.9).axes[0]
-    lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
-    assert lines[:4] == [([58.0, 61.0], [0, 0]), ([60.0], [0]), ([68.0, 73.0], [1, 1]), ([70.0], [1])]
-    assert lines[4][0] == [60.0, 60.0]
-    assert "90 % interval" in axes.get_xlabel()
-
-
-def test_similarity_histogram_adds_up_to_all_images(material):
-    axes = figures.similarity_figure(material.near_copies).axes[0]
-    for patch in axes.patches:
-        assert patch.get_data().values.sum() == pytest.approx(100)
+def test_key_numbers_are_flat_enough_to_compare_runs(material):
+    numbers = key_numbers(material.accuracy_metrics, material.audit_metrics)
+    assert numbers["gain"] == {"arm": "bridged_pp", "points": 2.7, "low": 1.9, "high": 3.4}
+    assert numbers["accuracy"]["real"] == 73.1
+    assert numbers["synthetic"]["coverage"] == 0.75
 
 
 @pytest.mark.parametrize(
@@ -291,41 +281,6 @@ def test_markdown_summary_has_a_row_per_arm_and_signed_differences(material):
     assert rows[1].endswith("| 55.4 (54.3 to 56.3) | −17.7 (−18.5 to −17.0) |")
 
 
-def test_contact_sheet_enlarges_by_whole_factors_and_keeps_every_pixel():
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    sheet = np.asarray(contact_sheet([("", [image])], side=64))
-    enlarged = image.repeat(2, 0).repeat(2, 1)
-    windows = np.lib.stride_tricks.sliding_window_view(sheet, (64, 64, 3))[:, :, 0]
-    assert (windows == enlarged).all(axis=(2, 3, 4)).any()
-
-
-def test_contact_sheet_has_room_for_uneven_rows_labels_and_headings():
-    image = np.full((40, 20, 3), 7, np.uint8)
-    sheet = contact_sheet([("real", [image] * 3), ("Süßigkeiten", [image]), ("", [])], ["a", "a very long name", "b"])
-    assert sheet.width > 3 * 64
-    assert sheet.height > 3 * 64
-    assert (np.asarray(sheet) == 7).all(-1).sum() == 4 * 40 * 20
-
-
-@pytest.mark.parametrize(("size", "expected"), [((32, 32), (64, 64)), ((48, 24), (48, 24)), ((640, 320), (64, 32))])
-def test_scaling(size, expected):
-    assert scale_to(np.zeros((size[1], size[0], 3), np.uint8), 64).size == expected
-
-
-def test_small_images_are_embedded_exactly_and_large_ones_as_thumbnails():
-    from base64 import b64decode
-    from io import BytesIO
-
-    small = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    kind, data = data_uri(small).split(",")
-    assert kind == "data:image/png;base64"
-    assert (np.asarray(Image.open(BytesIO(b64decode(data)))) == small).all()
-    kind, data = data_uri(np.zeros((512, 256, 3), np.uint8)).split(",")
-    assert kind == "data:image/jpeg;base64"
-    assert Image.open(BytesIO(b64decode(data))).size == (64, 128)
-
-
 def test_model_sources_hash_local_weights_and_tell_pinned_from_unpinned(tmp_path):
     folder = tmp_path / "model"
     (folder / "unet").mkdir(parents=True)
@@ -352,18 +307,6 @@ def test_models_without_work_are_not_reported():
     assert used_models(params.model_copy(update={"caption": caption}))["rewriter"] == params.models.rewriter
     caption = params.caption.model_copy(update={"by": "none"})
     assert "captioner" not in used_models(params.model_copy(update={"caption": caption}))
-
-
-def test_costs_are_of_the_latest_run_of_each_stage(tmp_path, monkeypatch):
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    assert latest_costs().empty
-    for stage in ("caption", "train@real", "caption"):
-        with record(stage):
-            pass
-    costs = latest_costs()
-    assert costs["stage"].tolist() == ["train@real", "caption"]
-    assert (costs["peak_memory_mib"] > 10).all()
-    assert isinstance(costs, pd.DataFrame)
 
 
 def test_template_is_shipped_with_the_package():

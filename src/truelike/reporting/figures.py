@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 PALETTE = {  # the sets are told apart by marker as well
     "ink": "#1f2328",
@@ -52,6 +53,7 @@ STYLE: dict[Any, Any] = {
 WIDTH = 5.6  # inches; narrow, so that its text stays readable on a phone
 ROW = 0.32
 LONGEST = 26  # characters of a row's name
+SHOWN_CONFUSION = 2  # percent
 
 
 def to_svg(figure: Figure) -> str:
@@ -119,20 +121,95 @@ def difference_figure(
     return figure
 
 
-def coverage_figure(per_class: pd.DataFrame) -> Figure:
-    """Coverage per class (0 to 1) of each set: `per_class` has the columns set, class_name, metric, value."""
-    table = per_class[per_class["metric"] == "coverage"].pivot(index="class_name", columns="set", values="value")
+def class_figure(per_class: pd.DataFrame, metric: str, label: str) -> Figure:
+    """A measure (0 to 1) per class of each set with its 95 % interval, the axis named `label`.
+
+    `per_class` has the columns set, class_name, metric, value, low, high.
+    """
+    own = per_class[per_class["metric"] == metric].set_index(["set", "class_name"])
     names = per_class["class_name"].drop_duplicates().tolist()
+    present = [kind for kind in ("real", "naive", "synthetic") if kind in own.index.get_level_values("set")]
     with mpl.rc_context(STYLE):
         figure, axes = _rows(names, [""] * len(names), legend=True)
-        for kind in ("real", "naive", "synthetic"):
-            if kind in table:
-                fill = "none" if kind == "real" else PALETTE[kind]
-                values = table.loc[names, kind].to_numpy()
-                axes.plot(values, range(len(names)), MARKERS[kind], color=PALETTE[kind], mfc=fill, label=kind)
+        for offset, kind in zip((-0.22, 0, 0.22), present, strict=False):
+            rows, y = own.loc[kind].loc[names], np.arange(len(names)) + offset
+            axes.hlines(y, rows["low"], rows["high"], color=PALETTE[kind], linewidth=1.4, alpha=0.55)
+            fill = "none" if kind == "real" else PALETTE[kind]
+            axes.plot(rows["value"], y, MARKERS[kind], color=PALETTE[kind], mfc=fill, markersize=5, label=kind)
         axes.set_xlim(-0.03, 1.03)
-        axes.set_xlabel("coverage (share of real images, 0 to 1)")
+        axes.set_xlabel(f"{label}, 95 % interval")
         _legend(axes)
+        _settle(figure)
+    return figure
+
+
+def waterfall_figure(
+    accuracy: Mapping[str, Mapping[str, float]], steps: pd.DataFrame, partners: Mapping[str, str], confidence: float
+) -> Figure:
+    """Accuracy (percent) from the first arm to the last: a bar per step from `against` to `arm`, with its interval.
+
+    `steps` has the columns arm, against, points, low, high, each `against` the arm of the row before.
+    """
+    arms = [steps["against"].iloc[0], *steps["arm"]]
+    labels = [f"{accuracy[arms[0]]['top1']:.1f} %"]
+    labels += [f"{points(row.points)}  ({points(row.low)} to {points(row.high)})" for row in steps.itertuples()]
+    with mpl.rc_context(STYLE):
+        figure, axes = _rows(arms, labels)
+        first = accuracy[arms[0]]
+        _interval(axes, 0, first["top1"], first["low"], first["high"], _colour(arms[0], partners))
+        for y, row in enumerate(steps.itertuples(), start=1):
+            start, colour = accuracy[str(row.against)]["top1"], _colour(str(row.arm), partners)
+            axes.barh(y, row.points, left=start, height=0.55, color=colour, alpha=0.35)
+            axes.plot([start + row.low, start + row.high], [y, y], color=colour, linewidth=2.4, solid_capstyle="butt")
+            axes.plot([start, start], [y - 1, y + 0.28], color=PALETTE["muted"], linewidth=0.8)
+        axes.set_xlabel(f"accuracy on real test images (%), steps with {100 * confidence:g} % interval")
+        _settle(figure)
+    return figure
+
+
+def curve_figure(curves: pd.DataFrame) -> Figure:
+    """Learning curves of a probe: rows of set, images_per_class, accuracy, low, high (percent)."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.0))
+        axes = figure.add_subplot()
+        for kind, line in (("real", (0, (4, 2))), ("naive", (0, (1, 1))), ("synthetic", "-")):
+            rows = curves[curves["set"] == kind]
+            x, fill = rows["images_per_class"], "none" if kind == "real" else PALETTE[kind]
+            axes.vlines(x, rows["low"], rows["high"], color=PALETTE[kind], linewidth=2.4, alpha=0.4)
+            style: dict[str, Any] = {
+                "color": PALETTE[kind],
+                "linestyle": line,
+                "marker": MARKERS[kind],
+                "mfc": fill,
+                "markersize": 5,
+            }
+            axes.plot(x, rows["accuracy"], label=kind, **style)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_xlabel("images per class")
+        axes.set_ylabel("accuracy of a linear probe (%), 95 % interval")
+        axes.grid(visible=True, axis="y")
+        _legend(axes)
+        _settle(figure)
+    return figure
+
+
+def confusion_figure(confusion: pd.DataFrame) -> Figure:
+    """Which classes are taken for which: rows of class_name, predicted, count, drawn as percent of each class."""
+    names = confusion["class_name"].drop_duplicates().tolist()
+    counts = confusion.pivot_table(index="class_name", columns="predicted", values="count", sort=False)
+    share = (100 * counts.div(counts.sum(1), axis=0)).loc[names, names].to_numpy()
+    with mpl.rc_context(STYLE):
+        figure, axes = _rows(names, [""] * len(names))
+        figure.set_size_inches(WIDTH, 1.5 + ROW * len(names))
+        for y, x in zip(*np.nonzero(share >= SHOWN_CONFUSION), strict=True):
+            colour = PALETTE["real" if x == y else "naive"]
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color=colour, alpha=share[y, x] / 160, linewidth=0))
+            axes.text(x, y, f"{share[y, x]:.0f}", ha="center", va="center", fontsize=8)
+        axes.set_xticks(range(len(names)), [_short(name, 14) for name in names], rotation=45, ha="right")
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.grid(visible=False)
+        axes.set_xlabel(f"taken for (% of the class, from {SHOWN_CONFUSION} %)")
         _settle(figure)
     return figure
 
@@ -161,12 +238,15 @@ def _rows(names: Sequence[str], labels: Sequence[str], legend: bool = False) -> 
     """Axes with a named row per entry, the first on top, and a text at the right of each row."""
     figure = Figure(figsize=(WIDTH, 0.75 + 0.3 * legend + ROW * len(names)))
     axes = figure.add_subplot()
-    shown = [name if len(name) <= LONGEST else name[: LONGEST - 1] + "…" for name in names]
-    axes.set_yticks(range(len(names)), shown)
+    axes.set_yticks(range(len(names)), [_short(name, LONGEST) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     for y, label in enumerate(labels):
         axes.annotate(label, (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     return figure, axes
+
+
+def _short(name: str, length: int) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def _settle(figure: Figure) -> None:

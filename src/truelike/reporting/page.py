@@ -16,13 +16,16 @@ from PIL import Image
 from truelike.config import Params
 from truelike.data.imageset import ImageSet
 from truelike.reporting import figures
+from truelike.reporting.card import dataset_card
 from truelike.reporting.markdown import accuracy_summary
+from truelike.reporting.measures import GAPS, MEASURES, arm_costs, recovery
 from truelike.reporting.pictures import contact_sheet, data_uri
 from truelike.reporting.provenance import ModelSource, warnings
 from truelike.reporting.words import describe_arm
 
 MAX_CLASSES = 24  # shown with pictures
-MAX_ROWS = 40  # of the coverage figure: the least covered classes
+MAX_ROWS = 40  # of the figures by class: the least covered classes
+MAX_CONFUSED = 30  # classes: the figure of more would be too small to read
 MAX_DROPPED = 12  # pictures per reason
 MAX_PAIRS = 8  # near-copies per set
 SETS = ("real", "naive", "synthetic")
@@ -41,9 +44,12 @@ class Material:
     selection: pd.DataFrame
     accuracy: pd.DataFrame
     accuracy_metrics: Mapping[str, Any]
+    comparisons: pd.DataFrame
+    confusion: pd.DataFrame
     per_class: pd.DataFrame
     near_copies: pd.DataFrame
-    audit_metrics: Mapping[str, Mapping[str, float]]
+    curves: pd.DataFrame
+    audit_metrics: Mapping[str, Any]
     models: Sequence[ModelSource]
     costs: pd.DataFrame
 
@@ -69,7 +75,7 @@ def render(material: Material) -> str:
         "differences": {arm: row for arm, row in metrics["difference_to_real"].items() if arm != "real"},
         "arms": {arm: describe_arm(setting) for arm, setting in params.train.arms.items()},
         "figures": _figures(material),
-        "measures": _measures(material.accuracy),
+        "accuracies": _accuracies(material.accuracy),
         "class_accuracy": _class_accuracy(material),
         "classes": list(_classes(material)),
         "class_count": len(material.real.class_names),
@@ -79,9 +85,15 @@ def render(material: Material) -> str:
             "prompts": int(sum(images.index["truncated"].sum() for images in material.synthetic)),
         },
         "dropped": _dropped(material),
-        "audit": {name: material.audit_metrics[name] for name in SETS if name in material.audit_metrics},
+        "comparisons": material.comparisons.to_dict("records"),
+        "audit": {name: material.audit_metrics["measures"][name] for name in SETS},
+        "gaps": material.audit_metrics["gaps"],
+        "measure_words": MEASURES,
+        "gap_words": GAPS,
+        "most_images": material.curves.groupby("set")["images_per_class"].max().to_dict(),
         "pairs": _pairs(material),
-        "costs": material.costs.to_dict("records"),
+        "costs": material.costs.astype(object).where(material.costs.notna(), None).to_dict("records"),
+        "arm_costs": arm_costs(material.costs, params.train.arms, metrics["accuracy"]),
         "settings": dict(_flatten(params.model_dump())),
         "models": material.models,
     }
@@ -89,11 +101,21 @@ def render(material: Material) -> str:
 
 
 def write_report(material: Material, folder: Path) -> None:
-    """Write ``report.html``, ``summary.md``, ``pictures.png`` and ``accuracy.png`` into `folder`."""
+    """Write ``report.html``, ``summary.md``, ``DATASET.md``, ``pictures.png`` and ``accuracy.png`` into `folder`."""
     params, accuracy = material.params, material.accuracy_metrics["accuracy"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.html").write_text(render(material), encoding="utf-8")
     (folder / "summary.md").write_text(accuracy_summary(material.accuracy_metrics, params), encoding="utf-8")
+    card = dataset_card(
+        params,
+        material.models,
+        material.real.class_names,
+        _image_counts(material),
+        material.accuracy_metrics,
+        material.audit_metrics,
+        warnings(params, list(material.models)),
+    )
+    (folder / "DATASET.md").write_text(card, encoding="utf-8")
     overview(material).save(folder / "pictures.png")
     figure = figures.accuracy_figure(accuracy, _partners(params), params.evaluate.confidence)
     (folder / "accuracy.png").write_bytes(figures.to_png(figure))
@@ -120,10 +142,18 @@ def _figures(material: Material) -> dict[str, Markup]:
     partners = _partners(params)
     level = params.evaluate.confidence
     differences = {arm: row for arm, row in metrics["difference_to_real"].items() if arm != "real"}
+    shown = _least_covered(material.per_class)
+    steps = recovery(params.train.arms, material.comparisons)
+    confused = material.confusion[material.confusion["arm"] == (metrics["verdict"]["arm"] or "real")]
+    class_count = len(material.real.class_names)
     drawn = {
         "accuracy": figures.accuracy_figure(metrics["accuracy"], partners, level),
         "differences": figures.difference_figure(differences, partners, level) if differences else None,
-        "coverage": figures.coverage_figure(_least_covered(material.per_class)),
+        "coverage": figures.class_figure(shown, "coverage", "coverage (share of real images)"),
+        "two_sample": figures.class_figure(shown, "two_sample", "told apart from real ones (share of images)"),
+        "waterfall": figures.waterfall_figure(metrics["accuracy"], steps, partners, level) if len(steps) else None,
+        "curves": figures.curve_figure(material.curves),
+        "confusion": figures.confusion_figure(confused) if class_count <= MAX_CONFUSED else None,
         "similarity": figures.similarity_figure(material.near_copies),
     }
     return {name: Markup(figures.to_svg(figure)) for name, figure in drawn.items() if figure is not None}
@@ -136,7 +166,7 @@ def _least_covered(per_class: pd.DataFrame) -> pd.DataFrame:
     return per_class[per_class["class_name"].isin(own.nsmallest(MAX_ROWS, "value")["class_name"])]
 
 
-def _measures(accuracy: pd.DataFrame) -> pd.DataFrame:
+def _accuracies(accuracy: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds on the test split: a row per arm, a column per metric that is not of one class."""
     rows = accuracy[(accuracy["split"] == "test") & ~accuracy["metric"].str.startswith("class:")]
     return rows.pivot_table(index="arm", columns="metric", values="value", aggfunc="mean", sort=False)

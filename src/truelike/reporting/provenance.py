@@ -12,13 +12,17 @@ DEMO_GENERATOR = "models/generator"
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model that params.yaml names: where it is from, whether that is pinned, (file, sha256) of local weights."""
+    """A model that params.yaml names: where it is from, whether that is pinned, (file, sha256) of local weights.
+
+    `licence` says where to read it.
+    """
 
     role: str
     path: str
     origin: str
     pinned: bool
     weights: tuple[tuple[str, str], ...]
+    licence: str
 
 
 def used_models(params: Params) -> dict[str, str]:
@@ -41,16 +45,21 @@ def _model_source(role: str, path: str) -> ModelSource:
     if place.is_dir():
         files = sorted(place.rglob("*.safetensors"))
         weights = tuple((file.relative_to(place).as_posix(), _sha256(file)) for file in files)
-        return ModelSource(role, path, "local directory", True, weights)
+        readme = next((p / "README.md" for p in (place, place.parent) if (p / "README.md").is_file()), None)
+        licence = f"see `{readme.as_posix()}`" if readme else "not stated with it"
+        return ModelSource(role, path, "local directory", True, weights, licence)
     if place.suffix not in (".yaml", ".yml"):
-        return ModelSource(role, path, "table of captions", True, ((place.name, _sha256(place)),))
+        digest = _sha256(place)
+        return ModelSource(role, path, "table of captions", True, ((place.name, digest),), "not stated with it")
     pointer = read_yaml(place)
     if "package" in pointer:
         return ModelSource(role, path, f"package {pointer['package']}", True, ())
     name = pointer.get("hub") or f"timm: {pointer.get('timm')}"
     revision = pointer.get("revision")
     origin = f"{name} at {revision}" if revision else f"{name}, revision not pinned"
-    return ModelSource(role, path, origin, bool(revision), ())
+    hub = pointer.get("hub")
+    licence = f"see https://huggingface.co/{hub}" if hub else "see its model card in timm"
+    return ModelSource(role, path, origin, bool(revision), (), licence)
 
 
 def _sha256(file: Path) -> str:
