@@ -200,8 +200,10 @@ def test_a_run_without_a_verdict_still_has_a_page(material):
     metrics["verdict"] = {"arm": None, "points": None, "low": None, "high": None, "sentence": sentence}
     metrics["accuracy"] = {"real": metrics["accuracy"]["real"]}
     metrics["difference_to_real"] = {}
-    html = render(changed(material, accuracy_metrics=metrics))
+    alone = with_params(material, train__arms={"real": {"partner": "extra", "phases": [{"on": "real"}]}})
+    html = render(changed(alone, accuracy_metrics=metrics, comparisons=material.comparisons.iloc[:0]))
     assert sentence in html
+    assert "step by step" not in html
     assert Page(html).open == []
 
 

@@ -113,5 +113,6 @@ def _radii(values: np.ndarray, neighbours: int) -> np.ndarray:
     for rows in blocks(len(values), len(values)):
         distance = distances(values[rows], values)
         distance[np.arange(len(distance)), np.arange(rows.start, rows.stop)] = np.inf
-        radii.append(np.partition(distance, neighbours - 1, axis=1)[:, neighbours - 1])
+        nearest = np.partition(distance, neighbours - 1, axis=1)[:, neighbours - 1]
+        radii.append(nearest.copy())  # a view would keep the whole block
     return np.concatenate(radii)
