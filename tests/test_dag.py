@@ -61,10 +61,15 @@ def upstream(stage: str, captioned: str) -> tuple[set[str], set[str]]:
         deps = [dep.replace("${caption.images}", captioned) for dep in STAGES[waiting.pop()]["deps"]]
         for dep in [dep.replace("${item.partner}", partner) for dep in deps for partner in PARTNERS]:
             paths.add(dep)
-            makers = {name for name, other in STAGES.items() if any(overlaps(out, dep) for out in other["outs"])}
+            makers = {name for name, other in STAGES.items() if any(overlaps(out, dep) for out in outs_of(other))}
             waiting += makers - stages
             stages |= makers
     return stages, paths
+
+
+def outs_of(stage: dict) -> list[str]:
+    """The paths of a stage's outs, each of which is a path or ``{path: options}``."""
+    return [out if isinstance(out, str) else next(iter(out)) for out in stage["outs"]]
 
 
 def overlaps(out: str, dep: str) -> bool:

@@ -159,7 +159,7 @@ def _verdict(
         sentence = "No verdict: no arm of train.arms has the synthetic set as its partner."
         return {"arm": None, "points": None, "low": None, "high": None, "sentence": sentence}
     arm = max(candidates, key=lambda name: validation[name])
-    row = differences.loc[arm]
+    row = differences.to_dict("index")[arm]
     interval = Interval(float(row["points"]), float(row["low"]), float(row["high"]))
     sentence = verdict_sentence(arm, interval, float(row["detectable"]), confidence, seeds, images)
     return {"arm": arm} | _rounded(interval, "points") | {"sentence": sentence}

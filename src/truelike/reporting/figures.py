@@ -152,15 +152,17 @@ def waterfall_figure(
     """
     arms = [steps["against"].iloc[0], *steps["arm"]]
     labels = [f"{accuracy[arms[0]]['top1']:.1f} %"]
-    labels += [f"{points(row.points)}  ({points(row.low)} to {points(row.high)})" for row in steps.itertuples()]
+    rows = steps.to_dict("records")
+    labels += [f"{points(row['points'])}  ({points(row['low'])} to {points(row['high'])})" for row in rows]
     with mpl.rc_context(STYLE):
         figure, axes = _rows(arms, labels)
         first = accuracy[arms[0]]
         _interval(axes, 0, first["top1"], first["low"], first["high"], _colour(arms[0], partners))
-        for y, row in enumerate(steps.itertuples(), start=1):
-            start, colour = accuracy[str(row.against)]["top1"], _colour(str(row.arm), partners)
-            axes.barh(y, row.points, left=start, height=0.55, color=colour, alpha=0.35)
-            axes.plot([start + row.low, start + row.high], [y, y], color=colour, linewidth=2.4, solid_capstyle="butt")
+        for y, row in enumerate(rows, start=1):
+            start, colour = accuracy[row["against"]]["top1"], _colour(row["arm"], partners)
+            axes.barh(y, row["points"], left=start, height=0.55, color=colour, alpha=0.35)
+            ends = [start + row["low"], start + row["high"]]
+            axes.plot(ends, [y, y], color=colour, linewidth=2.4, solid_capstyle="butt")
             axes.plot([start, start], [y - 1, y + 0.28], color=PALETTE["muted"], linewidth=0.8)
         axes.set_xlabel(f"accuracy on real test images (%), steps with {100 * confidence:g} % interval")
         _settle(figure)
@@ -186,8 +188,8 @@ def curve_figure(curves: pd.DataFrame) -> Figure:
             axes.plot(x, rows["accuracy"], label=kind, **style)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_xlabel("images per class")
-        axes.set_ylabel("accuracy of a linear probe (%), 95 % interval")
+        axes.set_xlabel("images per class, 95 % intervals of the accuracy")
+        axes.set_ylabel("accuracy of a linear probe (%)")
         axes.grid(visible=True, axis="y")
         _legend(axes)
         _settle(figure)
@@ -198,7 +200,7 @@ def confusion_figure(confusion: pd.DataFrame) -> Figure:
     """Which classes are taken for which: rows of class_name, predicted, count, drawn as percent of each class."""
     names = confusion["class_name"].drop_duplicates().tolist()
     counts = confusion.pivot_table(index="class_name", columns="predicted", values="count", sort=False)
-    share = (100 * counts.div(counts.sum(1), axis=0)).loc[names, names].to_numpy()
+    share = (100 * counts.div(counts.sum(axis=1), axis=0)).loc[names, names].to_numpy()
     with mpl.rc_context(STYLE):
         figure, axes = _rows(names, [""] * len(names))
         figure.set_size_inches(WIDTH, 1.5 + ROW * len(names))

@@ -53,7 +53,9 @@ def recovery(arms: Mapping[str, Arm], comparisons: pd.DataFrame) -> pd.DataFrame
         for name, arm in arms.items()
         if arm.partner != "extra" and all(phase.on == "partner" for phase in arm.phases)
     ]
-    known = {(row.arm, row.against): (row.points, row.low, row.high) for row in comparisons.itertuples()}
+    known = {
+        (row["arm"], row["against"]): (row["points"], row["low"], row["high"]) for row in comparisons.to_dict("records")
+    }
     rows = []
     for against, arm in pairwise([*alone, "real"]):
         if (arm, against) in known:
@@ -76,7 +78,9 @@ def arm_costs(
             uses = any(phase.on != "real" for phase in arm.phases)
             making = float(seconds.reindex(MAKERS[arm.partner]).sum()) if uses else 0.0
             own = float(training[f"train@{name}"])
-            rows.append({"arm": name, "making": making, "training": own, "together": making + own} | accuracy[name])
+            rows.append(
+                {"arm": name, "making": making, "training": own, "together": making + own} | dict(accuracy[name])
+            )
     return rows
 
 
