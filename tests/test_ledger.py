@@ -33,12 +33,19 @@ def test_costs_are_of_the_latest_run_of_each_stage(tmp_path, monkeypatch):
     assert isinstance(costs, pd.DataFrame)
 
 
+TWO_STAGES = """
+import subprocess, sys
+from truelike.ledger import record
+with record("alone"):
+    pass
+with record("parent"):
+    subprocess.run([sys.executable, "-c", "len(b'x' * 300_000_000)"], check=True)
+"""
+
+
 def test_memory_of_children_is_counted(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    with record("alone"):
-        pass
-    with record("parent"):
-        subprocess.run([sys.executable, "-c", "len(b'x' * 200_000_000)"], check=True)
+    subprocess.run([sys.executable, "-c", TWO_STAGES], check=True)  # a process of its own: this one had other children
     alone, parent = latest_costs()["peak_memory_mib"]
     assert parent > alone + 100
 

@@ -53,7 +53,7 @@ def _model_source(role: str, path: str) -> ModelSource:
         return ModelSource(role, path, "table of captions", True, ((place.name, digest),), "not stated with it")
     pointer = read_yaml(place)
     if "package" in pointer:
-        return ModelSource(role, path, f"package {pointer['package']}", True, ())
+        return ModelSource(role, path, f"package {pointer['package']}", True, (), "see the package's metadata")
     name = pointer.get("hub") or f"timm: {pointer.get('timm')}"
     revision = pointer.get("revision")
     origin = f"{name} at {revision}" if revision else f"{name}, revision not pinned"
