@@ -146,7 +146,7 @@ def synthesize(job: Job, replica: int, out: Path) -> None:
                 for number in missing:
                     shard = [batch.assign(truncated=[cut[i] for i in batch.index]) for batch in shards[number]]
                     render_shard(folder, number, shard, renderer.render, real.class_names, bar.update)
-            count_images(len(plan) - finished)
+            count_images(len(plan) - made)
         rows = pd.concat([pd.read_parquet(rows_file(folder, n)) for n in range(len(shards))], ignore_index=True)
         index = folder / INDEX_FILE
         write_once(index, lambda path: write_index(path, rows, real.class_names))
