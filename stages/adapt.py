@@ -28,14 +28,13 @@ def main() -> None:
             pipeline = open_generator(params.models.generator, "float32")
             style = add_style(pipeline, STYLE)
             features = read_features(FEATURES, real.keys)
-            width = pipeline.unet.config.cross_attention_dim
-            vectors = guidance_vectors(features, real.labels, guidance, width)
+            vectors = guidance_vectors(pipeline, features, real.labels, guidance)
             captions = read_captions(CAPTIONS, real.keys)
             names = real.index["class_name"].tolist()
             styles = [style.text(name) for name in names]
             prompts = training_prompts(pipeline.tokenizer, params.prompts, real.keys, names, captions, styles)
             learn_adapter(pipeline, real, prompts, vectors, settings, params.models.dtype, folder)
-            files = write_adapter(folder, pipeline.unet, settings, style.fingerprint)
+            files = write_adapter(folder, pipeline, settings, style.fingerprint)
         else:
             files = write_no_adapter(folder)
         publish(files, Path("outputs/adapter"))

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from tests import tiny_models
@@ -14,8 +14,8 @@ from truelike.diffusion import loop
 from truelike.diffusion.adaptation import learn_adapter, write_adapter, write_no_adapter
 from truelike.diffusion.conditioning import encode_prompts, guidance_vectors, guide
 from truelike.diffusion.inversion import initial_embedding, learn_style, style_tokens, write_style
-from truelike.diffusion.sampling import SAMPLERS, draw_noise, make_sampler, sample, start_at
 from truelike.errors import TruelikeError
+from truelike.models.families import Conditioning
 from truelike.models.generator import add_adapter, add_style, open_generator, read_adapter, read_style
 
 INVERT = Invert(
@@ -64,9 +64,9 @@ def unet_output(pipeline: StableDiffusionPipeline) -> torch.Tensor:
 
 def test_states_equal_the_stock_pipeline_s_and_are_cached(generator: Path) -> None:
     pipeline = open_generator(str(generator), "float32")
-    cache: dict[str, torch.Tensor] = {}
+    cache: dict[str, Conditioning] = {}
     with torch.no_grad():
-        states = encode_prompts(pipeline, ["a boot", "a bag", "a boot"], cache)
+        states = encode_prompts(pipeline, ["a boot", "a bag", "a boot"], cache)["encoder_hidden_states"]
         stock = pipeline.encode_prompt(["a boot", "a bag", "a boot"], "cpu", 1, False)[0]
     torch.testing.assert_close(states, stock)
     assert sorted(cache) == ["a bag", "a boot"]
@@ -75,7 +75,7 @@ def test_states_equal_the_stock_pipeline_s_and_are_cached(generator: Path) -> No
 
 def test_guidance_replaces_the_last_state_only() -> None:
     states, vectors = torch.zeros(2, 5, 3), torch.arange(6.0).view(2, 3)
-    guided = guide(states, vectors)
+    guided = guide({"encoder_hidden_states": states}, vectors)["encoder_hidden_states"]
     assert torch.equal(guided[:, -1], vectors)
     assert not guided[:, :-1].any()
     assert not states.any()
@@ -93,18 +93,18 @@ def test_guidance_replaces_the_last_state_only() -> None:
 def test_guidance_vectors_by_hand(kind: str, centroids: int, expected: list[float]) -> None:
     features = np.array([[0.0], [1.0], [10.0], [11.0], [5.0]], np.float32)
     settings = VisualGuidance(kind=kind, centroids=centroids)
-    vectors = guidance_vectors(features, np.array([0, 0, 0, 0, 1]), settings, 1)
+    pipeline = tiny_models.make_pipeline(width=2)
+    vectors = guidance_vectors(pipeline, np.repeat(features, 2, 1), np.array([0, 0, 0, 0, 1]), settings)
     assert vectors is not None
     np.testing.assert_allclose(vectors[:, 0], expected, atol=1e-6)
 
 
 def test_guidance_off_needs_no_matching_width_and_on_says_what_fits() -> None:
     features, labels = np.zeros((2, 512), np.float32), np.zeros(2, int)
-    assert guidance_vectors(features, labels, VisualGuidance(kind="off", centroids=1), 768) is None
-    with pytest.raises(
-        TruelikeError, match=r"width 512 and the generator's text states have width 768.*clip-vit-large"
-    ):
-        guidance_vectors(features, labels, VisualGuidance(kind="image", centroids=1), 768)
+    pipeline = tiny_models.make_pipeline()
+    assert guidance_vectors(pipeline, features, labels, VisualGuidance(kind="off", centroids=1)) is None
+    with pytest.raises(TruelikeError, match=r"width 512 and the generator's text states have width 32.*clip-vit-large"):
+        guidance_vectors(pipeline, features, labels, VisualGuidance(kind="image", centroids=1))
 
 
 # Style inversion
@@ -192,7 +192,7 @@ def learn_and_write_adapter(
     vectors = np.ones((len(real), 32), np.float32)
     prompts = [f"a {name}" for name in real.index["class_name"]]
     learn_adapter(pipeline, real, prompts, vectors, settings, "float32", folder)
-    write_adapter(folder, pipeline.unet, settings, "")
+    write_adapter(folder, pipeline, settings, "")
     return pipeline
 
 
@@ -233,7 +233,7 @@ def test_an_adapter_that_does_not_match_fails_loudly(
     value = layers.pop(name)
     layers[name.replace("to_k", "to_x") if change == "rename" else name] = value if change == "rename" else value[:, 1:]
     save_file({key: layer.contiguous() for key, layer in layers.items()}, folder / "pytorch_lora_weights.safetensors")
-    with pytest.raises(TruelikeError, match="fits no layer of the generator's UNet; run the stage adapt again"):
+    with pytest.raises(TruelikeError, match="fits no layer of the generator's unet; run the stage adapt again"):
         add_adapter(open_generator(str(generator), "float32"), folder, 1.0)
 
 
@@ -292,62 +292,3 @@ def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(
     assert len(files) == 3
     for name in files:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
-
-
-# Sampling
-
-
-def test_strength_follows_the_image_to_image_convention() -> None:
-    scheduler = make_sampler("unipc", tiny_models.make_pipeline().scheduler.config | {"timestep_spacing": "linspace"})
-    timesteps = start_at(scheduler, 30, 0.75)
-    assert len(timesteps) == 22
-    assert int(timesteps[0]) == 733
-    assert float(scheduler.alphas_cumprod[733].sqrt()) == pytest.approx(0.2535, abs=1e-4)
-    assert len(start_at(scheduler, 30, 1.0)) == 30
-    assert len(start_at(scheduler, 30, 0.01)) == 1
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_samples_equal_the_stock_pipelines(name, guidance_scale: float, prediction_type: str) -> None:
-    pipeline = tiny_models.make_pipeline(prediction_type)
-    pipeline.set_progress_bar_config(disable=True)
-    prompts, seeds = ["a boot", "a bag"], [3, 4]
-    with torch.no_grad():
-        states, negative = encode_prompts(pipeline, prompts), encode_prompts(pipeline, ["blurry"])[0]
-    noise = draw_noise(seeds, (4, 8, 8))
-    prior = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(9))
-    shared = {
-        "prompt_embeds": states,
-        "negative_prompt_embeds": negative.expand_as(states),
-        "guidance_scale": guidance_scale,
-        "num_inference_steps": 8,
-        "output_type": "latent",
-    }
-    pipeline.scheduler = make_sampler(name, pipeline.scheduler.config)
-    expected = pipeline(latents=noise.clone(), height=16, width=16, **shared).images
-    arguments = {"steps": 8, "guidance_scale": guidance_scale}
-    ours = sample(pipeline.unet, make_sampler(name, pipeline.scheduler.config), states, negative, noise, **arguments)
-    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
-    stock = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
-    stock.set_progress_bar_config(disable=True)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    expected = stock(image=prior, strength=0.75, generator=generators, **shared).images
-    ours = sample(
-        pipeline.unet,
-        make_sampler(name, pipeline.scheduler.config),
-        states,
-        negative,
-        noise,
-        prior=prior,
-        strength=0.75,
-        **arguments,
-    )
-    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
-
-
-def test_noise_belongs_to_the_image_not_to_the_batch() -> None:
-    together = draw_noise([5, 6, 2**63 - 1], (4, 2, 2))
-    assert torch.equal(draw_noise([6], (4, 2, 2))[0], together[1])
-    assert not torch.equal(together[0], together[1])

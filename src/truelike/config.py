@@ -192,7 +192,7 @@ class Adapt(Section):
         return targets
 
 
-SamplerName = Literal["unipc", "dpm++2m", "ddim", "euler"]
+SamplerName = Literal["unipc", "dpm++2m", "ddim", "euler", "lcm"]
 
 
 class Naive(Section):
@@ -211,6 +211,7 @@ class Synthesize(Section):
     sampler: SamplerName
     steps: Positive
     guidance_scale: NonNegative
+    guidance_interval: tuple[Probability, Probability]
     strength: Annotated[float, Field(gt=0, le=1)]
     lora_scale: Annotated[float, Field(ge=0, le=2)]
     batch_size: Positive
@@ -223,6 +224,15 @@ class Synthesize(Section):
         if not replicas or len(set(replicas)) != len(replicas):
             raise ValueError(f"must be a list of distinct numbers such as [0, 1, 2], found {list(replicas)}")
         return replicas
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _ordered(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if interval[0] > interval[1]:
+            raise ValueError(
+                f"must be two rising fractions of the noise levels such as [0.0, 1.0], found {list(interval)}"
+            )
+        return interval
 
 
 class Select(Section):

@@ -1,4 +1,4 @@
-"""Adaptation by distribution matching (RF): LoRA on the UNet's attention, L = L_diff + lambda L_dm."""
+"""Adaptation by distribution matching (RF): LoRA on the denoiser's attention, L = L_diff + lambda L_dm."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -25,28 +24,33 @@ from truelike.diffusion.objective import (
     min_snr_weights,
     noise_schedule,
 )
+from truelike.models.families import Conditioning, denoiser_of, family_of
 from truelike.models.generator import ADAPTER_FILE, LORA_FILE, Adapter, encode_images
 from truelike.scratch import fingerprint, write_once
 
-ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
+
+def lora_modules(pipeline: Any, settings: Adapt) -> list[str]:
+    """The names of the modules that get a LoRA."""
+    attention = family_of(pipeline).attention
+    return [module for target in settings.targets for module in attention[target]]
 
 
-def add_lora(unet: Any, settings: Adapt) -> dict[str, Tensor]:
+def add_lora(pipeline: Any, settings: Adapt) -> dict[str, Tensor]:
     """Add a LoRA to the attention projections and return its parameters by name; its output is zero at first."""
     torch.manual_seed(settings.seed)
-    modules = [ATTENTION[target] for target in settings.targets]
-    unet.add_adapter(
+    model, modules = denoiser_of(pipeline), lora_modules(pipeline, settings)
+    model.add_adapter(
         LoraConfig(r=settings.rank, lora_alpha=settings.alpha, init_lora_weights="gaussian", target_modules=modules)
     )
-    parameters = {name: value for name, value in unet.named_parameters() if value.requires_grad}
+    parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
     for value in parameters.values():
         value.data = value.data.float()
     return parameters
 
 
 @torch.no_grad()
-def training_states(pipeline: Any, prompts: Sequence[str], vectors: np.ndarray | None) -> Tensor:
-    """The states of every image's prompt under visual guidance, (N, L, W)."""
+def training_states(pipeline: Any, prompts: Sequence[str], vectors: np.ndarray | None) -> Conditioning:
+    """The conditioning of every image's prompt under visual guidance, each tensor (N, ...)."""
     states = encode_prompts(pipeline, prompts)
     return states if vectors is None else guide(states, torch.from_numpy(vectors))
 
@@ -60,17 +64,17 @@ def learn_adapter(
     dtype: str,
     folder: Path,
 ) -> None:
-    """Train a LoRA on the real images with a prompt and (optional) guidance vector each; the UNet keeps it attached.
+    """Train a LoRA on the real images with a prompt and (optional) guidance vector each; the denoiser keeps it.
 
     `vectors` float32 (N, W). A dropped caption is the empty prompt, without visual guidance. Checkpoints and
     ``log.csv`` go to `folder`.
     """
     latents = encode_images(pipeline, real)
     states = training_states(pipeline, prompts, vectors)
-    empty = training_states(pipeline, [""], None)[0]
+    empty = training_states(pipeline, [""], None)
     labels = torch.tensor(real.labels)
-    parameters = add_lora(pipeline.unet, settings)
-    pipeline.unet.train()
+    parameters = add_lora(pipeline, settings)
+    denoiser_of(pipeline).train()
     schedule = noise_schedule(pipeline.scheduler, pipeline.device)
     dm = settings.dm
 
@@ -78,8 +82,8 @@ def learn_adapter(
         chosen = torch.randperm(len(latents), generator=generator)[: settings.batch_size]
         noised = draw_noised(schedule, latents[chosen], dm.timesteps, generator)
         dropped = torch.rand(len(chosen), generator=generator) < settings.caption_dropout
-        context = torch.where(dropped[:, None, None].to(states.device), empty, states[chosen])
-        predicted = pipeline.unet(noised.latents, noised.timesteps, encoder_hidden_states=context).sample
+        context = {name: drop(value[chosen], empty[name], dropped) for name, value in states.items()}
+        predicted = family_of(pipeline).denoise(pipeline, noised.latents, noised.timesteps, context)
         weights = min_snr_weights(noised.snr, settings.min_snr_gamma, schedule.prediction)
         groups = labels[chosen].to(weights.device) if dm.groups == "class" else None
         diff = diffusion_loss(predicted, noised.target, weights)
@@ -100,25 +104,30 @@ def learn_adapter(
         checkpoint_every=settings.checkpoint_every,
         ema_decay=settings.ema_decay,
     )
-    pipeline.unet.eval()
+    denoiser_of(pipeline).eval()
 
 
-def write_adapter(folder: Path, unet: Any, settings: Adapt, style: str) -> list[Path]:
-    """Write the LoRA attached to `unet` as ``load_lora_weights`` reads it, and ``adapter.json``; return the files."""
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+def drop(values: Tensor, empty: Tensor, dropped: Tensor) -> Tensor:
+    """Replace the rows of `values` (B, ...) that are `dropped` (B,) by `empty` (1, ...)."""
+    return torch.where(dropped.to(values.device).view(-1, *[1] * (values.ndim - 1)), empty, values)
+
+
+def write_adapter(folder: Path, pipeline: Any, settings: Adapt, style: str) -> list[Path]:
+    """Write the denoiser's LoRA as ``load_lora_weights`` reads it, and ``adapter.json``; return the files."""
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(denoiser_of(pipeline)))
     layers = {name: value.detach().cpu().contiguous() for name, value in sorted(layers.items())}
 
-    config = {f"unet.{name}": value for name, value in (("r", settings.rank), ("lora_alpha", settings.alpha))}
-    modules = [ATTENTION[target] for target in settings.targets]
-    metadata = {"lora_adapter_metadata": json.dumps(config | {"unet.target_modules": modules})}
+    prefix = family_of(pipeline).denoiser
+    config = {"r": settings.rank, "lora_alpha": settings.alpha, "target_modules": lora_modules(pipeline, settings)}
+    metadata = {"lora_adapter_metadata": json.dumps({f"{prefix}.{name}": value for name, value in config.items()})}
 
     def save(path: Path) -> None:
-        StableDiffusionPipeline.save_lora_weights(
+        pipeline.save_lora_weights(
             path.parent,
-            unet_lora_layers=layers,
             weight_name=path.name,
             # diffusers' own writes two entries of metadata, which safetensors puts in random order
             save_function=lambda weights, name: save_file(weights, name, metadata=metadata),
+            **{f"{prefix}_lora_layers": layers},
         )
 
     write_once(folder / LORA_FILE, save)

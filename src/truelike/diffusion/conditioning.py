@@ -1,4 +1,4 @@
-"""What the UNet is told: the states of a prompt's tokens, the last of them replaced under visual guidance (RF)."""
+"""What the denoiser is told: a prompt's states, the last of them replaced under visual guidance (RF)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,43 +9,38 @@ from torch import Tensor
 
 from truelike.config import VisualGuidance
 from truelike.errors import TruelikeError
+from truelike.models.families import Conditioning, family_of
 
 
-def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
-    """Token ids of shape (N, L), padded and cut to the tokenizer's limit."""
-    return tokenizer(
-        list(prompts),
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids
-
-
-def encode_prompts(pipeline: Any, prompts: Sequence[str], cache: dict[str, Tensor] | None = None) -> Tensor:
-    """The last hidden states of prompts, (N, L, W), each distinct prompt encoded once.
+def encode_prompts(pipeline: Any, prompts: Sequence[str], cache: dict[str, Conditioning] | None = None) -> Conditioning:
+    """The conditioning of prompts, each tensor (N, ...); each distinct prompt is encoded once.
 
     Prompts are encoded one by one, so that a prompt's states do not depend on its neighbours.
     """
-    states = {} if cache is None else cache
+    known = {} if cache is None else cache
     for prompt in dict.fromkeys(prompts):
-        if prompt not in states:
-            tokens = tokenize(pipeline.tokenizer, [prompt]).to(pipeline.device)
-            states[prompt] = pipeline.text_encoder(tokens)[0][0]
-    return torch.stack([states[prompt] for prompt in prompts])
+        if prompt not in known:
+            known[prompt] = family_of(pipeline).encode(pipeline, prompt)
+    return {name: torch.cat([known[prompt][name] for prompt in prompts]) for name in known[prompts[0]]}
 
 
 def guidance_vectors(
-    features: np.ndarray, labels: np.ndarray, settings: VisualGuidance, width: int
+    pipeline: Any, features: np.ndarray, labels: np.ndarray, settings: VisualGuidance
 ) -> np.ndarray | None:
     """The vector that guides each image, float32 (N, D), or None when guidance is off.
 
     `features` (N, D) are un-normalised image embeddings, `labels` int (N,). ``class_kmeans`` takes the nearest of at
-    most `settings.centroids` centroids of the image's class. Raises TruelikeError unless D is `width`, that of the
-    generator's text states.
+    most `settings.centroids` centroids of the image's class. Raises TruelikeError unless the generator is of a family
+    whose states one CLIP makes, and D is their width.
     """
     if settings.kind == "off":
         return None
+    if not family_of(pipeline).visual_guidance:
+        raise TruelikeError(
+            f"visual_guidance.kind is {settings.kind!r}, but the text states of a {type(pipeline).__name__} come from "
+            "several encoders, and no image embedding stands for them: set visual_guidance.kind to 'off'"
+        )
+    width = pipeline.unet.config.cross_attention_dim
     if features.shape[1] != width:
         raise TruelikeError(
             f"visual_guidance.kind is {settings.kind!r}, but models.encoder gives features of width "
@@ -68,8 +63,8 @@ def guidance_vectors(
     return vectors
 
 
-def guide(states: Tensor, vectors: Tensor) -> Tensor:
+def guide(conditioning: Conditioning, vectors: Tensor) -> Conditioning:
     """Replace the last token's state: states[:, -1, :] = f; states (N, L, W), vectors (N, W)."""
-    guided = states.clone()
-    guided[:, -1, :] = vectors.to(states)
-    return guided
+    states = conditioning["encoder_hidden_states"].clone()
+    states[:, -1, :] = vectors.to(states)
+    return conditioning | {"encoder_hidden_states": states}

@@ -1,7 +1,7 @@
 """Style inversion (BT): new tokens whose embedding makes prompts look like the whole data set, or each like a class."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from truelike.config import Invert
 from truelike.data.imageset import ImageSet
-from truelike.diffusion.conditioning import tokenize
 from truelike.diffusion.loop import LOG_FILE, optimize
 from truelike.diffusion.objective import diffusion_loss, draw_noised, noise_schedule
 from truelike.errors import TruelikeError
-from truelike.models.generator import EMBEDS_FILE, STYLE_FILE, Style, add_tokens, encode_images
+from truelike.models.families import family_of, text_encoders
+from truelike.models.generator import EMBEDS_FILE, STYLE_FILE, Style, add_tokens, encode_images, pack_embeds
 from truelike.prompts import inversion_prompt, truncated
 from truelike.scratch import fingerprint, write_once
 
@@ -34,17 +34,36 @@ def class_styles(settings: Invert, class_names: Sequence[str]) -> dict[str, tupl
     return dict(zip(class_names, tokens, strict=True))
 
 
+def distinct_tokens(styles: dict[str, tuple[str, ...]]) -> list[str]:
+    """All words of the classes' styles, each once."""
+    return list(dict.fromkeys(token for style in styles.values() for token in style))
+
+
 def initial_embedding(pipeline: Any, initializer: str) -> Tensor:
-    """The mean token embedding of a text, float32 of shape (W,); raises TruelikeError for a text without tokens."""
-    tokens = pipeline.tokenizer(initializer, add_special_tokens=False).input_ids
-    if not tokens:
-        raise TruelikeError(f"invert.initializer: {initializer!r} has no token; give a word such as 'photo'")
-    return pipeline.text_encoder.get_input_embeddings().weight[tokens].detach().float().mean(dim=0)
+    """The mean token embedding of a text, float32 of shape (W,), W the widths of all text encoders together.
+
+    Raises TruelikeError for a text without tokens.
+    """
+    means = []
+    for tokenizer, text_encoder in text_encoders(pipeline).values():
+        tokens = tokenizer(initializer, add_special_tokens=False).input_ids
+        if not tokens:
+            raise TruelikeError(f"invert.initializer: {initializer!r} has no token; give a word such as 'photo'")
+        means.append(text_encoder.get_input_embeddings().weight[tokens].detach().float().mean(dim=0))
+    return torch.cat(means)
+
+
+def split_rows(pipeline: Any, rows: Tensor) -> dict[str, Tensor]:
+    """The part (tokens, W) of each text encoder in rows as wide as all of them together."""
+    encoders = text_encoders(pipeline)
+    widths = [text_encoder.get_input_embeddings().weight.shape[1] for _, text_encoder in encoders.values()]
+    return dict(zip(encoders, rows.split(widths, dim=1), strict=True))
 
 
 @contextmanager
-def new_rows(text_encoder: Any, first: int, rows: Tensor) -> Iterator[None]:
-    """While open, token `first` and those after it are embedded as `rows` (tokens, W), with gradients."""
+def new_rows(tokenizer: Any, text_encoder: Any, token: str, rows: Tensor) -> Iterator[None]:
+    """While open, `token` and those after it are embedded as `rows` (tokens, W), with gradients."""
+    first = tokenizer.convert_tokens_to_ids(token)
 
     def insert(module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         new = inputs[0] >= first
@@ -82,16 +101,16 @@ def hold_out(real: ImageSet, settings: Invert) -> tuple[dict[int, Tensor], dict[
 
 
 def learn_style(pipeline: Any, real: ImageSet, settings: Invert, dtype: str, folder: Path) -> dict[str, Tensor]:
-    """Learn S* = argmin_S E || eps - eps_theta(z_t, t, tau(prompt(y; S))) ||^2; return its rows (W,) by token, float32.
+    """Learn S* = argmin_S E || eps - eps_theta(z_t, t, tau(prompt(y; S))) ||^2, float32 (tokens, W) per text encoder.
 
     Each step draws a class uniformly, then real images of that class; in scope class the classes take turns, and a step
     changes the style of its class alone. The new rows are tensors of their own that take the place of the embedding's
     output, so no other row can change. Checkpoints and ``log.csv`` go to `folder`.
     """
     styles = class_styles(settings, real.class_names)
-    tokens = list(dict.fromkeys(token for style in styles.values() for token in style))
     initial = initial_embedding(pipeline, settings.initializer)
-    add_tokens(pipeline, tokens)
+    for tokenizer, text_encoder in text_encoders(pipeline).values():
+        add_tokens(tokenizer, text_encoder, distinct_tokens(styles))
     learned = {style[0]: initial.repeat(len(style), 1).requires_grad_() for style in dict.fromkeys(styles.values())}
     members, held = hold_out(real, settings)
     present = list(members)
@@ -101,17 +120,19 @@ def learn_style(pipeline: Any, real: ImageSet, settings: Invert, dtype: str, fol
         for label, style in zip(present, words, strict=True)
     ]
     truncated(pipeline.tokenizer, prompts)
-    ids = tokenize(pipeline.tokenizer, prompts).to(pipeline.device)
     latents = encode_images(pipeline, real)
     schedule = noise_schedule(pipeline.scheduler, pipeline.device)
 
     def loss_of(place: int, clean: Tensor, generator: torch.Generator) -> Tensor:
         """The loss of latents of the class at `place` in `present`."""
         noised = draw_noised(schedule, clean, "per_sample", generator)
-        first = pipeline.tokenizer.convert_tokens_to_ids(words[place][0])
-        with new_rows(pipeline.text_encoder, first, learned[words[place][0]]):
-            states = pipeline.text_encoder(ids[place : place + 1])[0].expand(len(clean), -1, -1)
-        predicted = pipeline.unet(noised.latents, noised.timesteps, encoder_hidden_states=states).sample
+        token, family = words[place][0], family_of(pipeline)
+        with ExitStack() as hooks:
+            for name, rows in split_rows(pipeline, learned[token]).items():
+                hooks.enter_context(new_rows(*text_encoders(pipeline)[name], token, rows))
+            conditioning = family.encode(pipeline, prompts[place])
+        context = {name: value.expand(len(clean), *value.shape[1:]) for name, value in conditioning.items()}
+        predicted = family.denoise(pipeline, noised.latents, noised.timesteps, context)
         return diffusion_loss(predicted, noised.target, torch.ones_like(noised.snr))
 
     def losses_of(generator: torch.Generator, step: int) -> dict[str, Tensor]:
@@ -144,7 +165,7 @@ def learn_style(pipeline: Any, real: ImageSet, settings: Invert, dtype: str, fol
         checkpoint_every=settings.checkpoint_every,
         heldout=heldout_losses if settings.choose == "best" else None,
     )
-    return dict(zip(tokens, torch.cat(list(learned.values())).detach(), strict=True))
+    return split_rows(pipeline, torch.cat(list(learned.values())).detach())
 
 
 def write_style(
@@ -154,10 +175,11 @@ def write_style(
     if learned is None:
         write_once(folder / STYLE_FILE, Style(enabled=False).save)
         return [folder / STYLE_FILE]
-    embeds = {token: vector[None].contiguous().cpu() for token, vector in learned.items()}
-    write_once(folder / EMBEDS_FILE, lambda path: save_file(embeds, path))
-    mark = fingerprint(list(learned), folder / EMBEDS_FILE)
-    classes = class_styles(settings, class_names) if settings.scope == "class" else None
-    style = Style(enabled=True, token=settings.token, tokens=tuple(learned), classes=classes, fingerprint=mark)
+    styles = class_styles(settings, class_names)
+    tokens = distinct_tokens(styles)
+    write_once(folder / EMBEDS_FILE, lambda path: save_file(pack_embeds(tokens, learned), path))
+    mark = fingerprint(tokens, folder / EMBEDS_FILE)
+    classes = styles if settings.scope == "class" else None
+    style = Style(enabled=True, token=settings.token, tokens=tuple(tokens), classes=classes, fingerprint=mark)
     write_once(folder / STYLE_FILE, style.save)
     return [folder / STYLE_FILE, folder / EMBEDS_FILE, folder / LOG_FILE]

@@ -1,20 +1,22 @@
-"""Opens the generator: a Stable Diffusion pipeline, with a learned style and an adapter where there are any."""
+"""Opens the generator: a text-to-image pipeline, with a learned style and an adapter where there are any."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from truelike.data.imageset import ImageSet
 from truelike.errors import TruelikeError
+from truelike.models.families import FAMILIES, denoiser_of, family_of, text_encoders
 from truelike.models.source import device, resolve, torch_dtype, variant
 from truelike.scratch import fingerprint
 
-KIND = "StableDiffusionPipeline"
 STYLE_FILE, EMBEDS_FILE = "style.json", "learned_embeds.safetensors"
 ADAPTER_FILE, LORA_FILE = "adapter.json", "pytorch_lora_weights.safetensors"
 
@@ -69,66 +71,86 @@ def identify(path: str) -> str:
 
 
 def open_generator(path: str, dtype: str) -> Any:
-    """Open a Stable Diffusion pipeline for inference; raises TruelikeError if there is none or it is another kind."""
+    """Open a pipeline of a known family for inference; raises TruelikeError if there is none or it is another kind."""
     folder = resolve(path, "model_index.json")
     found = json.loads((folder / "model_index.json").read_text())["_class_name"]
-    if found != KIND:
-        raise TruelikeError(f"models.generator: {path} holds a {found}, expected a {KIND}")
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, dtype=torch_dtype(dtype), safety_checker=None, use_safetensors=True, **variant(path)
+    if found not in FAMILIES:
+        raise TruelikeError(f"models.generator: {path} holds a {found}, expected one of {', '.join(FAMILIES)}")
+    options: dict[str, Any] = {"safety_checker": None} if found == "StableDiffusionPipeline" else {}
+    pipeline = DiffusionPipeline.from_pretrained(
+        folder, dtype=torch_dtype(dtype), use_safetensors=True, **options, **variant(path)
     )
-    for model in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        model.requires_grad_(False).eval()
+    for model in pipeline.components.values():
+        if isinstance(model, nn.Module):
+            model.requires_grad_(False).eval()
+    if found == "StableDiffusionXLPipeline" and dtype == "float16" and pipeline.vae.config.force_upcast:
+        pipeline.vae.float()  # it overflows, as the stock pipeline knows
     return pipeline.to(device())
 
 
-def add_tokens(pipeline: Any, tokens: list[str]) -> int:
-    """Add new words to the tokenizer and text encoder, all other rows unchanged; return the id of the first.
+def add_tokens(tokenizer: Any, text_encoder: Any, tokens: list[str]) -> int:
+    """Add new words to a tokenizer and its text encoder, all other rows unchanged; return the id of the first.
 
     Raises TruelikeError if one is a word already.
     """
-    known = [token for token in tokens if token in pipeline.tokenizer.get_vocab()]
+    known = [token for token in tokens if token in tokenizer.get_vocab()]
     if known:
         raise TruelikeError(f"invert.token: {known[0]!r} is already a token of the generator; choose another word")
-    pipeline.tokenizer.add_tokens(tokens)
-    pipeline.text_encoder.resize_token_embeddings(len(pipeline.tokenizer), mean_resizing=False)
-    return int(pipeline.tokenizer.convert_tokens_to_ids(tokens[0]))
+    tokenizer.add_tokens(tokens)
+    text_encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return int(tokenizer.convert_tokens_to_ids(tokens[0]))
+
+
+def pack_embeds(tokens: Sequence[str], learned: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A style's vectors, (tokens, W) per text encoder, as ``load_textual_inversion`` takes them.
+
+    For one text encoder ``{token: vector}``; for several ``{encoder: vectors}``, to be given one by one with a token.
+    """
+    if len(learned) > 1:
+        return {name: rows.contiguous().cpu() for name, rows in learned.items()}
+    (rows,) = learned.values()
+    return {token: row[None].contiguous().cpu() for token, row in zip(tokens, rows, strict=True)}
 
 
 def add_style(pipeline: Any, folder: Path) -> Style:
-    """Add the learned tokens to the tokenizer and text encoder; does nothing for a style that is not enabled.
+    """Add the learned tokens to tokenizers and text encoders; does nothing for a style that is not enabled.
 
     Raises TruelikeError if an embedding is missing, does not fit, or its token is already a word of the tokenizer.
     """
     style = read_style(folder)
     if not style.enabled:
         return style
-    embeds = load_file(folder / EMBEDS_FILE)
-    if sorted(embeds) != sorted(style.tokens):
-        raise TruelikeError(f"{folder / EMBEDS_FILE}: holds {sorted(embeds)}, {STYLE_FILE} says {sorted(style.tokens)}")
-    width = pipeline.text_encoder.get_input_embeddings().weight.shape[1]
-    for token in style.tokens:
-        if embeds[token].shape[-1] != width:
+    embeds, encoders = load_file(folder / EMBEDS_FILE), text_encoders(pipeline)
+    expected = sorted(encoders if len(encoders) > 1 else style.tokens)
+    if sorted(embeds) != expected:
+        raise TruelikeError(
+            f"{folder / EMBEDS_FILE}: holds {sorted(embeds)}, expected {expected}; "
+            "run the stage invert again with this generator"
+        )
+    for name, (tokenizer, text_encoder) in encoders.items():
+        rows = embeds[name] if len(encoders) > 1 else torch.cat([embeds[token] for token in style.tokens])
+        width = text_encoder.get_input_embeddings().weight.shape[1]
+        if rows.shape != (len(style.tokens), width):
             raise TruelikeError(
-                f"{folder / EMBEDS_FILE}: {token!r} has width {embeds[token].shape[-1]}, the generator's text encoder "
+                f"{folder / EMBEDS_FILE}: {style.token!r} has width {rows.shape[-1]}, the generator's text encoder "
                 f"has {width}; run the stage invert again with this generator"
             )
-    first = add_tokens(pipeline, list(style.tokens))
-    rows = torch.cat([embeds[token] for token in style.tokens])
-    pipeline.text_encoder.get_input_embeddings().weight.data[first : first + len(rows)] = rows
+        first = add_tokens(tokenizer, text_encoder, list(style.tokens))
+        text_encoder.get_input_embeddings().weight.data[first : first + len(rows)] = rows
     return style
 
 
 def add_adapter(pipeline: Any, folder: Path, lora_scale: float) -> Adapter:
-    """Fuse the LoRA into the UNet with weight `lora_scale`; does nothing for an adapter that is not enabled.
+    """Fuse the LoRA into the denoiser with weight `lora_scale`; does nothing for an adapter that is not enabled.
 
-    Raises TruelikeError if the file's layers are not exactly layers of the UNet.
+    Raises TruelikeError if the file's layers are not exactly layers of the denoiser.
     """
     adapter = read_adapter(folder)
     if not adapter.enabled or lora_scale == 0:
         return adapter
     weights = load_file(folder / LORA_FILE)
-    shapes = {f"unet.{name}": tuple(weight.shape) for name, weight in pipeline.unet.named_parameters()}
+    model, prefix = denoiser_of(pipeline), family_of(pipeline).denoiser
+    shapes = {f"{prefix}.{name}": tuple(weight.shape) for name, weight in model.named_parameters()}
     for name, weight in weights.items():
         layer, _, end = name.removesuffix(".weight").rpartition(".lora")
         shape = shapes.get(f"{layer}.weight")
@@ -137,13 +159,12 @@ def add_adapter(pipeline: Any, folder: Path, lora_scale: float) -> Adapter:
         )
         if not fits:
             raise TruelikeError(
-                f"{folder / LORA_FILE}: {name} {tuple(weight.shape)} fits no layer of the generator's UNet; "
+                f"{folder / LORA_FILE}: {name} {tuple(weight.shape)} fits no layer of the generator's {prefix}; "
                 "run the stage adapt again with this generator"
             )
-    state, alphas, metadata = pipeline.lora_state_dict(folder, weight_name=LORA_FILE, return_lora_metadata=True)
-    pipeline.load_lora_into_unet(state, alphas, pipeline.unet, metadata=metadata, _pipeline=pipeline)
-    pipeline.fuse_lora(lora_scale=lora_scale)
-    pipeline.unload_lora_weights()
+    model.load_lora_adapter(folder, weight_name=LORA_FILE, prefix=prefix)
+    model.fuse_lora(lora_scale=lora_scale)
+    model.unload_lora()
     return adapter
 
 
@@ -151,7 +172,7 @@ def latents_of(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Encode uint8 images (N, H, W, 3) into scaled latents (N, C, h, w): the mode of the VAE's posterior, no noise."""
     vae = pipeline.vae
     images = pixels.to(vae.device).permute(0, 3, 1, 2).to(vae.dtype) / 127.5 - 1
-    return vae.encode(images).latent_dist.mode() * vae.config.scaling_factor
+    return (vae.encode(images).latent_dist.mode() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 
 
 @torch.no_grad()
@@ -174,5 +195,6 @@ def check_resolution(pipeline: Any, images: ImageSet) -> None:
 def pixels_of(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
     """Decode scaled latents (N, C, h, w) into uint8 images (N, H, W, 3) on the CPU."""
     vae = pipeline.vae
-    images = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+    unscaled = latents.to(vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+    images = vae.decode(unscaled, return_dict=False)[0]
     return ((images.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()

@@ -57,6 +57,8 @@ def make_plan(
         "sampler": settings.sampler,
         "steps": settings.steps,
         "guidance_scale": settings.guidance_scale,
+        "guidance_low": settings.guidance_interval[0],
+        "guidance_high": settings.guidance_interval[1],
         "strength": settings.strength,
         "lora_scale": settings.lora_scale if adapter else 0.0,
         "visual_guidance": f"{kind}({visual_guidance.centroids})" if kind == "class_kmeans" else kind,

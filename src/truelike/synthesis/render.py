@@ -1,16 +1,17 @@
 """Turns rows of a plan into images: prompt states, visual guidance, latent prior, sampling, decoding."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from truelike.data.imageset import ImageSet
 from truelike.diffusion.conditioning import encode_prompts, guide
-from truelike.diffusion.sampling import draw_noise, make_sampler, sample
+from truelike.diffusion.sampling import draw_noise, make_generators, make_sampler, sample
+from truelike.models.families import Conditioning, denoiser_of, family_of
 from truelike.models.generator import latents_of, pixels_of
 
 
@@ -21,7 +22,7 @@ class Renderer:
     pipeline: Any
     real: ImageSet
     vectors: np.ndarray | None
-    states: dict[str, Tensor] = field(default_factory=dict)
+    known: dict[str, Conditioning] = field(default_factory=dict)
 
     @torch.inference_mode()
     def render(self, rows: pd.DataFrame) -> np.ndarray:
@@ -34,21 +35,25 @@ class Renderer:
         height, width = (
             int(self.real.index[side].iloc[0]) // pipeline.vae_scale_factor for side in ("height", "width")
         )
+        conditioning = encode_prompts(pipeline, rows["prompt"].tolist(), self.known)
+        if self.vectors is not None:
+            conditioning = guide(conditioning, torch.from_numpy(self.vectors[positions]))
+        generators = make_generators(rows["seed"].tolist())
+        noise = draw_noise(generators, (denoiser_of(pipeline).config.in_channels, height, width))
+        noise = noise.to(conditioning["encoder_hidden_states"])
         prior = None
         if settings["strength"] < 1:
-            prior = latents_of(pipeline, torch.from_numpy(self.real.load(positions)))
-        states = encode_prompts(pipeline, rows["prompt"].tolist(), self.states)
-        if self.vectors is not None:
-            states = guide(states, torch.from_numpy(self.vectors[positions]))
-        noise = draw_noise(rows["seed"].tolist(), (pipeline.unet.config.in_channels, height, width))
+            prior = latents_of(pipeline, torch.from_numpy(self.real.load(positions))).to(noise)
         latents = sample(
-            pipeline.unet,
-            make_sampler(settings["sampler"], pipeline.scheduler.config),
-            states,
-            encode_prompts(pipeline, [settings["negative_prompt"]], self.states)[0],
-            noise.to(states),
+            partial(family_of(pipeline).denoise, pipeline),
+            make_sampler(settings["sampler"], pipeline.scheduler),
+            conditioning,
+            encode_prompts(pipeline, [settings["negative_prompt"]], self.known),
+            noise,
+            generators,
             steps=int(settings["steps"]),
             guidance_scale=float(settings["guidance_scale"]),
+            guidance_interval=(float(settings["guidance_low"]), float(settings["guidance_high"])),
             prior=prior,
             strength=float(settings["strength"]),
         )

@@ -70,7 +70,9 @@ def naive_job(
         generator=generator,
         dtype=dtype,
         prompts=Prompts.model_validate(base_only | {"caption": "", "style": "", "quality": ""}),
-        settings=Synthesize(replicas=(0,), strength=1.0, lora_scale=0.0, **naive.model_dump()),
+        settings=Synthesize(
+            replicas=(0,), guidance_interval=(0, 1), strength=1.0, lora_scale=0.0, **naive.model_dump()
+        ),
         visual_guidance=VisualGuidance(kind="off", centroids=1),
         real=real,
     )
@@ -110,8 +112,7 @@ def open_renderer(job: Job, real: ImageSet) -> Renderer:
     vectors = None
     if job.features:
         features = read_features(job.features, real.keys)
-        width = pipeline.unet.config.cross_attention_dim
-        vectors = guidance_vectors(features, real.labels, job.visual_guidance, width)
+        vectors = guidance_vectors(pipeline, features, real.labels, job.visual_guidance)
     return Renderer(pipeline, real, vectors)
 
 
