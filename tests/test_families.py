@@ -17,7 +17,7 @@ from truelike.data.imageset import ImageSet
 from truelike.diffusion.adaptation import learn_adapter, write_adapter
 from truelike.diffusion.conditioning import guidance_vectors
 from truelike.diffusion.inversion import learn_style, write_style
-from truelike.diffusion.sampling import make_generators
+from truelike.diffusion.sampling import make_generators, make_sampler
 from truelike.errors import TruelikeError
 from truelike.models.families import text_encoders
 from truelike.models.generator import add_style, latents_of, open_generator
@@ -93,11 +93,11 @@ def test_stock_diffusers_makes_the_same_images(learned: Learned, real: ImageSet,
     rows = plan_of(job, real, 0).iloc[:2]
     renderer = open_renderer(job, real)
     stock, how = open_stock(learned), {"height": 16, "width": 16}
+    stock.scheduler = make_sampler("euler", stock.scheduler)
     if strength < 1:
         pixels = torch.from_numpy(real.load([0, 1]))
         how = {"image": latents_of(renderer.pipeline, pixels), "strength": strength}
         stock = AutoPipelineForImage2Image.from_pipe(stock)
-    config = dict(stock.scheduler.config)
     images = stock(
         # the stock pipeline writes <style> out as <style> <style>_1
         prompt=[prompt.replace("<style> <style>_1", "<style>") for prompt in rows["prompt"]],
@@ -108,7 +108,6 @@ def test_stock_diffusers_makes_the_same_images(learned: Learned, real: ImageSet,
         output_type="np",
         **how,
     ).images
-    assert dict(stock.scheduler.config) == config
     made = renderer.render(rows)
     assert made.shape == (2, 16, 16, 3)
     assert np.abs(made - np.round(images * 255)).max() <= 1

@@ -9,13 +9,12 @@ from truelike.config import load_params
 from truelike.data.imageset import ImageSet
 from truelike.errors import TruelikeError
 from truelike.synthesis.plan import batches
-from truelike.synthesis.run import Job, naive_job, open_renderer, plan_of
+from truelike.synthesis.run import Job, naive_job, open_renderer, plan_of, replica_job
 
 
 def current_job(folder: Path) -> Job:
     """The job that makes image sets like `folder` with the parameters and outputs of the working directory."""
     params = load_params()
-    real = Path("outputs/real/train")
     if folder.resolve().parent.name == "naive":
         return naive_job(
             params.naive,
@@ -25,20 +24,14 @@ def current_job(folder: Path) -> Job:
             negative=params.prompts.negative,
             generator=params.models.generator,
             dtype=params.models.dtype,
-            real=real,
+            real=Path("outputs/real/train"),
         )
-    return Job(
-        stage="synthesize",
+    return replica_job(
+        params.synthesize,
+        prompts=params.prompts,
+        visual_guidance=params.visual_guidance,
         generator=params.models.generator,
         dtype=params.models.dtype,
-        prompts=params.prompts,
-        settings=params.synthesize,
-        visual_guidance=params.visual_guidance,
-        real=real,
-        captions=Path("outputs/captions.parquet"),
-        features=Path("outputs/features.parquet"),
-        style=Path("outputs/style"),
-        adapter=Path("outputs/adapter"),
     )
 
 
@@ -68,7 +61,9 @@ def regenerate(folder: Path, key: str) -> np.ndarray:
                 f"{folder}: {row['key']!r} of the same batch is missing; data.shots or data.seed changed"
             )
         old = stored.loc[[row["key"]]].to_dict("records")[0]
-        changed = [f"{name} is {value!r}, was {old[name]!r}" for name, value in row.items() if old[name] != value]
+        changed = [
+            f"{name} is {value!r}, was {old.get(name)!r}" for name, value in row.items() if old.get(name) != value
+        ]
         if changed:
             raise TruelikeError(
                 f"{folder}: {row['key']!r} was made with other settings: {'; '.join(changed)}; "

@@ -52,6 +52,26 @@ class Job:
     adapter: Path | None = None
 
 
+def replica_job(
+    settings: Synthesize, *, prompts: Prompts, visual_guidance: VisualGuidance, generator: str, dtype: str
+) -> Job:
+    """A replica as a job on what the earlier stages wrote: captions, features, style and adapter."""
+    outputs = Path("outputs")
+    return Job(
+        stage="synthesize",
+        generator=generator,
+        dtype=dtype,
+        prompts=prompts,
+        settings=settings,
+        visual_guidance=visual_guidance,
+        real=outputs / "real/train",
+        captions=outputs / "captions.parquet",
+        features=outputs / "features.parquet",
+        style=outputs / "style",
+        adapter=outputs / "adapter",
+    )
+
+
 def naive_job(
     naive: Naive,
     *,
