@@ -50,9 +50,7 @@ def stock(pipeline, sampler: str, **options) -> torch.Tensor:
 
 
 def test_strength_follows_the_image_to_image_convention() -> None:
-    scheduler = tiny_models.make_pipeline().scheduler
-    scheduler.register_to_config(timestep_spacing="linspace")
-    unipc = make_sampler("unipc", scheduler)
+    unipc = make_sampler("unipc", tiny_models.make_pipeline().scheduler)
     timesteps = start_at(unipc, 30, 0.75)
     assert len(timesteps) == 22
     assert int(timesteps[0]) == 733
