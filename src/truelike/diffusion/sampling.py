@@ -101,7 +101,8 @@ def sample(
     timesteps = start_at(scheduler, steps, strength)
     flow = hasattr(scheduler, "scale_noise")  # where latents need no scaling
     if prior is not None and strength < 1:
-        latents = (scheduler.scale_noise if flow else scheduler.add_noise)(prior, noise, timesteps[:1])
+        first = timesteps[:1]
+        latents = scheduler.scale_noise(prior, first, noise) if flow else scheduler.add_noise(prior, noise, first)
     else:
         latents = noise if flow else noise * scheduler.init_noise_sigma
     low, high = (fraction * scheduler.config.num_train_timesteps for fraction in guidance_interval)
