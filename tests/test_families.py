@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoPipelineForImage2Image, DiffusionPipeline
+from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file
 
 from tests import tiny_models
@@ -19,7 +20,7 @@ from truelike.diffusion.conditioning import guidance_vectors
 from truelike.diffusion.inversion import learn_style, write_style
 from truelike.diffusion.sampling import make_generators, make_sampler
 from truelike.errors import TruelikeError
-from truelike.models.families import text_encoders
+from truelike.models.families import denoiser_of, text_encoders
 from truelike.models.generator import add_style, latents_of, open_generator
 from truelike.synthesis.run import Job, open_renderer, plan_of
 
@@ -111,6 +112,17 @@ def test_stock_diffusers_makes_the_same_images(learned: Learned, real: ImageSet,
     made = renderer.render(rows)
     assert made.shape == (2, 16, 16, 3)
     assert np.abs(made - np.round(images * 255)).max() <= 1
+
+
+def test_stock_diffusers_loads_every_layer_of_the_adapter(learned: Learned) -> None:
+    written = load_file(learned.adapter / "pytorch_lora_weights.safetensors")
+    loaded = get_peft_model_state_dict(denoiser_of(open_stock(learned)))
+    assert len(written) == len(loaded)
+    sums = [sorted(float(weight.abs().sum()) for weight in weights.values()) for weights in (written, loaded)]
+    assert sums[0] == sums[1]
+    adapted = {part for name in written for part in name.split(".") if part.startswith(("to_", "add_"))}
+    joint = {"add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"} if learned.family == "sd3" else set()
+    assert adapted == {"to_q", "to_k", "to_v", "to_out"} | joint
 
 
 def test_style_and_adapter_change_the_images(learned: Learned, real: ImageSet) -> None:

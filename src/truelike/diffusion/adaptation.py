@@ -114,10 +114,12 @@ def drop(values: Tensor, empty: Tensor, dropped: Tensor) -> Tensor:
 
 def write_adapter(folder: Path, pipeline: Any, settings: Adapt, style: str) -> list[Path]:
     """Write the denoiser's LoRA as ``load_lora_weights`` reads it, and ``adapter.json``; return the files."""
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(denoiser_of(pipeline)))
+    prefix = family_of(pipeline).denoiser
+    layers = get_peft_model_state_dict(denoiser_of(pipeline))
+    if prefix == "unet":  # diffusers' older names, which lack the projections of joint attention
+        layers = convert_state_dict_to_diffusers(layers)
     layers = {name: value.detach().cpu().contiguous() for name, value in sorted(layers.items())}
 
-    prefix = family_of(pipeline).denoiser
     config = {"r": settings.rank, "lora_alpha": settings.alpha, "target_modules": lora_modules(pipeline, settings)}
     metadata = {"lora_adapter_metadata": json.dumps({f"{prefix}.{name}": value for name, value in config.items()})}
 

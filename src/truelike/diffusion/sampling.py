@@ -51,7 +51,8 @@ def make_sampler(name: SamplerName, scheduler: Any) -> Any:
             f"sampler: {name!r} cannot sample from a flow-matching generator; use one of {', '.join(FLOW_SAMPLERS)}"
         )
     kind, options = FLOW_SAMPLERS[name]
-    return kind.from_config(config | {"flow_shift": config["shift"]}, **options)
+    shift = {"flow_shift": config["shift"]} if "use_flow_sigmas" in options else {}  # the others know it as shift
+    return kind.from_config(config, **options, **shift)
 
 
 def start_at(scheduler: Any, steps: int, strength: float) -> Tensor:
