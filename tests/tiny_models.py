@@ -178,7 +178,7 @@ def make_sd3(with_t5: bool = True) -> StableDiffusion3Pipeline:
         vae=make_vae(shift_factor=0.1, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=CLIPTextModelWithProjection(text_config(tokenizer)),
         text_encoder_2=CLIPTextModelWithProjection(text_config(tokenizer, width_2)),
-        text_encoder_3=T5EncoderModel(t5) if with_t5 else None,
+        text_encoder_3=T5EncoderModel(t5).eval() if with_t5 else None,
         tokenizer=tokenizer,
         tokenizer_2=make_tokenizer(),
         tokenizer_3=t5_tokenizer if with_t5 else None,

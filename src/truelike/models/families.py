@@ -1,6 +1,6 @@
 """Families of text-to-image models: how each encodes a prompt, calls its denoiser and names its parts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ class Family:
     """
 
     denoiser: str
-    attention: dict[str, tuple[str, ...]]
+    attention: Mapping[str, tuple[str, ...]]
     encode: Callable[[Any, str], Conditioning]
     denoise: Callable[[Any, Tensor, Tensor, Conditioning], Tensor]
     encoders: dict[str, tuple[str, str]]
