@@ -306,7 +306,7 @@ def test_two_people_change_the_same_stage(world, tmp_path):
 def test_a_run_with_a_dirty_tree_is_noticed_by_the_next_person(world, tmp_path):
     one = clone(world, tmp_path / "one")
     dvc("pull", cwd=one)
-    (one / "shade").write_text("9\n")
+    (one / "shade").write_text("99\n")
     dvc("repro", cwd=one)
     git("add", "dvc.lock", cwd=one)
     git("commit", "-qm", "A result without the change that made it", cwd=one)
