@@ -1,0 +1,42 @@
+"""Runs studies as DVC experiments, one after the other: ``python -m studies.run real-fake scale``.
+
+An experiment that exists already is not run again; ``dvc exp remove NAME`` makes it run anew. What the runs have in common
+comes from the run cache.
+"""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from studies import Study, experiment_name, load_studies
+from truelike.config import load_params
+
+
+def setting(name: str, value: Any) -> str:
+    """A parameter as `dvc exp run -S` takes it."""
+    return f"{name}={json.dumps(value)}"
+
+
+def arguments(study: Study, run: str, arms: list[str]) -> list[str]:
+    """What follows `dvc exp run`: the run's settings, and of `arms` only the study's."""
+    settings = [setting(name, value) for name, value in study.overrides(run).items()]
+    settings += [f"~train.arms.{arm}" for arm in arms if arm not in study.arms]
+    return [word for item in settings for word in ("-S", item)]
+
+
+def main() -> None:
+    studies, arms = load_studies(), list(load_params().train.arms)
+    listed = subprocess.run(["dvc", "exp", "list", "--name-only"], check=True, capture_output=True, text=True)
+    for name in sys.argv[1:] or studies:
+        for run in studies[name].runs:
+            experiment = experiment_name(name, run)
+            if experiment in listed.stdout.split():
+                continue
+            words = arguments(studies[name], run, arms)
+            print(f"{name}: {run}: dvc exp run --temp --name {experiment} {' '.join(words)}", flush=True)
+            subprocess.run(["dvc", "exp", "run", "--temp", "--name", experiment, *words], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Writes docs/results.md from the DVC experiments of the studies that were run: ``python -m studies.write``."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dvc.api
+from dvc.exceptions import DvcException
+
+from studies import Study, experiment_name, load_studies
+from truelike.config import load_params
+
+PAGE = Path("docs/results.md")
+HEAD = """# Results
+
+What the demo's task says about the papers' findings: {shots} real images per class of Fashion-MNIST, the embedded models,
+{steps} optimizer steps for every arm, {seeds} seeds, 5,000 test images. Test accuracy in %, with 95 % intervals over seeds
+and test images; coverage of the real training images by the synthetic ones. Settings are those of params.yaml, chosen on
+validation images, but for what a row names. Written by `python -m studies.write` from the DVC experiments of
+[studies/plan.yaml](../studies/plan.yaml), which `python -m studies.run` makes.
+"""
+
+
+def read(experiment: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The contents of metrics/accuracy.json and audit.json of an experiment; None if it was not run."""
+    try:
+        texts = [dvc.api.read(f"metrics/{name}.json", rev=experiment) for name in ("accuracy", "audit")]
+    except (DvcException, FileNotFoundError):
+        return None
+    accuracy, audit = map(json.loads, texts)
+    return accuracy, audit
+
+
+def table(study: Study, found: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[str]:
+    """The lines of a study's table: a row per run, a column per arm, then the coverage."""
+    yield "| run | " + " | ".join(f"`{arm}`" for arm in study.arms) + " | coverage |"
+    yield "|---" * (len(study.arms) + 2) + "|"
+    for run, (accuracy, audit) in found.items():
+        cells = [accuracy["accuracy"].get(arm) for arm in study.arms]
+        texts = [f"{c['top1']:.1f} ({c['low']:.1f} to {c['high']:.1f})" if c else "" for c in cells]
+        coverage = audit["measures"]["synthetic"]["coverage"]
+        shown = "" if coverage is None else f"{coverage['value']:.2f}"
+        yield f"| {run} | {' | '.join(texts)} | {shown} |"
+
+
+def page() -> str:
+    """The whole page; studies without any run are named as not run."""
+    params = load_params()
+    lines = [HEAD.format(shots=params.data.shots, steps=params.train.steps, seeds=len(params.train.seeds))]
+    for name, study in load_studies().items():
+        results = {run: read(experiment_name(name, run)) for run in study.runs}
+        found = {run: result for run, result in results.items() if result}
+        lines += [f"## {study.title}", study.text, ""]
+        lines += [*table(study, found), ""] if found else ["Not run yet.", ""]
+        missing = [run for run in study.runs if run not in found]
+        if found and missing:
+            lines += [f"Not run: {'; '.join(missing)}.", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,48 @@
+"""The studies behind docs/results.md: every run has valid settings, and the page says what the runs found."""
+
+import json
+from pathlib import Path
+
+import pytest
+from dvc.utils.hydra import apply_overrides
+
+from studies import experiment_name, load_studies
+from studies.run import arguments
+from studies.write import table
+from truelike.config import load_params
+
+ROOT = Path(__file__).resolve().parent.parent
+STUDIES = load_studies()
+RUNS = [(name, run) for name, study in STUDIES.items() for run in study.runs]
+
+
+@pytest.mark.parametrize(("name", "run"), RUNS, ids=[experiment_name(*pair) for pair in RUNS])
+def test_a_run_changes_what_it_names_and_keeps_the_arms_of_its_study(name: str, run: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes((ROOT / "params.yaml").read_bytes())
+    words = arguments(STUDIES[name], run, list(load_params(path).train.arms))
+    apply_overrides(path, words[1::2])
+    params = load_params(path)
+    assert list(params.train.arms) == list(STUDIES[name].arms)
+    for dotted, value in STUDIES[name].overrides(run).items():
+        found = params.model_dump(mode="json")
+        for part in dotted.split("."):
+            found = found[part]
+        assert found == value
+
+
+def test_studies_compare_with_one_of_their_runs_and_names_differ() -> None:
+    assert all(study.reference in study.runs for study in STUDIES.values())
+    assert len({experiment_name(*pair) for pair in RUNS}) == len(RUNS)
+
+
+def test_a_table_has_a_row_per_run_that_was_made() -> None:
+    study = STUDIES["scale"].model_copy(update={"arms": ("real", "synthetic", "more_real")})
+    row = {"top1": 70.04, "low": 69.0, "high": 71.0}
+    accuracy = {"accuracy": {"real": row, "synthetic": row | {"top1": 60.0}}}
+    audit = json.loads('{"measures": {"synthetic": {"coverage": {"value": 0.981}}}}')
+    assert list(table(study, {"1x": (accuracy, audit)})) == [
+        "| run | `real` | `synthetic` | `more_real` | coverage |",
+        "|---|---|---|---|---|",
+        "| 1x | 70.0 (69.0 to 71.0) | 60.0 (69.0 to 71.0) |  | 0.98 |",
+    ]
