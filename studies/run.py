@@ -1,7 +1,7 @@
 """Runs studies as DVC experiments, one after the other: ``python -m studies.run real-fake scale``.
 
-An experiment that exists already is not run again; ``dvc exp remove NAME`` makes it run anew. What the runs have in common
-comes from the run cache.
+An experiment that exists already is not run again; ``dvc exp remove NAME`` makes it run anew. What the runs have in
+common comes from the run cache.
 """
 
 import json

@@ -14,11 +14,11 @@ from truelike.config import load_params
 PAGE = Path("docs/results.md")
 HEAD = """# Results
 
-What the demo's task says about the papers' findings: {shots} real images per class of Fashion-MNIST, the embedded models,
-{steps} optimizer steps for every arm, {seeds} seeds, 5,000 test images. Test accuracy in %, with 95 % intervals over seeds
-and test images; coverage of the real training images by the synthetic ones. Settings are those of params.yaml, chosen on
-validation images, but for what a row names. Written by `python -m studies.write` from the DVC experiments of
-[studies/plan.yaml](../studies/plan.yaml), which `python -m studies.run` makes.
+What the demo's task says about the papers' findings: {shots} real images per class of Fashion-MNIST, the embedded
+models, {steps} optimizer steps for every arm, {seeds} seeds, 5,000 test images. Test accuracy in %, with 95 % intervals
+over seeds and test images; coverage of the real training images by the synthetic ones. Settings are those of
+params.yaml, chosen on validation images, but for what a row names. Written by `python -m studies.write` from the DVC
+experiments of [studies/plan.yaml](../studies/plan.yaml), which `python -m studies.run` makes.
 """
 
 
