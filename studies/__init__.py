@@ -20,7 +20,6 @@ class Study(BaseModel):
     title: str
     text: str
     arms: tuple[str, ...]
-    reference: str
     common: Mapping[str, Any] = {}
     runs: Mapping[str, Mapping[str, Any]]
 
