@@ -134,9 +134,8 @@ def test_style_and_adapter_change_the_images(learned: Learned, real: ImageSet) -
     assert ("<style> <style>_1" in rows["prompt"].iloc[0]) == (learned.family != "sd3")
 
 
+@pytest.mark.parametrize("learned", ["sd2", "sdxl"], indirect=True)  # the families with textual inversion
 def test_every_text_encoder_learns_rows_of_its_own_and_no_other_row_changes(learned: Learned, real: ImageSet) -> None:
-    if learned.family == "sd3":
-        pytest.skip("has no textual inversion")
     base, styled = (open_generator(str(learned.checkpoint), "float32") for _ in range(2))
     add_style(styled, learned.style)
     before, after = text_encoders(base), text_encoders(styled)
@@ -150,9 +149,8 @@ def test_every_text_encoder_learns_rows_of_its_own_and_no_other_row_changes(lear
         assert tokenizer("<style>", add_special_tokens=False).input_ids == [len(old)]
 
 
+@pytest.mark.parametrize("learned", ["sd2", "sdxl"], indirect=True)  # the families with textual inversion
 def test_a_style_of_another_family_is_refused(learned: Learned, generator: Path) -> None:
-    if learned.family == "sd3":
-        pytest.skip("has no textual inversion")
     with pytest.raises(TruelikeError, match=r"learned_embeds\.safetensors: .*; run the stage invert again with this"):
         add_style(open_generator(str(generator), "float32"), learned.style)
 

@@ -18,23 +18,11 @@ def dataset_card(
     accuracy: Mapping[str, Any],
     audit: Mapping[str, Any],
     warnings: list[str],
-) -> str:
-    """The card as markdown; `accuracy` and `audit` are the contents of metrics/accuracy.json and audit.json.
+) -> Iterator[str]:
+    """The lines of the card, markdown; `accuracy` and `audit` are metrics/accuracy.json and audit.json.
 
     `counts` of images: `real`, `synthetic`, `kept`.
     """
-    return "\n".join(_lines(params, models, class_names, counts, accuracy, audit, warnings)) + "\n"
-
-
-def _lines(
-    params: Params,
-    models: Sequence[ModelSource],
-    class_names: list[str],
-    counts: Mapping[str, int],
-    accuracy: Mapping[str, Any],
-    audit: Mapping[str, Any],
-    warnings: list[str],
-) -> Iterator[str]:
     measures, gaps = audit["measures"], audit["gaps"]
     yield from ("# The synthetic images", "", f"**{accuracy['verdict']['sentence']}**", "")
     yield from (

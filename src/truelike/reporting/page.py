@@ -115,7 +115,7 @@ def write_report(material: Material, folder: Path) -> None:
         material.audit_metrics,
         warnings(params, list(material.models)),
     )
-    (folder / "DATASET.md").write_text(card, encoding="utf-8")
+    (folder / "DATASET.md").write_text("\n".join(card) + "\n", encoding="utf-8")
     overview(material).save(folder / "pictures.png")
     figure = figures.accuracy_figure(accuracy, _partners(params), params.evaluate.confidence)
     (folder / "accuracy.png").write_bytes(figures.to_png(figure))
