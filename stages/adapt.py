@@ -37,7 +37,8 @@ def main() -> None:
             files = write_adapter(folder, pipeline, settings, style.fingerprint)
         else:
             files = write_no_adapter(folder)
-        publish(files, Path("outputs/adapter"))
+        for file in files:
+            publish([file], Path("outputs/adapter") / file.parent.relative_to(folder))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ INVERT = Invert(
 )
 ADAPT = Adapt(
     enabled=True,
+    scope="set",
     rank=2,
     alpha=6,
     targets=("q", "k", "v", "out"),

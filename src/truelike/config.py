@@ -168,7 +168,10 @@ class DistributionMatching(Section):
 
 
 class Adapt(Section):
+    """LoRA: one adapter for the whole set, or one for each class, the steps divided over the classes."""
+
     enabled: bool
+    scope: Literal["set", "class"]
     rank: Positive
     alpha: Positive
     targets: tuple[Literal["q", "k", "v", "out"], ...]

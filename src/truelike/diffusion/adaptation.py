@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from truelike.diffusion.objective import (
     noise_schedule,
 )
 from truelike.models.families import Conditioning, denoiser_of, family_of
-from truelike.models.generator import ADAPTER_FILE, LORA_FILE, Adapter, encode_images
+from truelike.models.generator import ADAPTER_FILE, LORA_FILE, Adapter, class_adapter, encode_images
 from truelike.scratch import fingerprint, write_once
+
+WHOLE_SET = "default"  # peft's own name of an adapter
 
 
 def lora_modules(pipeline: Any, settings: Adapt) -> list[str]:
@@ -35,13 +38,17 @@ def lora_modules(pipeline: Any, settings: Adapt) -> list[str]:
     return [module for target in settings.targets for module in attention[target]]
 
 
-def add_lora(pipeline: Any, settings: Adapt) -> dict[str, Tensor]:
-    """Add a LoRA to the attention projections and return its parameters by name; its output is zero at first."""
+def add_lora(pipeline: Any, settings: Adapt, name: str = WHOLE_SET) -> dict[str, Tensor]:
+    """Add a LoRA to the attention projections and return its parameters by name; its output is zero at first.
+
+    It alone takes effect, beside whatever others the denoiser has.
+    """
     torch.manual_seed(settings.seed)
     model, modules = denoiser_of(pipeline), lora_modules(pipeline, settings)
-    model.add_adapter(
-        LoraConfig(r=settings.rank, lora_alpha=settings.alpha, init_lora_weights="gaussian", target_modules=modules)
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, init_lora_weights="gaussian", target_modules=modules
     )
+    model.add_adapter(config, adapter_name=name)
     parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
     for value in parameters.values():
         value.data = value.data.float()
@@ -66,20 +73,21 @@ def learn_adapter(
 ) -> None:
     """Train a LoRA on the real images with a prompt and (optional) guidance vector each; the denoiser keeps it.
 
-    `vectors` float32 (N, W). A dropped caption is the empty prompt, without visual guidance. Checkpoints and
-    ``log.csv`` go to `folder`.
+    `vectors` float32 (N, W). A dropped caption is the empty prompt, without visual guidance. In scope class every class
+    has a LoRA of its own, learned from its images alone in an equal part of the steps, at least one. Checkpoints and
+    ``log.csv`` go to `folder`, or to a folder in it named after the label.
     """
     latents = encode_images(pipeline, real)
     states = training_states(pipeline, prompts, vectors)
     empty = training_states(pipeline, [""], None)
     labels = torch.tensor(real.labels)
-    parameters = add_lora(pipeline, settings)
+    present = labels.unique().tolist()
     denoiser_of(pipeline).train()
     schedule = noise_schedule(pipeline.scheduler, pipeline.device)
     dm = settings.dm
 
-    def losses_of(generator: torch.Generator, step: int) -> dict[str, Tensor]:
-        chosen = torch.randperm(len(latents), generator=generator)[: settings.batch_size]
+    def losses_of(images: Tensor, generator: torch.Generator, step: int) -> dict[str, Tensor]:
+        chosen = images[torch.randperm(len(images), generator=generator)[: settings.batch_size]]
         noised = draw_noised(schedule, latents[chosen], dm.timesteps, generator)
         dropped = torch.rand(len(chosen), generator=generator) < settings.caption_dropout
         context = {name: drop(value[chosen], empty[name], dropped) for name, value in states.items()}
@@ -90,20 +98,30 @@ def learn_adapter(
         matching = matching_loss(predicted, noised.target, weights, dm.reduction, groups, dm.kernel)
         return {"loss": diff + dm.weight * matching, "diff": diff, "dm": matching}
 
-    optimize(
-        parameters,
-        losses_of,
-        folder,
-        name="adapt",
-        dtype=dtype,
-        steps=settings.steps,
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-        clip=settings.clip,
-        seed=settings.seed,
-        checkpoint_every=settings.checkpoint_every,
-        ema_decay=settings.ema_decay,
-    )
+    def learn(name: str, images: Tensor, steps: int, own_folder: Path) -> None:
+        optimize(
+            add_lora(pipeline, settings, name),
+            partial(losses_of, images),
+            own_folder,
+            name="adapt" if name == WHOLE_SET else f"adapt {name}",
+            dtype=dtype,
+            steps=steps,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            clip=settings.clip,
+            seed=settings.seed,
+            checkpoint_every=settings.checkpoint_every,
+            ema_decay=settings.ema_decay,
+        )
+
+    if settings.scope == "set":
+        learn(WHOLE_SET, torch.arange(len(labels)), settings.steps, folder)
+    else:
+        for label in present:
+            own_folder = folder / str(label)
+            own_folder.mkdir(exist_ok=True)
+            images = (labels == label).nonzero()[:, 0]
+            learn(class_adapter(label), images, max(1, settings.steps // len(present)), own_folder)
     denoiser_of(pipeline).eval()
 
 
@@ -113,9 +131,24 @@ def drop(values: Tensor, empty: Tensor, dropped: Tensor) -> Tensor:
 
 
 def write_adapter(folder: Path, pipeline: Any, settings: Adapt, style: str) -> list[Path]:
-    """Write the denoiser's LoRA as ``load_lora_weights`` reads it, and ``adapter.json``; return the files."""
+    """Write the LoRA, or those of the classes in a folder each, and ``adapter.json``; return the files."""
+    names = list(denoiser_of(pipeline).peft_config)
+    labels = None if names == [WHOLE_SET] else tuple(int(name.rpartition("-")[2]) for name in names)
+    folders = [folder] if labels is None else [folder / str(label) for label in labels]
+    for name, own_folder in zip(names, folders, strict=True):
+        write_lora(own_folder, pipeline, settings, name)
+    weights = [own_folder / LORA_FILE for own_folder in folders]
+    mark = fingerprint(None, *weights)
+    adapter = Adapter(
+        enabled=True, labels=labels, rank=settings.rank, alpha=settings.alpha, style=style, fingerprint=mark
+    )
+    return [_write_json(folder, adapter), *weights, *(own_folder / LOG_FILE for own_folder in folders)]
+
+
+def write_lora(folder: Path, pipeline: Any, settings: Adapt, name: str) -> None:
+    """Write one of the denoiser's LoRAs as ``load_lora_weights`` of the stock pipeline reads it."""
     prefix = family_of(pipeline).denoiser
-    layers = get_peft_model_state_dict(denoiser_of(pipeline))
+    layers = get_peft_model_state_dict(denoiser_of(pipeline), adapter_name=name)
     if prefix == "unet":  # diffusers' older names, which lack the projections of joint attention
         layers = convert_state_dict_to_diffusers(layers)
     layers = {name: value.detach().cpu().contiguous() for name, value in sorted(layers.items())}
@@ -133,9 +166,6 @@ def write_adapter(folder: Path, pipeline: Any, settings: Adapt, style: str) -> l
         )
 
     write_once(folder / LORA_FILE, save)
-    mark = fingerprint(None, folder / LORA_FILE)
-    adapter = Adapter(enabled=True, rank=settings.rank, alpha=settings.alpha, style=style, fingerprint=mark)
-    return [_write_json(folder, adapter), folder / LORA_FILE, folder / LOG_FILE]
 
 
 def write_no_adapter(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Opens the generator: a text-to-image pipeline, with a learned style and an adapter where there are any."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from truelike.scratch import fingerprint
 
 STYLE_FILE, EMBEDS_FILE = "style.json", "learned_embeds.safetensors"
 ADAPTER_FILE, LORA_FILE = "adapter.json", "pytorch_lora_weights.safetensors"
+
+warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a LoRA for each class is what is wanted
 
 
 class Record(BaseModel):
@@ -46,9 +49,13 @@ class Style(Record):
 
 
 class Adapter(Record):
-    """The content of ``adapter.json``: a fingerprint of the LoRA weights and of the style they were trained with."""
+    """The content of ``adapter.json``: a fingerprint of the LoRA weights and of the style they were trained with.
+
+    `labels` are the classes that have an adapter each, in a folder named after the label, where not one serves all.
+    """
 
     enabled: bool
+    labels: tuple[int, ...] | None = None
     rank: int = 0
     alpha: int = 0
     style: str = ""
@@ -143,11 +150,40 @@ def add_style(pipeline: Any, folder: Path) -> Style:
 def add_adapter(pipeline: Any, folder: Path, lora_scale: float) -> Adapter:
     """Fuse the LoRA into the denoiser with weight `lora_scale`; does nothing for an adapter that is not enabled.
 
-    Raises TruelikeError if the file's layers are not exactly layers of the denoiser.
+    Adapters of single classes are only loaded: `use_class` makes one of them take effect. Raises TruelikeError if a
+    file's layers are not exactly layers of the denoiser.
     """
     adapter = read_adapter(folder)
     if not adapter.enabled or lora_scale == 0:
         return adapter
+    model, prefix = denoiser_of(pipeline), family_of(pipeline).denoiser
+    if adapter.labels is not None:
+        for label in adapter.labels:
+            check_adapter(pipeline, folder / str(label))
+        for label in adapter.labels:
+            model.load_lora_adapter(
+                folder / str(label), weight_name=LORA_FILE, prefix=prefix, adapter_name=class_adapter(label)
+            )
+        return adapter
+    check_adapter(pipeline, folder)
+    model.load_lora_adapter(folder, weight_name=LORA_FILE, prefix=prefix)
+    model.fuse_lora(lora_scale=lora_scale)
+    model.unload_lora()
+    return adapter
+
+
+def class_adapter(label: int) -> str:
+    """The name that peft knows the adapter of a class by."""
+    return f"class-{label}"
+
+
+def use_class(pipeline: Any, label: int, lora_scale: float) -> None:
+    """Give the denoiser the LoRA of one class, with weight `lora_scale`."""
+    denoiser_of(pipeline).set_adapters(class_adapter(label), lora_scale)
+
+
+def check_adapter(pipeline: Any, folder: Path) -> None:
+    """Raise TruelikeError if the layers of a LoRA's file are not exactly layers of the denoiser."""
     weights = load_file(folder / LORA_FILE)
     model, prefix = denoiser_of(pipeline), family_of(pipeline).denoiser
     shapes = {f"{prefix}.{name}": tuple(weight.shape) for name, weight in model.named_parameters()}
@@ -162,10 +198,6 @@ def add_adapter(pipeline: Any, folder: Path, lora_scale: float) -> Adapter:
                 f"{folder / LORA_FILE}: {name} {tuple(weight.shape)} fits no layer of the generator's {prefix}; "
                 "run the stage adapt again with this generator"
             )
-    model.load_lora_adapter(folder, weight_name=LORA_FILE, prefix=prefix)
-    model.fuse_lora(lora_scale=lora_scale)
-    model.unload_lora()
-    return adapter
 
 
 def latents_of(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:

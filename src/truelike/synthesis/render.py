@@ -12,24 +12,38 @@ from truelike.data.imageset import ImageSet
 from truelike.diffusion.conditioning import encode_prompts, guide
 from truelike.diffusion.sampling import draw_noise, make_generators, make_sampler, sample
 from truelike.models.families import Conditioning, denoiser_of, family_of
-from truelike.models.generator import latents_of, pixels_of
+from truelike.models.generator import latents_of, pixels_of, use_class
 
 
 @dataclass(frozen=True)
 class Renderer:
-    """A generator with its style and adapter, the real images, and (optional) a guidance vector for each of them."""
+    """A generator with its style and adapter, the real images, and (optional) a guidance vector for each of them.
+
+    `class_lora_scale` is the weight of the class's own adapter, where classes have one.
+    """
 
     pipeline: Any
     real: ImageSet
     vectors: np.ndarray | None
+    class_lora_scale: float | None = None
     known: dict[str, Conditioning] = field(default_factory=dict)
 
     @torch.inference_mode()
     def render(self, rows: pd.DataFrame) -> np.ndarray:
         """Render one batch of a plan, uint8 (N, H, W, 3); the same rows give the same bytes.
 
-        A row's image depends on the other rows of its batch by rounding only, so identity needs the whole batch.
+        A row's image depends on the other rows of its batch by rounding only, so identity needs the whole batch. With
+        an adapter per class the rows are sorted by class.
         """
+        if self.class_lora_scale is None:
+            return self._render(rows)
+        images = []
+        for label, group in rows.groupby("label"):
+            use_class(self.pipeline, int(str(label)), self.class_lora_scale)
+            images.append(self._render(group))
+        return np.concatenate(images)
+
+    def _render(self, rows: pd.DataFrame) -> np.ndarray:
         pipeline, settings = self.pipeline, rows.iloc[0]
         positions = pd.Index(self.real.index["key"]).get_indexer(rows["source_key"]).tolist()
         height, width = (

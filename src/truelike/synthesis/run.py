@@ -99,14 +99,17 @@ def naive_job(
 
 
 def plan_of(job: Job, real: ImageSet, replica: int) -> pd.DataFrame:
-    """The plan of a replica; raises TruelikeError if the adapter was trained with another style."""
+    """The plan of a replica, sorted by class where classes have adapters of their own.
+
+    Raises TruelikeError if the adapter was trained with another style.
+    """
     style, adapter = read_style(job.style), read_adapter(job.adapter)
     if adapter.enabled and adapter.style != style.fingerprint:
         raise TruelikeError(
             f"{job.adapter}: trained with style {adapter.style or 'none'}, but {job.style} holds "
             f"{style.fingerprint or 'none'}; run the stage adapt again"
         )
-    return make_plan(
+    plan = make_plan(
         real.index,
         read_captions(job.captions, real.keys) if job.captions else [""] * len(real),
         read_rewrites(job.captions, real.keys) if job.captions else [[]] * len(real),
@@ -119,6 +122,7 @@ def plan_of(job: Job, real: ImageSet, replica: int) -> pd.DataFrame:
         style=style.fingerprint,
         style_texts=[style.text(name) for name in real.index["class_name"]],
     )
+    return plan if adapter.labels is None else plan.sort_values("label", kind="stable", ignore_index=True)
 
 
 def open_renderer(job: Job, real: ImageSet) -> Renderer:
@@ -127,13 +131,14 @@ def open_renderer(job: Job, real: ImageSet) -> Renderer:
     check_resolution(pipeline, real)
     if job.style:
         add_style(pipeline, job.style)
-    if job.adapter:
-        add_adapter(pipeline, job.adapter, job.settings.lora_scale)
+    lora_scale = job.settings.lora_scale
+    adapter = add_adapter(pipeline, job.adapter, lora_scale) if job.adapter else None
     vectors = None
     if job.features:
         features = read_features(job.features, real.keys)
         vectors = guidance_vectors(pipeline, features, real.labels, job.visual_guidance)
-    return Renderer(pipeline, real, vectors)
+    has_classes = adapter is not None and adapter.labels is not None and lora_scale > 0
+    return Renderer(pipeline, real, vectors, lora_scale if has_classes else None)
 
 
 def job_fingerprint(job: Job, replica: int) -> str:
