@@ -9,7 +9,7 @@ import pandas as pd
 
 from truelike.metrics.compare import CONFIDENCE, Features, Measure, class_measures, compare, to_interval
 from truelike.metrics.curves import learning_curves
-from truelike.metrics.memorisation import authentic, copy_threshold, nearest
+from truelike.metrics.memorisation import authentic, copy_threshold, near_copy_rate, nearest
 from truelike.metrics.statistics import Interval, class_resamples, wilson_interval
 
 HELD_OUT = "real"
@@ -78,7 +78,7 @@ def audit(
     measures = {name: {m: to_interval(value) for m, value in values.items()} for name, values in found.items()}
     for name, features in sets.items():
         similarity = copies[name][1]
-        share = float(np.mean(similarity > threshold))
+        share = near_copy_rate(similarity, threshold)
         genuine = float(authentic(features.values, train.values).mean())
         measures[name]["near_copy_rate"] = wilson_interval(share, len(similarity), CONFIDENCE)
         measures[name]["authentic"] = wilson_interval(genuine, len(similarity), CONFIDENCE)
