@@ -13,12 +13,16 @@ PLAN = Path(__file__).parent / "plan.yaml"
 
 
 class Study(BaseModel):
-    """Runs that are compared with each other: each a name and the parameters in which it differs from params.yaml."""
+    """Runs that are compared with each other: each a name and the parameters in which it differs from params.yaml.
+
+    `text` is what is compared, `finding` what came of it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
     text: str
+    finding: str = ""
     arms: tuple[str, ...]
     common: Mapping[str, Any] = {}
     runs: Mapping[str, Mapping[str, Any]]

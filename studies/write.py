@@ -15,10 +15,11 @@ PAGE = Path("docs/results.md")
 HEAD = """# Results
 
 What the demo's task says about the papers' findings: {shots} real images per class of Fashion-MNIST, the embedded
-models, {steps} optimizer steps for every arm, {seeds} seeds, 5,000 test images. Test accuracy in %, with 95 % intervals
-over seeds and test images; coverage of the real training images by the synthetic ones. Settings are those of
-params.yaml, chosen on validation images, but for what a row names. Written by `python -m studies.write` from the DVC
-experiments of [studies/plan.yaml](../studies/plan.yaml), which `python -m studies.run` makes.
+models, {steps} optimizer steps for every arm, {seeds} seeds, 5,000 test images. Test accuracy in %: of `real` with its
+95 % interval over seeds and test images, of the others with the difference to `real` in points and the interval of that
+(paired). Coverage is of the real training images by the synthetic ones. Settings are those of params.yaml, chosen on
+validation images, but for what a row names. Written by `python -m studies.write` from the DVC experiments of
+[studies/plan.yaml](../studies/plan.yaml), which `python -m studies.run` makes.
 """
 
 
@@ -32,13 +33,23 @@ def read(experiment: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
     return accuracy, audit
 
 
+def cell(accuracy: dict[str, Any], arm: str) -> str:
+    """An arm's accuracy with the difference to `real` and its interval; of `real` itself with its own interval."""
+    if arm not in accuracy["accuracy"]:
+        return ""
+    found = accuracy["accuracy"][arm]
+    if arm == "real":
+        return f"{found['top1']:.1f} [{found['low']:.1f}, {found['high']:.1f}]"
+    gain = accuracy["difference_to_real"][arm]
+    return f"{found['top1']:.1f}, {gain['points']:+.1f} [{gain['low']:+.1f}, {gain['high']:+.1f}]"
+
+
 def table(study: Study, found: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[str]:
     """The lines of a study's table: a row per run, a column per arm, then the coverage."""
     yield "| run | " + " | ".join(f"`{arm}`" for arm in study.arms) + " | coverage |"
     yield "|---" * (len(study.arms) + 2) + "|"
     for run, (accuracy, audit) in found.items():
-        cells = [accuracy["accuracy"].get(arm) for arm in study.arms]
-        texts = [f"{c['top1']:.1f} ({c['low']:.1f} to {c['high']:.1f})" if c else "" for c in cells]
+        texts = [cell(accuracy, arm) for arm in study.arms]
         coverage = audit["measures"]["synthetic"]["coverage"]
         shown = "" if coverage is None else f"{coverage['value']:.2f}"
         yield f"| {run} | {' | '.join(texts)} | {shown} |"
@@ -53,6 +64,7 @@ def page() -> str:
         found = {run: result for run, result in results.items() if result}
         lines += [f"## {study.title}", study.text, ""]
         lines += [*table(study, found), ""] if found else ["Not run yet.", ""]
+        lines += [study.finding, ""] if study.finding else []
         missing = [run for run in study.runs if run not in found]
         if found and missing:
             lines += [f"Not run: {'; '.join(missing)}.", ""]

@@ -38,10 +38,11 @@ def test_no_two_runs_have_the_same_experiment() -> None:
 def test_a_table_has_a_row_per_run_that_was_made() -> None:
     study = STUDIES["scale"].model_copy(update={"arms": ("real", "synthetic", "more_real")})
     row = {"top1": 70.04, "low": 69.0, "high": 71.0}
-    accuracy = {"accuracy": {"real": row, "synthetic": row | {"top1": 60.0}}}
+    gain = {"synthetic": {"points": -10.04, "low": -12.0, "high": -8.16}}
+    accuracy = {"accuracy": {"real": row, "synthetic": row | {"top1": 60.0}}, "difference_to_real": gain}
     audit = json.loads('{"measures": {"synthetic": {"coverage": {"value": 0.981}}}}')
     assert list(table(study, {"1x": (accuracy, audit)})) == [
         "| run | `real` | `synthetic` | `more_real` | coverage |",
         "|---|---|---|---|---|",
-        "| 1x | 70.0 (69.0 to 71.0) | 60.0 (69.0 to 71.0) |  | 0.98 |",
+        "| 1x | 70.0 [69.0, 71.0] | 60.0, -10.0 [-12.0, -8.2] |  | 0.98 |",
     ]
