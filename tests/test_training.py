@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +24,7 @@ from truelike.config import Phase, Train, load_params
 from truelike.data.imageset import ImageSet, Sample, write_image_set
 from truelike.errors import TruelikeError
 from truelike.models.classifier import open_classifier
+from truelike.scratch import discard
 from truelike.selection.decide import undecided
 from truelike.training import seeds as seeds_module
 from truelike.training.arm import train_arm
@@ -28,10 +32,11 @@ from truelike.training.augment import crop_matrices, mixup, normalise, random_re
 from truelike.training.images import load_kept
 from truelike.training.loop import (
     LabelledImages,
+    LogRow,
     Recipe,
-    batch_positions,
     fit,
     learning_rate,
+    next_positions,
     one_thread,
     phase_steps,
     predict,
@@ -75,7 +80,7 @@ RECIPE = Recipe(12, 8, "adamw", 2e-3, "cosine", 0.05, 0.1, 0.1, 0.6, True)
 def job(classifier: str, *phases: Phase, recipe: Recipe = RECIPE) -> Job:
     evaluated = {"validation": coloured(6, 7).pixels, "test": coloured(9, 8).pixels}
     chosen = phases or (Phase(on="real+partner"),)
-    return Job(classifier, False, 3, chosen, recipe, coloured(30, 0), coloured(24, 1), evaluated)
+    return Job(classifier, False, 3, chosen, recipe, coloured(30, 0), coloured(24, 1), evaluated, 5)
 
 
 def test_normalise_by_hand() -> None:
@@ -148,7 +153,10 @@ def test_every_arm_has_the_same_number_of_steps(steps: int, weights: list[float]
 @given(size=st.integers(1, 40), batch=st.integers(1, 16))
 @settings(deadline=None)
 def test_batches_are_full_and_pass_over_all_images_evenly(size: int, batch: int) -> None:
-    batches = list(batch_positions(size, batch, 20, np.random.default_rng(0)))
+    rng, waiting, batches = np.random.default_rng(0), np.zeros(0, int), []
+    for _ in range(20):
+        positions, waiting = next_positions(waiting, size, batch, rng)
+        batches.append(positions)
     assert all(len(positions) == batch for positions in batches)
     counts = np.bincount(np.concatenate(batches), minlength=size)
     assert counts.max() - counts.min() <= 1
@@ -232,6 +240,52 @@ def test_finished_seeds_are_not_trained_again(classifier: str, tmp_path: Path) -
     assert seed_file(tmp_path, 1).exists()
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_training_killed_at_any_step_goes_on_from_its_checkpoint(
+    classifier: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], optimizer: Literal["adamw", "sgd"]
+) -> None:
+    phases = [  # of 4, 5 and 3 steps
+        Phase(on="partner", share=0.3, mixup=0.2, cutmix=1.0),
+        Phase(on="real+partner", share=0.45, joint=(1.0, 0.5)),
+        Phase(on="real", share=0.25, reset_head=True),
+    ]
+    work = job(classifier, *phases, recipe=replace(RECIPE, optimizer=optimizer))
+    file = tmp_path / "network.pt"
+
+    def opened() -> nn.Module:
+        return timm.create_model("test_vit", num_classes=3, img_size=32, drop_rate=0.2, drop_path_rate=0.2)
+
+    def trained(last: int, **checkpoint: Any) -> tuple[dict[str, torch.Tensor], list[LogRow]]:
+        log: list[LogRow] = []
+
+        def note(row: LogRow) -> None:
+            log.append(row)
+            if row[0] == last:
+                raise KeyboardInterrupt
+
+        model = fit(opened, work.sources, phases, work.recipe, 4, note, **checkpoint)
+        return model.state_dict(), log
+
+    with one_thread():
+        expected, expected_log = trained(99)
+        for last, every, resumed in ((3, 4, 0), (4, 4, 4), (8, 5, 5), (10, 8, 8), (11, 5, 10)):
+            with pytest.raises(KeyboardInterrupt):
+                trained(last, checkpoint=file, checkpoint_every=every)
+            capfd.readouterr()
+            found, log = trained(99, checkpoint=file, checkpoint_every=every)
+            said = f"{file}: goes on after step {resumed} of 12\n"
+            assert capfd.readouterr().err == (said if resumed else "")
+            assert log == expected_log
+            assert all(torch.equal(found[name], value) for name, value in expected.items())
+            discard(file)
+
+
+def test_checkpoints_go_when_the_seed_is_finished(classifier: str, tmp_path: Path) -> None:
+    phases = [Phase(on="real+partner", soft_labels=0.5)]
+    train_seeds(job(classifier, *phases), [0], tmp_path, 1)
+    assert {file.name for file in tmp_path.iterdir()} == {"seed-0.npz", "seed-0.npz.sha256"}
+
+
 def test_a_failing_seed_fails_the_stage(
     classifier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,6 +310,7 @@ TRAIN = {
     "warmup_fraction": 0.05,
     "crop_scale": 0.6,
     "flip": True,
+    "checkpoint_every": 20,
     "seeds": [0, 3],
     "arms": {
         "real": {"partner": "extra", "phases": [{"on": "real"}]},

@@ -299,6 +299,7 @@ class Train(Section):
     warmup_fraction: Probability
     crop_scale: Annotated[float, Field(gt=0, le=1)]
     flip: bool
+    checkpoint_every: Positive
     seeds: tuple[Count, ...]
     arms: Mapping[str, Arm]
 

@@ -133,6 +133,12 @@ def finished(path: Path) -> bool:
     return False
 
 
+def discard(path: Path) -> None:
+    """Remove what `write_finished` wrote, if it did."""
+    for file in (path, _sums(path)):
+        file.unlink(missing_ok=True)
+
+
 def _sums(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 

@@ -2,6 +2,7 @@
 
 import csv
 import platform
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -75,6 +76,7 @@ def optimize(
             value.data.copy_(state["parameters"][key])
         optimizer.load_state_dict(state["optimizer"])
         best, log = state["best"], state["log"]
+        print(f"{checkpoint}: goes on after step {len(log)} of {steps}", file=sys.stderr)
         if average is not None:
             average.load_state_dict(state["average"])
             average.to(device())

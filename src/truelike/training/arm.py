@@ -1,11 +1,14 @@
 """Trains one arm over all seeds and writes its predictions, its log and its summary."""
 
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import timm
+import torch
 
 from truelike.config import Arm, Train
 from truelike.data.imageset import INDEX_FILE, ImageSet
@@ -14,7 +17,7 @@ from truelike.models.classifier import __file__ as classifier_source
 from truelike.models.classifier import open_classifier
 from truelike.scratch import fingerprint, scratch
 from truelike.training.images import check_partner, load_images, load_kept
-from truelike.training.loop import Recipe, phase_steps
+from truelike.training.loop import Recipe, device, phase_steps
 from truelike.training.seeds import Job, seed_file, train_seeds
 
 SPLITS = ("validation", "test")
@@ -24,7 +27,7 @@ def train_arm(name: str, arm: Arm, settings: Train, classifier: str, real: Path,
     """Train an arm on the image sets under `real` and its partner's `selection`; write `out`.
 
     Files: predictions.parquet (seed, split, key, label, probs), log.csv (seed, step, phase, loss, lr), summary.json.
-    Validation and test images are only predicted, when training is over. A killed run keeps its finished seeds.
+    Validation and test images are only predicted, when training is over. A killed run goes on from its checkpoints.
     An arm on extra real images where there are none would repeat another arm: it is not trained, no seed in its
     summary.json says so, and the other files are not written.
     """
@@ -51,9 +54,11 @@ def train_arm(name: str, arm: Arm, settings: Train, classifier: str, real: Path,
         real=images,
         partner=partner,
         evaluated={split: images.load() for split, images in evaluated.items()},
+        checkpoint_every=settings.checkpoint_every,
     )
+    versions = [torch.__version__, timm.__version__, device().type, platform.machine()]
     key = fingerprint(
-        [arm.model_dump(), recipe.__dict__, settings.pretrained],
+        [arm.model_dump(), recipe.__dict__, settings.pretrained, versions],
         classifier,
         selection,
         *(real / split / INDEX_FILE for split in ("train", *SPLITS)),

@@ -1,10 +1,13 @@
 """The training loop: phases over labelled images, a fixed number of optimizer steps, the same result for a seed."""
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +16,7 @@ from torch import nn
 
 from truelike.config import Phase, Train
 from truelike.models.classifier import input_statistics
+from truelike.scratch import finished, write_finished
 from truelike.training.augment import normalise, random_resized_crop
 from truelike.training.losses import batch_loss
 
@@ -75,14 +79,16 @@ def learning_rate(
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
-def batch_positions(size: int, batch_size: int, steps: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Positions of each step's batch, from one shuffled pass over `size` images after the other; batches are full."""
-    stream = np.zeros(0, dtype=np.int64)
-    for _ in range(steps):
-        while len(stream) < batch_size:
-            stream = np.concatenate([stream, rng.permutation(size)])
-        yield stream[:batch_size]
-        stream = stream[batch_size:]
+def next_positions(
+    waiting: np.ndarray, size: int, batch_size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the next batch, and those of the begun pass that wait for the batches after it.
+
+    Every pass over the `size` images has a new order; a batch may end one pass and begin another, so it is always full.
+    """
+    while len(waiting) < batch_size:
+        waiting = np.concatenate([waiting, rng.permutation(size)])
+    return waiting[:batch_size], waiting[batch_size:]
 
 
 def device() -> torch.device:
@@ -98,6 +104,37 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@dataclass
+class Progress:
+    """All that the steps of a phase change; `state_dict` and `load_state_dict` are torch's."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    rng: np.random.Generator  # of order and mixing
+    augmentation: torch.Generator
+    waiting: list[np.ndarray]  # of each set, see `next_positions`
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": self.rng.bit_generator.state,
+            "augmentation": self.augmentation.get_state(),
+            "torch": torch.get_rng_state(),  # of dropout and stochastic depth
+            "cuda": torch.cuda.get_rng_state_all(),
+            "waiting": [torch.from_numpy(positions) for positions in self.waiting],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rng.bit_generator.state = state["rng"]
+        self.augmentation.set_state(state["augmentation"])
+        torch.set_rng_state(state["torch"])
+        torch.cuda.set_rng_state_all(state["cuda"])
+        self.waiting = [positions.numpy() for positions in state["waiting"]]
+
+
 def fit(
     open_model: Callable[[], nn.Module],
     sources: Callable[[Phase], Sequence[LabelledImages]],
@@ -106,6 +143,8 @@ def fit(
     seed: int,
     on_step: Callable[[LogRow], object] = lambda row: None,
     proxy: nn.Module | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 1,
 ) -> nn.Module:
     """Train one network through its phases and return it in evaluation mode.
 
@@ -113,23 +152,41 @@ def fit(
     same weights whatever the phases are. `sources` gives a phase its images: one set, or the real and the partner set
     of a joint phase. Each phase has a fresh optimizer and its share of the steps. `on_step` receives (step, phase,
     loss, learning rate) after every step. `proxy` is the network of phases with proxy guidance; it is frozen.
+
+    Every `checkpoint_every` steps the state goes to the file `checkpoint`, where one is given; a run that finds it
+    gives its rows to `on_step`, continues from it, and ends with the same bytes as an uninterrupted run.
     """
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
     model = open_model().to(device()).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     if proxy is not None:
         proxy = proxy.to(device()).eval().requires_grad_(False)
-    step = 0
-    for number, (phase, steps) in enumerate(
-        zip(phases, phase_steps(recipe.steps, [phase.share for phase in phases]), strict=True)
-    ):
+    log: list[LogRow] = []
+    state: dict[str, Any] | None = None
+    if checkpoint is not None and finished(checkpoint):
+        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        log = state["log"]
+        print(f"{checkpoint}: goes on after step {len(log)} of {recipe.steps}", file=sys.stderr)
+    for row in log:
+        on_step(row)
+    reached = log[-1][1] if log else 0
+    counts = phase_steps(recipe.steps, [phase.share for phase in phases])
+    for number, (phase, steps) in enumerate(zip(phases, counts, strict=True)):
+        if number < reached:
+            continue
         rng = np.random.default_rng([seed, number])
         torch.manual_seed(int(rng.integers(2**62)))
         if phase.reset_head:
             reset_head(model)
-        for loss, lr in _run_phase(model, proxy, sources(phase), phase, recipe, steps, rng):
-            on_step((step, number, loss, lr))
-            step += 1
+        progress = _begin(model, len(sets := sources(phase)), recipe, rng)
+        if state and number == reached:
+            progress.load_state_dict(state)
+        begun = len(log) - sum(counts[:number])
+        for loss, lr in _run_phase(progress, proxy, sets, phase, recipe, begun, steps):
+            log.append((len(log), number, loss, lr))
+            on_step(log[-1])
+            if checkpoint is not None and len(log) % checkpoint_every == 0:
+                write_finished(checkpoint, partial(torch.save, progress.state_dict() | {"log": log}))
     return model.eval()
 
 
@@ -140,39 +197,49 @@ def reset_head(model: nn.Module) -> None:
             module.reset_parameters()
 
 
+def _begin(model: nn.Module, sets: int, recipe: Recipe, rng: np.random.Generator) -> Progress:
+    augmentation = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    optimizer = create_optimizer_v2(
+        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=0.9, fused=True
+    )
+    return Progress(model, optimizer, rng, augmentation, [np.zeros(0, np.int64)] * sets)
+
+
 def _run_phase(
-    model: nn.Module,
+    progress: Progress,
     proxy: nn.Module | None,
     sets: Sequence[LabelledImages],
     phase: Phase,
     recipe: Recipe,
+    begun: int,
     steps: int,
-    rng: np.random.Generator,
 ) -> Iterator[tuple[float, float]]:
-    where = device()
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    where, model, optimizer = device(), progress.model, progress.optimizer
     tensors = [(torch.from_numpy(images.pixels).permute(0, 3, 1, 2), torch.tensor(images.labels)) for images in sets]
     # A joint step sees as many images as any other: half a batch of each set.
     half = recipe.batch_size // 2
     sizes = [half, recipe.batch_size - half] if phase.joint else [recipe.batch_size]
     weights = phase.joint or (1.0,)
-    streams = [batch_positions(len(images), size, steps, rng) for images, size in zip(sets, sizes, strict=True)]
     mean, std = input_statistics(model)
-    optimizer = create_optimizer_v2(
-        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=0.9, fused=True
-    )
-    for step, batches in enumerate(zip(*streams, strict=True)):
+    for step in range(begun, steps):
         lr = learning_rate(step, steps, recipe.lr * phase.lr_scale, recipe.warmup_fraction, recipe.schedule)
         for group in optimizer.param_groups:
             group["lr"] = lr
+        drawn = [
+            next_positions(waiting, len(images), size, progress.rng)
+            for waiting, images, size in zip(progress.waiting, sets, sizes, strict=True)
+        ]
+        progress.waiting = [waiting for _, waiting in drawn]
         losses = []
-        for weight, (pixels, labels), positions in zip(weights, tensors, batches, strict=True):
+        for weight, (pixels, labels), (positions, _) in zip(weights, tensors, drawn, strict=True):
             chosen = torch.from_numpy(positions)
             inputs = normalise(pixels[chosen].to(where), mean, std)
             if recipe.crop_scale < 1 or recipe.flip:
-                inputs = random_resized_crop(inputs, recipe.crop_scale, recipe.flip, generator)
+                inputs = random_resized_crop(inputs, recipe.crop_scale, recipe.flip, progress.augmentation)
             targets = labels[chosen].to(where)
-            losses.append(weight * batch_loss(model, proxy, inputs, targets, phase, recipe.label_smoothing, rng))
+            losses.append(
+                weight * batch_loss(model, proxy, inputs, targets, phase, recipe.label_smoothing, progress.rng)
+            )
         loss = torch.stack(losses).sum()
         optimizer.zero_grad()
         loss.backward()

@@ -1,4 +1,4 @@
-"""Trains an arm once per seed, several seeds side by side, each with one thread; a finished seed survives a kill."""
+"""Trains an arm once per seed, several seeds side by side, each with one thread; resumes from checkpoints."""
 
 import multiprocessing
 import os
@@ -6,10 +6,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,13 +19,13 @@ from tqdm import tqdm
 
 from truelike.config import Phase
 from truelike.models.classifier import open_classifier, open_proxy
-from truelike.scratch import finished, write_finished
+from truelike.scratch import discard, finished, write_finished
 from truelike.training.loop import LabelledImages, LogRow, Recipe, fit, one_thread, predict
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that decides an arm's predictions, but for the seed."""
+    """All that decides an arm's predictions, but for the seed; and how often what was trained so far is kept."""
 
     classifier: str
     pretrained: bool
@@ -34,6 +35,7 @@ class Job:
     real: LabelledImages
     partner: LabelledImages
     evaluated: dict[str, np.ndarray]  # pixels by name, predicted after training
+    checkpoint_every: int
 
     @property
     def has_teacher(self) -> bool:
@@ -57,6 +59,11 @@ class Job:
 def seed_file(folder: Path, seed: int) -> Path:
     """Where a seed's result is kept: `log` (steps, 4) and the probabilities (N, K) by name of the evaluated images."""
     return folder / f"seed-{seed}.npz"
+
+
+def checkpoint_file(folder: Path, seed: int, network: Literal["student", "teacher"]) -> Path:
+    """Where a network of a seed is kept until the seed has its result."""
+    return folder / f"seed-{seed}-{network}.pt"
 
 
 def train_seeds(job: Job, seeds: Sequence[int], folder: Path, workers: int | None = None) -> None:
@@ -87,13 +94,17 @@ def _train_seed(job: Job, seed: int, folder: Path, on_step: Callable[[], object]
     def opened() -> nn.Module:
         return open_classifier(job.classifier, job.num_classes, job.pretrained, resolution)
 
+    teacher_file, student_file = checkpoint_file(folder, seed, "teacher"), checkpoint_file(folder, seed, "student")
+    train = partial(fit, opened, recipe=job.recipe, seed=seed, checkpoint_every=job.checkpoint_every)
     taught = proxy = None
     if job.has_teacher:  # the network of the arm `real`, with the same seed
-        teacher = fit(opened, lambda _: [job.real], [Phase(on="real")], job.recipe, seed, lambda _: on_step())
+        only_real = [Phase(on="real")]
+        teacher = train(lambda _: [job.real], only_real, on_step=lambda _: on_step(), checkpoint=teacher_file)
         taught = predict(teacher, job.partner.pixels)
     if any(phase.proxy_guidance for phase in job.phases):
         proxy = open_proxy(job.classifier, resolution)
-    model = fit(opened, lambda phase: job.sources(phase, taught), job.phases, job.recipe, seed, note, proxy)
+    sources = partial(job.sources, taught=taught)
+    model = train(sources, job.phases, on_step=note, proxy=proxy, checkpoint=student_file)
     results = {name: predict(model, pixels) for name, pixels in job.evaluated.items()}
 
     def write(path: Path) -> None:
@@ -101,6 +112,8 @@ def _train_seed(job: Job, seed: int, folder: Path, on_step: Callable[[], object]
             np.savez(file, log=np.array(log), **results)  # type: ignore[arg-type]
 
     write_finished(seed_file(folder, seed), write)
+    for file in (teacher_file, student_file):
+        discard(file)
 
 
 def _train_in_processes(job: Job, pending: list[int], folder: Path, workers: int, bar: tqdm) -> None:
