@@ -8,7 +8,9 @@ import pandas as pd
 
 from stages import run
 from truelike.config import load_params
+from truelike.data.imageset import ImageSet
 from truelike.data.tables import write_table
+from truelike.metrics.ood import ood_accuracy, summarise_ood
 from truelike.metrics.verdict import (
     accuracy_table,
     compare_all,
@@ -19,12 +21,13 @@ from truelike.metrics.verdict import (
 )
 from truelike.scratch import remove_stale
 
-TRAIN = Path("outputs/train")
+TRAIN, OOD = Path("outputs/train"), Path("outputs/ood")
 
 
 def main() -> None:
     params = load_params()
     remove_stale(TRAIN, set(params.train.arms))
+    remove_stale(OOD, {"corrupted", *params.ood})
     summaries = {arm: _summary(arm) for arm in params.train.arms}
     arms = {name: arm for name, arm in params.train.arms.items() if summaries[name]["seeds"]}
     for name in [name for name in params.train.arms if name not in arms]:
@@ -46,6 +49,16 @@ def main() -> None:
     write_table(Path("outputs/confusion.parquet"), confusion_table(splits["test"], class_names))
     images = len(splits["test"]["real"].keys)
     metrics = summarise(splits["validation"], resampled, arms, params.evaluate, images)
+    sets = {name: ImageSet(OOD / name) for name in ("corrupted", *params.ood)}
+    predicted = {
+        name: {arm: read_predictions(table, f"ood/{name}") for arm, table in tables.items()}
+        for name, images in sets.items()
+        if len(images)
+    }
+    corrupted = sets["corrupted"].index
+    table, errors = ood_accuracy(predicted, params.ood, class_names, corrupted, splits["test"], params.evaluate)
+    write_table(Path("outputs/ood.parquet"), table)
+    metrics["ood"] = summarise_ood(table, errors)
     file = Path("metrics/accuracy.json")
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

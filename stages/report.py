@@ -29,6 +29,8 @@ def main() -> None:
         accuracy_metrics=json.loads(Path("metrics/accuracy.json").read_text()),
         comparisons=pd.read_parquet("outputs/comparisons.parquet"),
         confusion=pd.read_parquet("outputs/confusion.parquet"),
+        ood=pd.read_parquet("outputs/ood.parquet"),
+        ood_sets={name: ImageSet(Path("outputs/ood") / name) for name in (*params.ood, "corrupted")},
         per_class=pd.read_parquet("outputs/audit/per_class.parquet"),
         near_copies=pd.read_parquet("outputs/audit/near_copies.parquet"),
         curves=pd.read_parquet("outputs/audit/curves.parquet"),

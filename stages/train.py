@@ -24,6 +24,7 @@ def main() -> None:
         params.models.classifier,
         real=OUTPUTS / "real",
         selection=OUTPUTS / "selection" / f"{arm.partner}.parquet",
+        ood=[OUTPUTS / "ood" / other for other in ("corrupted", *params.ood)],
         out=OUTPUTS / "train" / name,
     )
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from truelike.config import Params, load_params
+from truelike.config import Corrupt, Params, load_params
 from truelike.data.imageset import ImageSet, Sample, write_image_set
+from truelike.data.ood import write_corrupted
 from truelike.ledger import FIELDS
 from truelike.reporting.measures import GAPS, MEASURES
 from truelike.reporting.page import Material
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ["t-shirt", "<script>alert('bag')</script>", "Stiefel & Söhne"]
 ARMS = {"real": 73.1, "naive": 55.4, "synthetic": 66.2, "mixed": 74.9, "bridged": 74.2, "bridged_pp": 75.8}
 ARMS |= {"more_real": 83.3}
+KINDS = ("noise", "blur", "contrast", "brightness", "pixelate", "jpeg")
 SHOTS = 5
 
 
@@ -83,7 +85,36 @@ def accuracy_metrics() -> dict:
             "sentence": "Synthetic data helped: bridged_pp is +2.7 points [1.9, 3.4] above real data alone "
             "(95 % interval, 5 seeds, 5000 test images).",
         },
+        "ood": {
+            "accuracy": {
+                name: {arm: {"value": value - 20, "low": value - 22, "high": value - 18} for arm, value in ARMS.items()}
+                for name in ("sketches", "corrupted", *KINDS)
+            },
+            "mean_corruption_error": {arm: {"value": 91.5, "low": 88.0, "high": 95.1} for arm in ARMS}
+            | {"naive": None},
+        },
     }
+
+
+def ood_table() -> pd.DataFrame:
+    rows = [(arm, "sketches", None, value - 20, value - 22, value - 18) for arm, value in ARMS.items()]
+    for arm, value in ARMS.items():
+        rows += [
+            (arm, "corrupted", severity, value - 5 * severity, value - 5 * severity - 2, value - 5 * severity + 2)
+            for severity in range(6)
+        ]
+    table = pd.DataFrame(rows, columns=["arm", "set", "severity", "value", "low", "high"])
+    return table.astype({"severity": "Int64"})
+
+
+def ood_sets(folder: Path) -> dict[str, ImageSet]:
+    labels = range(len(CLASSES))
+    samples = [Sample(f"s{label}", label, pictures(3, 200)[label], {"source": f"{label}.png"}) for label in labels]
+    write_image_set(folder / "sketches", samples, CLASSES)
+    write_corrupted(
+        ImageSet(folder / "sketches"), Corrupt(images_per_class=1, kinds=KINDS, seed=0), folder / "corrupted"
+    )
+    return {name: ImageSet(folder / name) for name in ("sketches", "corrupted")}
 
 
 def accuracy_table() -> pd.DataFrame:
@@ -176,6 +207,8 @@ def build_material(folder: Path, params: Params | None = None) -> Material:
         accuracy_metrics=accuracy_metrics(),
         comparisons=comparisons(),
         confusion=confusion(),
+        ood=ood_table(),
+        ood_sets=ood_sets(folder / "ood"),
         per_class=pd.DataFrame(per_class, columns=["set", "class_name", "metric", "value", "low", "high"]),
         near_copies=near_copies(sets),
         curves=curves(),

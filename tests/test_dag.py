@@ -11,6 +11,7 @@ from truelike.config import PARAMS_FILE, Arm, Params, load_params, read_yaml
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = {name: stage.get("do", stage) for name, stage in read_yaml(ROOT / "dvc.yaml")["stages"].items()}
 PARTNERS = get_args(Arm.model_fields["partner"].annotation)
+KEYS = {"train": "real", "ood": "catalogue"}  # an entry of each foreach
 CAPTIONED = ("outputs/real/train", "outputs/naive/0")  # what caption.images may be
 LEARNING = ("caption", "embed", "invert", "adapt", "naive", "synthesize", "select")
 
@@ -91,6 +92,20 @@ def test_validation_and_test_images_never_reach_a_stage_that_learns_from_images(
 
 
 @pytest.mark.parametrize("captioned", CAPTIONED)
+@pytest.mark.parametrize("stage", LEARNING)
+def test_images_of_another_look_never_reach_a_stage_that_learns_from_images(stage, captioned):
+    stages, paths = upstream(stage, captioned)
+    assert stages.isdisjoint({"corrupt", "ood"})
+    assert not [path for path in paths if path.startswith("outputs/ood")]
+
+
+def test_images_of_another_look_are_made_from_test_images_or_sources_alone():
+    assert [dep for dep in STAGES["corrupt"]["deps"] if not dep.endswith(".py")] == ["outputs/real/test"]
+    assert [dep for dep in STAGES["ood"]["deps"] if not dep.endswith(".py")] == ["${item.source}", "outputs/real/test"]
+    assert {"corrupt", "ood"} < upstream("train", CAPTIONED[0])[0]
+
+
+@pytest.mark.parametrize("captioned", CAPTIONED)
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_stage_depends_on_itself(stage, captioned):
     assert stage not in upstream(stage, captioned)[0]
@@ -104,7 +119,7 @@ def test_naive_images_can_be_captioned_in_place_of_real_ones():
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_tracks_the_parameters_it_reads_and_they_exist(stage):
-    tracked = {entry.replace("${key}", "real") for entry in STAGES[stage]["params"]}
+    tracked = {entry.replace("${key}", KEYS.get(stage, "")) for entry in STAGES[stage]["params"]}
     params = load_params(ROOT / PARAMS_FILE).model_dump()
     for dotted in tracked:
         value = params

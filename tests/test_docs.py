@@ -30,7 +30,7 @@ def test_readme_shows_the_committed_result(tmp_path):
     )
 
 
-NAMED_BY_THE_USER = ("train.arms", "prompts.definitions")
+NAMED_BY_THE_USER = ("ood", "train.arms", "prompts.definitions")
 
 
 def parameters(model: dict, prefix: str = "") -> set[str]:

@@ -16,6 +16,7 @@ from PIL import Image
 from transformers import BlipForConditionalGeneration, BlipProcessor, CLIPModel, CLIPProcessor
 
 from foundation.captions import describe, phrasings
+from foundation.catalogue import rendered
 from foundation.corpus import GROUNDS, HELD_OUT, draw_attributes, measure, original_look, render
 from foundation.settings import Settings
 from foundation.source import CLASS_NAMES
@@ -92,6 +93,20 @@ def test_the_original_look_is_the_image_padded_with_black() -> None:
     assert look.shape == (4, 32, 32, 3)
     np.testing.assert_array_equal(look[:, 2:-2, 2:-2, 0], images)
     assert look[:, :2].max() == 0
+
+
+def test_the_catalogue_set_is_the_test_garments_in_the_corpus_look(corpus_index: pd.DataFrame) -> None:
+    shipped = pq.read_table(ROOT / "data" / "catalogue" / "data" / "test-00000-of-00001.parquet").to_pylist()
+    drawn = rendered()
+    assert drawn["label"].value_counts().to_dict() == dict.fromkeys(range(10), 50)
+    assert [row["image"]["path"] for row in shipped] == drawn["path"].tolist()
+    assert [row["label"] for row in shipped] == drawn["label"].tolist()
+    for row, pixels in zip(shipped, drawn["pixels"], strict=True):
+        found = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))).astype(int)
+        assert np.abs(found - pixels).max() <= 1  # interpolation may round otherwise on another CPU
+    assert set(zip(drawn["colour"], drawn["ground"], strict=True)).isdisjoint(HELD_OUT)
+    tested = {row["image"]["path"] for row in pq.read_table(FASHION / "test-00000-of-00001.parquet").to_pylist()}
+    assert set(drawn["path"]) < tested
 
 
 def test_the_models_open_with_stock_classes() -> None:

@@ -18,7 +18,7 @@ from truelike.reporting.pictures import data_uri
 from truelike.reporting.provenance import model_sources, used_models, warnings
 from truelike.reporting.words import describe_arm
 
-SECTIONS = ["accuracy", "pictures", "selection", "fidelity", "gaps", "copies", "cost", "settings", "again"]
+SECTIONS = ["accuracy", "pictures", "selection", "fidelity", "gaps", "copies", "ood", "cost", "settings", "again"]
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
@@ -129,7 +129,8 @@ def test_every_picture_is_embedded_named_and_the_dropped_ones_are_marked(page, m
     pictures = 3 * len(material.real)
     dropped = 3
     pairs = 2 * (8 + 8)
-    assert len(images) == pictures + dropped + pairs
+    other_looks = len(CLASSES) + 6 * 5
+    assert len(images) == pictures + dropped + pairs + other_looks
     assert all(image["alt"] and image["title"] for image in images)
     marked = [image for image in images if image.get("class") == "dropped"]
     assert len(marked) == dropped
@@ -237,11 +238,27 @@ def test_every_measure_and_gap_is_on_the_page_and_in_the_card(material, html, tm
         assert text in card
 
 
+def test_other_looks_are_a_table_with_intervals_and_a_figure(html, material):
+    section = html[html.index('<h2 id="ood">') : html.index('<h2 id="cost">')].replace("&nbsp;", " ")
+    assert "55.8 (53.8 to 57.8)" in section  # bridged_pp on the sketches
+    assert "91.5 (88.0 to 95.1)" in section
+    assert re.search(r'<th scope="row">naive</th>.*<td class="n">–</td></tr>', section)
+    assert section.count("<svg") == 1
+    none = {"accuracy": {}, "mean_corruption_error": {}}
+    corrupted = material.ood_sets["corrupted"]
+    corrupted.index, whole = corrupted.index[:0], corrupted.index
+    left_out = changed(material, accuracy_metrics=material.accuracy_metrics | {"ood": none})
+    assert '"ood"' not in render(left_out)
+    corrupted.index = whole
+
+
 def test_key_numbers_are_flat_enough_to_compare_runs(material):
     numbers = key_numbers(material.accuracy_metrics, material.audit_metrics)
     assert numbers["gain"] == {"arm": "bridged_pp", "points": 2.7, "low": 1.9, "high": 3.4}
     assert numbers["accuracy"]["real"] == 73.1
     assert numbers["synthetic"]["coverage"] == 0.75
+    assert numbers["ood"]["sketches"] == pytest.approx(55.8)
+    assert numbers["ood"]["mean_corruption_error"] == 91.5
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -330,6 +331,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(Path("outputs/synthetic/0"), coloured(12, 5), "s")
     write(Path("outputs/synthetic/1"), coloured(12, 6), "t")
     write(Path("outputs/extra"), coloured(0, 0), "e")
+    write(Path("outputs/ood/catalogue"), coloured(4, 7), "c")
+    write(Path("outputs/ood/corrupted"), coloured(0, 0), "n")
     Path("outputs/selection").mkdir()
     tables = [undecided(ImageSet(f"outputs/synthetic/{replica}")) for replica in (0, 1)]
     synthetic = pd.concat(tables, ignore_index=True)
@@ -339,12 +342,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run_arm(name: str, classifier: str, settings: Train) -> Path:
+def run_arm(name: str, classifier: str, settings: Train, ood: Sequence[str] = ("corrupted", "catalogue")) -> Path:
     arm = settings.arms[name]
     out = Path("outputs/train") / name
-    train_arm(
-        name, arm, settings, classifier, Path("outputs/real"), Path(f"outputs/selection/{arm.partner}.parquet"), out
-    )
+    selection = Path(f"outputs/selection/{arm.partner}.parquet")
+    folders = [Path("outputs/ood") / other for other in ood]
+    train_arm(name, arm, settings, classifier, Path("outputs/real"), selection, folders, out)
     return out
 
 
@@ -353,7 +356,7 @@ def test_an_arm_writes_predictions_log_and_summary(project: Path, classifier: st
     table = pd.read_parquet(out / "predictions.parquet")
     assert table.columns.tolist() == ["seed", "split", "key", "label", "probs"]
     assert table.groupby(["seed", "split"]).size().to_dict() == {
-        (seed, split): size for seed in (0, 3) for split, size in (("validation", 6), ("test", 9))
+        (seed, split): size for seed in (0, 3) for split, size in (("validation", 6), ("test", 9), ("ood/catalogue", 4))
     }
     assert table["probs"].iloc[0].dtype == np.float32
     test = table[(table["seed"] == 0) & (table["split"] == "test")]
@@ -375,6 +378,18 @@ def test_an_arm_is_bit_equal_when_trained_again(project: Path, classifier: str) 
         file.unlink()
     run_arm("mixed", classifier, settings)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == first
+
+
+def test_sets_of_another_look_are_predicted_and_change_nothing_else(project: Path, classifier: str) -> None:
+    settings = Train.model_validate(TRAIN)
+    whole = pd.read_parquet(run_arm("mixed", classifier, settings) / "predictions.parquet")
+    log = (Path("outputs/train/mixed") / "log.csv").read_bytes()
+    alone = pd.read_parquet(run_arm("mixed", classifier, settings, ood=()) / "predictions.parquet")
+    assert len(list(Path(".work/train").iterdir())) == 2
+    assert (Path("outputs/train/mixed") / "log.csv").read_bytes() == log
+    rest = whole[~whole["split"].str.startswith("ood/")].reset_index(drop=True)
+    assert rest[["seed", "split", "key"]].equals(alone[["seed", "split", "key"]])
+    np.testing.assert_array_equal(np.stack(rest["probs"].tolist()), np.stack(alone["probs"].tolist()))
 
 
 def test_new_settings_or_images_never_meet_old_results(project: Path, classifier: str) -> None:
@@ -416,6 +431,9 @@ def test_evaluate_leaves_out_what_was_not_trained(
     metrics = json.loads(Path("metrics/accuracy.json").read_text())
     assert list(metrics["accuracy"]) == ["real", "mixed"]
     assert set(pd.read_parquet("outputs/accuracy.parquet")["arm"]) == {"real", "mixed"}
+    assert set(metrics["ood"]["accuracy"]) == {"catalogue"}
+    assert set(metrics["ood"]["accuracy"]["catalogue"]) == {"real", "mixed"}
+    assert set(pd.read_parquet("outputs/ood.parquet")["set"]) == {"catalogue"}
     assert "the arm more_real is left out" in capsys.readouterr().out
 
 

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -36,6 +36,31 @@ class Data(Section):
     test_fraction: Fraction
     seed: Count
     exclude: tuple[str, ...]
+
+
+CorruptionName = Literal["noise", "blur", "contrast", "brightness", "pixelate", "jpeg"]
+
+
+class Corrupt(Section):
+    """Which corruptions of how many test images the trained networks are tested on."""
+
+    images_per_class: Count | None
+    kinds: tuple[CorruptionName, ...]
+    seed: Count
+
+
+class OodSet(Section):
+    """A further test set: its source, and our names of its classes where they differ.
+
+    Only the logits of `classes` compete; None for those that it has images of.
+    """
+
+    source: str
+    class_map: Mapping[str, str] = Field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+
+
+OodName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
 class Models(Section):
@@ -349,6 +374,8 @@ class Report(Section):
 
 class Params(Section):
     data: Data
+    corrupt: Corrupt
+    ood: Mapping[OodName, OodSet]
     models: Models
     prompts: Prompts
     caption: Caption
@@ -363,6 +390,14 @@ class Params(Section):
     evaluate: Evaluate
     audit: Audit
     report: Report
+
+    @field_validator("ood")
+    @classmethod
+    def _free_names(cls, ood: Mapping[str, OodSet]) -> Mapping[str, OodSet]:
+        taken = {"corrupted", *get_args(CorruptionName)}
+        if found := sorted(taken & set(ood)):
+            raise ValueError(f"{found[0]!r} is a name of corrupted images; give the set another")
+        return ood
 
     @model_validator(mode="after")
     def _style_is_used(self) -> "Params":
@@ -422,6 +457,8 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
             model = Arm
         elif part == "phases":
             model = Phase
+        elif part == "ood":
+            model = OodSet
         elif isinstance(part, str) and part in model.model_fields:
             annotation = model.model_fields[part].annotation
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -62,20 +62,24 @@ def open_source(path: str | Path) -> Source:
     train. A YAML file names a hub data set. Raises TruelikeError for anything else, an empty class, fewer than two
     classes, or a class that one of the splits lacks.
     """
+    source = read_source(path, "data.source")
+    _check_classes(Path(path), source)
+    return source
+
+
+def read_source(path: str | Path, parameter: str) -> Source:
+    """Open a source whose splits and classes may be anything; `parameter` is the name by which errors call it."""
     path = Path(path)
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
-        source = _open_hub(path)
-    elif not path.is_dir():
+        return _open_hub(path)
+    if not path.is_dir():
         raise TruelikeError(
-            f"data.source: {path} is not there; give a folder with one subfolder of images per class, a directory of "
+            f"{parameter}: {path} is not there; give a folder with one subfolder of images per class, a directory of "
             "parquet files, or a YAML file with `hub: OWNER/NAME`"
         )
-    elif files := sorted(path.rglob("*.parquet")):
-        source = _open_parquet(path, files, "image", "label")
-    else:
-        source = _open_folder(path)
-    _check_classes(path, source)
-    return source
+    if files := sorted(path.rglob("*.parquet")):
+        return _open_parquet(path, files, "image", "label")
+    return _open_folder(path)
 
 
 def _check_classes(path: Path, source: Source) -> None:

@@ -24,6 +24,15 @@ PALETTE = {  # the sets are told apart by marker as well
     "synthetic": "#0969c8",
 }
 MARKERS = {"real": "D", "naive": "s", "synthetic": "o"}
+LINES: list[tuple[Any, str]] = [  # of arms, which may share a colour
+    ((0, (4, 2)), "D"),
+    ((0, (1, 1)), "s"),
+    ("-", "o"),
+    ("-", "^"),
+    ((0, (4, 2)), "v"),
+    ((0, (1, 1)), "P"),
+    ("-", "X"),
+]
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -196,6 +205,31 @@ def curve_figure(curves: pd.DataFrame) -> Figure:
     return figure
 
 
+def severity_figure(ood: pd.DataFrame, partners: Mapping[str, str], confidence: float) -> Figure:
+    """Accuracy (percent) of every arm on corrupted images against their severity, the mean of all corruptions.
+
+    `ood` has the columns arm, set, severity, value, low, high; severity 0 are the same images uncorrupted.
+    """
+    rows = ood[(ood["set"] == "corrupted") & ood["severity"].notna()]
+    arms = rows["arm"].drop_duplicates().tolist()
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.6))
+        axes = figure.add_subplot()
+        for number, arm in enumerate(arms):
+            own, colour = rows[rows["arm"] == arm], _colour(arm, partners)
+            x = own["severity"].astype(float) + 0.09 * (number - (len(arms) - 1) / 2)
+            axes.vlines(x, own["low"], own["high"], color=colour, linewidth=1.6, alpha=0.4)
+            line, marker = LINES[number % len(LINES)]
+            style = {"color": colour, "linestyle": line, "linewidth": 1.2, "marker": marker, "mfc": "none"}
+            axes.plot(x, own["value"], markersize=5, label=_short(arm, LONGEST), **style)
+        axes.set_xlabel(f"severity of the corruption (0: none), {100 * confidence:g} % intervals")
+        axes.set_ylabel("accuracy (%)")
+        axes.grid(visible=True, axis="y")
+        _legend(axes, 4)
+        _settle(figure)
+    return figure
+
+
 def confusion_figure(confusion: pd.DataFrame) -> Figure:
     """Which classes are taken for which: rows of class_name, predicted, count, drawn as percent of each class."""
     names = confusion["class_name"].drop_duplicates().tolist()
@@ -262,8 +296,8 @@ def _interval(axes: Axes, y: float, value: float, low: float, high: float, colou
     axes.plot([value], [y], color=colour, marker="o", markersize=6)
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handletextpad=0.4, borderaxespad=0.2)
+def _legend(axes: Axes, columns: int = 3) -> None:
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, handletextpad=0.4, borderaxespad=0.2)
 
 
 def _colour(arm: str, partners: Mapping[str, str]) -> str:

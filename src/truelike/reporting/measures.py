@@ -88,8 +88,12 @@ def key_numbers(accuracy: Mapping[str, Any], audit: Mapping[str, Any]) -> dict[s
     """The numbers by which runs are compared, in readable names: the content of metrics/summary.json."""
     synthetic = audit["measures"]["synthetic"]
     names = ("coverage", "precision", "two_sample", "frechet", "vendi", "near_copy_rate", "real_equivalent")
+    arm = accuracy["verdict"]["arm"] or "real"
+    other_looks = {name: rows[arm]["value"] for name, rows in accuracy["ood"]["accuracy"].items()}
     return {
         "gain": {name: accuracy["verdict"][name] for name in ("arm", "points", "low", "high")},
         "accuracy": {arm: row["top1"] for arm, row in accuracy["accuracy"].items()},
+        "ood": other_looks
+        | {"mean_corruption_error": (accuracy["ood"]["mean_corruption_error"].get(arm) or {}).get("value")},
         "synthetic": {name: (synthetic[name] or {}).get("value") for name in names},
     }

@@ -46,6 +46,8 @@ class Material:
     accuracy_metrics: Mapping[str, Any]
     comparisons: pd.DataFrame
     confusion: pd.DataFrame
+    ood: pd.DataFrame
+    ood_sets: Mapping[str, ImageSet]
     per_class: pd.DataFrame
     near_copies: pd.DataFrame
     curves: pd.DataFrame
@@ -85,6 +87,8 @@ def render(material: Material) -> str:
             "prompts": int(sum(images.index["truncated"].sum() for images in material.synthetic)),
         },
         "dropped": _dropped(material),
+        "ood": metrics["ood"],
+        "ood_pictures": list(_ood_pictures(material.ood_sets)),
         "comparisons": material.comparisons.to_dict("records"),
         "audit": {name: material.audit_metrics["measures"][name] for name in SETS},
         "gaps": material.audit_metrics["gaps"],
@@ -152,6 +156,9 @@ def _figures(material: Material) -> dict[str, Markup]:
         "coverage": figures.class_figure(shown, "coverage", "coverage (share of real images)"),
         "two_sample": figures.class_figure(shown, "two_sample", "told apart from real ones (share of images)"),
         "waterfall": figures.waterfall_figure(metrics["accuracy"], steps, partners, level) if len(steps) else None,
+        "severity": figures.severity_figure(material.ood, partners, level)
+        if len(material.ood_sets["corrupted"])
+        else None,
         "curves": figures.curve_figure(material.curves),
         "confusion": figures.confusion_figure(confused) if class_count <= MAX_CONFUSED else None,
         "similarity": figures.similarity_figure(material.near_copies),
@@ -263,6 +270,21 @@ def _pairs(material: Material) -> dict[str, list[dict[str, Any]]]:
             for row in rows.itertuples()
         ]
     return found
+
+
+def _ood_pictures(sets: Mapping[str, ImageSet]) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """(name, pictures): one image of each class of a set, and one image in all severities of each corruption."""
+    for name, images in sets.items():
+        index = images.index
+        if name == "corrupted":
+            for kind, rows in index.groupby("corruption", sort=False):
+                first = rows[rows["source_key"] == rows["source_key"].iloc[0]]
+                texts = [f"{kind}, severity {severity}" for severity in first["severity"]]
+                yield str(kind), [_picture(images, row, text) for row, text in zip(first.index, texts, strict=True)]
+        elif len(index):
+            labels, firsts = np.unique(images.labels, return_index=True)
+            shown = list(zip(firsts, labels, strict=True))[:MAX_CLASSES]
+            yield name, [_picture(images, int(row), images.class_names[label]) for row, label in shown]
 
 
 def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

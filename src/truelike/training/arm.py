@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,26 @@ from truelike.training.seeds import Job, seed_file, train_seeds
 SPLITS = ("validation", "test")
 
 
-def train_arm(name: str, arm: Arm, settings: Train, classifier: str, real: Path, selection: Path, out: Path) -> None:
+def train_arm(
+    name: str,
+    arm: Arm,
+    settings: Train,
+    classifier: str,
+    real: Path,
+    selection: Path,
+    ood: Sequence[Path],
+    out: Path,
+) -> None:
     """Train an arm on the image sets under `real` and its partner's `selection`; write `out`.
 
     Files: predictions.parquet (seed, split, key, label, probs), log.csv (seed, step, phase, loss, lr), summary.json.
-    Validation and test images are only predicted, when training is over. A killed run goes on from its checkpoints.
+    Validation and test images and those of the sets `ood` (split ``ood/NAME``) are only predicted, when training is
+    over. A killed run goes on from its checkpoints.
     An arm on extra real images where there are none would repeat another arm: it is not trained, no seed in its
     summary.json says so, and the other files are not written.
     """
     train, evaluated = ImageSet(real / "train"), {split: ImageSet(real / split) for split in SPLITS}
+    evaluated |= {f"ood/{folder.name}": other for folder in ood if len(other := ImageSet(folder))}
     table = pd.read_parquet(selection)
     partner = load_kept(table, train.class_names)
     out.mkdir(parents=True, exist_ok=True)
@@ -61,7 +73,7 @@ def train_arm(name: str, arm: Arm, settings: Train, classifier: str, real: Path,
         [arm.model_dump(), recipe.__dict__, settings.pretrained, versions],
         classifier,
         selection,
-        *(real / split / INDEX_FILE for split in ("train", *SPLITS)),
+        *(images.folder / INDEX_FILE for images in (train, *evaluated.values())),
         *(Path(folder) / INDEX_FILE for folder in table["folder"].unique()),
         Path(__file__).parent,
         classifier_source,
