@@ -14,10 +14,11 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 
-from truelike.config import Adapt
+from truelike.config import Adapt, Prompts, VisualGuidance
 from truelike.data.imageset import ImageSet
-from truelike.diffusion.conditioning import encode_prompts, guide
-from truelike.diffusion.loop import LOG_FILE, optimize
+from truelike.data.tables import read_captions, read_features
+from truelike.diffusion.conditioning import encode_prompts, guidance_vectors, guide
+from truelike.diffusion.loop import LOG_FILE, loop_fingerprint, optimize
 from truelike.diffusion.objective import (
     diffusion_loss,
     draw_noised,
@@ -26,8 +27,17 @@ from truelike.diffusion.objective import (
     noise_schedule,
 )
 from truelike.models.families import Conditioning, denoiser_of, family_of
-from truelike.models.generator import ADAPTER_FILE, LORA_FILE, Adapter, class_adapter, encode_images
-from truelike.scratch import fingerprint, write_once
+from truelike.models.generator import (
+    ADAPTER_FILE,
+    LORA_FILE,
+    Adapter,
+    add_style,
+    class_adapter,
+    encode_images,
+    open_generator,
+)
+from truelike.prompts import training_prompts
+from truelike.scratch import fingerprint, publish, scratch, write_once
 
 WHOLE_SET = "default"  # peft's own name of an adapter
 
@@ -176,3 +186,37 @@ def write_no_adapter(folder: Path) -> list[Path]:
 def _write_json(folder: Path, adapter: Adapter) -> Path:
     write_once(folder / ADAPTER_FILE, adapter.save)
     return folder / ADAPTER_FILE
+
+
+def adapt(
+    settings: Adapt,
+    *,
+    prompts: Prompts,
+    visual_guidance: VisualGuidance,
+    generator: str,
+    dtype: str,
+    real: Path,
+    captions: Path,
+    features: Path,
+    style: Path,
+    out: Path,
+) -> None:
+    """Learn an adapter of the images in `real` with their captions, features and style, or none; write it to `out`."""
+    used = [settings.model_dump(), prompts.model_dump(), visual_guidance.model_dump(), dtype]
+    with scratch("adapt", loop_fingerprint(used, generator, real, captions, features, style)) as folder:
+        if settings.enabled:
+            images = ImageSet(real)
+            pipeline = open_generator(generator, "float32")
+            learned = add_style(pipeline, style)
+            read = read_features(features, images.keys)
+            vectors = guidance_vectors(pipeline, read, images.labels, visual_guidance)
+            names = images.index["class_name"].tolist()
+            texts = read_captions(captions, images.keys)
+            styles = [learned.text(name) for name in names]
+            written = training_prompts(pipeline.tokenizer, prompts, images.keys, names, texts, styles)
+            learn_adapter(pipeline, images, written, vectors, settings, dtype, folder)
+            files = write_adapter(folder, pipeline, settings, learned.fingerprint)
+        else:
+            files = write_no_adapter(folder)
+        for file in files:
+            publish([file], out / file.parent.relative_to(folder))

@@ -11,13 +11,21 @@ from torch import Tensor
 
 from truelike.config import Invert
 from truelike.data.imageset import ImageSet
-from truelike.diffusion.loop import LOG_FILE, optimize
+from truelike.diffusion.loop import LOG_FILE, loop_fingerprint, optimize
 from truelike.diffusion.objective import diffusion_loss, draw_noised, noise_schedule
 from truelike.errors import TruelikeError
 from truelike.models.families import family_of, text_encoders
-from truelike.models.generator import EMBEDS_FILE, STYLE_FILE, Style, add_tokens, encode_images, pack_embeds
+from truelike.models.generator import (
+    EMBEDS_FILE,
+    STYLE_FILE,
+    Style,
+    add_tokens,
+    encode_images,
+    open_generator,
+    pack_embeds,
+)
 from truelike.prompts import inversion_prompt, truncated
-from truelike.scratch import fingerprint, write_once
+from truelike.scratch import fingerprint, publish, scratch, write_once
 
 HELD_OUT, DRAWS = 0.1, 8  # of invert.choose "best": the share of a class's images, the noise draws of each
 
@@ -183,3 +191,13 @@ def write_style(
     style = Style(enabled=True, token=settings.token, tokens=tuple(tokens), classes=classes, fingerprint=mark)
     write_once(folder / STYLE_FILE, style.save)
     return [folder / STYLE_FILE, folder / EMBEDS_FILE, folder / LOG_FILE]
+
+
+def invert(settings: Invert, generator: str, dtype: str, real: Path, out: Path) -> None:
+    """Learn the style of the image set `real`, or none where it is turned off, and write it to `out`."""
+    images = ImageSet(real)
+    with scratch("invert", loop_fingerprint([settings.model_dump(), dtype], generator, real)) as folder:
+        learned = None
+        if settings.enabled:
+            learned = learn_style(open_generator(generator, "float32"), images, settings, dtype, folder)
+        publish(write_style(folder, settings, images.class_names, learned), out)
