@@ -35,15 +35,17 @@ def main() -> None:
         near_copies=pd.read_parquet("outputs/audit/near_copies.parquet"),
         curves=pd.read_parquet("outputs/audit/curves.parquet"),
         audit_metrics=json.loads(Path("metrics/audit.json").read_text()),
+        membership=pd.read_parquet("outputs/membership.parquet"),
+        privacy_metrics=json.loads(Path("metrics/privacy.json").read_text()),
         models=model_sources(used_models(params)),
         costs=latest_costs(),
     )
-    accuracy, audit = material.accuracy_metrics, material.audit_metrics
+    accuracy, audit, privacy = material.accuracy_metrics, material.audit_metrics, material.privacy_metrics
     write_report(material, Path("reports"))
-    numbers = json.dumps(key_numbers(accuracy, audit), indent=2)
+    numbers = json.dumps(key_numbers(accuracy, audit, privacy), indent=2)
     Path("metrics/summary.json").write_text(numbers + "\n", encoding="utf-8")
     print(f"{accuracy['verdict']['sentence']}\nreports/report.html")
-    if found := breaches(params.audit.gates, accuracy, audit):
+    if found := breaches(params.audit.gates, accuracy, audit, privacy):
         raise TruelikeError("\n".join(found))
 
 

@@ -199,7 +199,13 @@ def test_standardised_differences_by_hand() -> None:
     assert found[:, 0] == pytest.approx([3 / 1, 4 / np.sqrt(0.5)])
 
 
-LIMITS = {"max_near_copy_rate": None, "min_coverage": None, "min_gain": None}
+LIMITS = {"max_near_copy_rate": None, "max_tpr": None, "min_coverage": None, "min_gain": None}
+LEAKS = {
+    "arms": {
+        "real": {"lira_online": {"tpr_at_1_in_100": {"value": 0.9}}},
+        "mixed": {"lira_online": {"tpr_at_1_in_100": {"value": 0.2}}, "threshold": {"tpr_at_1_in_100": {"value": 0.3}}},
+    }
+}
 
 
 @pytest.mark.parametrize(
@@ -211,12 +217,14 @@ LIMITS = {"max_near_copy_rate": None, "min_coverage": None, "min_gain": None}
             {"max_near_copy_rate": 0.01},
             ["max_near_copy_rate: the near-copy rate of the synthetic set is 0.02, the limit is 0.01"],
         ),
+        ({"max_tpr": 0.3}, []),
+        ({"max_tpr": 0.25}, ["max_tpr: the largest TPR of membership inference at 1 % FPR is 0.3, the limit is 0.25"]),
         ({"min_coverage": 0.7, "min_gain": 2.0}, ["is 0.6, the limit is 0.7", "is 1.5, the limit is 2"]),
     ],
 )
 def test_gates(limits: dict[str, float], lines: list[str]) -> None:
     audited = {"measures": {"synthetic": {"near_copy_rate": {"value": 0.02}, "coverage": {"value": 0.6}}}}
-    found = breaches(Gates.model_validate(LIMITS | limits), {"verdict": {"points": 1.5}}, audited)
+    found = breaches(Gates.model_validate(LIMITS | limits), {"verdict": {"points": 1.5}}, audited, LEAKS)
     assert len(found) == len(lines)
     assert all(line in text for line, text in zip(lines, found, strict=True))
 
@@ -224,4 +232,10 @@ def test_gates(limits: dict[str, float], lines: list[str]) -> None:
 def test_a_gate_that_could_not_be_measured_is_breached() -> None:
     audited = {"measures": {"synthetic": {"near_copy_rate": {"value": 0.0}, "coverage": None}}}
     gates = Gates.model_validate(LIMITS | {"min_coverage": 0.5, "min_gain": 0.0})
-    assert len(breaches(gates, {"verdict": {"points": None}}, audited)) == 2
+    assert len(breaches(gates, {"verdict": {"points": None}}, audited, LEAKS)) == 2
+    few = {"arms": {"mixed": {"threshold": {"tpr_at_1_in_100": None}}}}
+    for unmeasured in (few, {"arms": {}}, {"arms": {"real": LEAKS["arms"]["real"]}}):
+        found = breaches(
+            Gates.model_validate(LIMITS | {"max_tpr": 1.0}), {"verdict": {"points": 1}}, audited, unmeasured
+        )
+        assert "could not be measured" in found[0]

@@ -51,6 +51,8 @@ def test_numbers_written_as_words_become_numbers(text):
         ("caption.rewrite.instruction", "again", r"caption\.rewrite\.instruction: must contain \{caption\}"),
         ("prompts.style", "", r"invert\.enabled is true but prompts\.style is empty"),
         ("train.arms", {}, r"train\.arms: must contain the arm 'real'"),
+        ("privacy.shadows", [0, 1, 2, 3], r"privacy\.shadows: must be \[\] or three pairs.*found \[0, 1, 2, 3\]"),
+        ("privacy.shadows", [0, 1, 2, 3, 4, 6], r"privacy\.shadows: must be \[\] or three pairs"),
         ("train.arms.real.phases", [{"on": "real", "share": 0.5}], r"train\.arms\.real: .*add up to 1, found 0\.5"),
     ],
 )
@@ -69,6 +71,16 @@ def test_captions_that_no_model_makes_have_no_synthetic_images_and_no_rewrites()
     raw["caption"]["by"] = "none"
     with pytest.raises(TruelikeError, match=r"caption: by 'none' leaves nothing to rewrite: .*found 5"):
         parse_params(raw)
+
+
+def test_attacked_arms_are_on_real_and_synthetic_images():
+    raw = changed("privacy.arms", ["naive"])
+    assert parse_params(raw).privacy.shadows == ()
+    raw["privacy"]["shadows"] = [0, 1, 2, 3, 4, 5]
+    with pytest.raises(TruelikeError, match=r"privacy\.arms: 'naive' is no arm .* choose from \['real', 'synthetic', "):
+        parse_params(raw)
+    raw["privacy"]["arms"] = ["real", "bridged"]
+    assert parse_params(raw).privacy.arms == ("real", "bridged")
 
 
 def test_missing_parameters_and_several_errors_at_once():

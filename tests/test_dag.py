@@ -13,7 +13,7 @@ STAGES = {name: stage.get("do", stage) for name, stage in read_yaml(ROOT / "dvc.
 PARTNERS = get_args(Arm.model_fields["partner"].annotation)
 KEYS = {"train": "real", "ood": "catalogue"}  # an entry of each foreach
 CAPTIONED = ("outputs/real/train", "outputs/naive/0")  # what caption.images may be
-LEARNING = ("caption", "embed", "invert", "adapt", "naive", "synthesize", "select")
+LEARNING = ("caption", "embed", "invert", "adapt", "naive", "synthesize", "select", "halves", "shadow", "attack")
 
 
 def module_files(name: str) -> list[Path]:

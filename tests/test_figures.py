@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.report_material import build_material
+from tests.report_material import build_material, membership
 from truelike.reporting import figures
 from truelike.reporting.measures import recovery
 from truelike.reporting.page import Material
@@ -75,6 +75,17 @@ def test_learning_curves_have_all_points_and_intervals(material):
     assert [line.get_label() for line in axes.lines] == ["real", "naive", "synthetic"]
     assert axes.lines[0].get_xdata().tolist() == [1, 2, 5]
     assert np.array(axes.collections[2].get_segments())[:, :, 1].tolist() == [[49, 51], [59, 61], [65, 67]]
+
+
+def test_roc_curves_are_drawn_on_logarithmic_axes_from_the_smallest_rate_that_was_measured():
+    axes = figures.membership_figure(membership().query("attack == 'threshold'"), {"synthetic": "synthetic"}).axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert axes.get_xlim() == axes.get_ylim() == (pytest.approx(1 / 400), 1)
+    assert [line.get_label() for line in axes.lines[:2]] == ["real", "synthetic"]
+    first = axes.lines[0]
+    assert (first.get_xdata()[0], first.get_ydata()[0]) == (1 / 800, 1 / 800)  # of a rate of 0, outside of the axes
+    assert first.get_ydata()[40] == pytest.approx(0.1**0.6)
+    assert len({line.get_color() for line in axes.lines[:2]}) == 2
 
 
 def test_similarity_histogram_adds_up_to_all_images(material):

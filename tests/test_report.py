@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.report_material import ARMS, CLASSES, ROOT, build_material
+from tests.report_material import ARMS, CLASSES, ROOT, build_material, membership, privacy_metrics
 from truelike.config import Arm, load_params, parse_params
 from truelike.reporting import figures
 from truelike.reporting.markdown import accuracy_summary
@@ -252,8 +252,30 @@ def test_other_looks_are_a_table_with_intervals_and_a_figure(html, material):
     corrupted.index = whole
 
 
+def test_membership_inference_has_a_section_where_it_was_measured(material, html):
+    assert "Membership inference was not measured" in html
+    measured = changed(material, membership=membership(), privacy_metrics=privacy_metrics())
+    text = render(measured)
+    page = Page(text)
+    ids = [attributes["id"] for tag, attributes in page.elements if tag == "h2"]
+    assert ids == [*SECTIONS[:6], "privacy", *SECTIONS[6:]]
+    assert "Membership inference was not measured" not in text
+    own = text[text.index('id="privacy"') : text.index('id="ood"')].replace("&nbsp;", "\u00a0")
+    assert own.count("not resolvable") == 2 * 3
+    assert "40.0\u00a0(39.0 to 43.0)" in own
+    assert "0.520\u00a0(0.510 to 0.550)" in own
+    assert "Of 400 trials with non-members a single false positive is 0.25 %" in own
+    assert "<svg" in own
+    assert "no proof that nothing leaks" in own
+    enough = changed(measured, privacy_metrics=privacy_metrics(3000))
+    assert "a single false positive" not in render(enough)
+
+
 def test_key_numbers_are_flat_enough_to_compare_runs(material):
-    numbers = key_numbers(material.accuracy_metrics, material.audit_metrics)
+    numbers = key_numbers(material.accuracy_metrics, material.audit_metrics, material.privacy_metrics)
+    assert "membership" not in numbers
+    leaking = key_numbers(material.accuracy_metrics, material.audit_metrics, privacy_metrics())
+    assert leaking["membership"]["synthetic"] == {"auc": 0.52, "tpr_at_1_in_100": 0.02}
     assert numbers["gain"] == {"arm": "bridged_pp", "points": 2.7, "low": 1.9, "high": 3.4}
     assert numbers["accuracy"]["real"] == 73.1
     assert numbers["synthetic"]["coverage"] == 0.75

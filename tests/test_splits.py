@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truelike.data.splits import distinct, few_shots, hash_order, hold_out
+from truelike.data.splits import distinct, few_shots, halves, hash_order, hold_out
 from truelike.errors import TruelikeError
 
 POOLS = st.integers(2, 40).flatmap(
@@ -68,3 +68,25 @@ def test_all_shots_and_seeds():
 
 def test_distinct_reports_each_repetition():
     assert distinct(["a1", "b1", "a2", "a3"], lambda item: item[0]) == (["a1", "b1"], [("a1", "a2"), ("a1", "a3")])
+
+
+@given(POOLS.filter(lambda pool: min(Counter(map(label, pool)).values()) >= 2), st.integers(0, 4), SEEDS)
+def test_halves_share_out_every_class_and_the_odd_ones_by_turns(pool, pair, seed):
+    first, second = halves(pool, pair, key, label, seed)
+    assert sorted(first + second) == sorted(pool)
+    counts = Counter(map(label, pool))
+    for name, count in counts.items():
+        assert Counter(map(label, first))[name] in (count // 2, count - count // 2)
+    assert abs(len(first) - len(second)) <= 1
+    assert halves(pool, pair, key, label, seed) == [first, second]
+
+
+def test_pairs_and_seeds_have_halves_of_their_own_and_chance_decides():
+    pool = [f"a/{number}" for number in range(40)]
+    found = [frozenset(halves(pool, pair, key, label, seed)[0]) for pair in range(10) for seed in range(5)]
+    assert len(set(found)) == len(found)
+    seen = Counter(item for half in found for item in half)
+    assert min(seen.values()) > 10  # of 50, at an expectation of 25
+    assert max(seen.values()) < 40
+    with pytest.raises(TruelikeError, match="class 'b' has 1 training image, too few to halve"):
+        halves([*pool, "b/0"], 0, key, label, 0)

@@ -355,6 +355,7 @@ class Gates(Section):
     """Limits whose breach fails the pipeline after the report is written; None for none."""
 
     max_near_copy_rate: Probability | None
+    max_tpr: Probability | None
     min_coverage: Probability | None
     min_gain: float | None
 
@@ -365,6 +366,26 @@ class Audit(Section):
     bootstrap: Positive
     seed: Count
     gates: Gates
+
+
+class Privacy(Section):
+    """Membership inference by shadows of the pipeline, each on a half of the real training images; none: not measured.
+
+    The shadows 2j and 2j + 1 are trained on complementary halves.
+    """
+
+    shadows: tuple[Count, ...]
+    arms: tuple[str, ...]
+    bootstrap: Positive
+    seed: Count
+
+    @field_validator("shadows")
+    @classmethod
+    def _pairs(cls, shadows: tuple[int, ...]) -> tuple[int, ...]:
+        pairs = {number // 2 for number in shadows}
+        if shadows and (len(pairs) < 3 or set(shadows) != {2 * j + side for j in pairs for side in (0, 1)}):
+            raise ValueError(f"must be [] or three pairs and more such as [0, 1, 2, 3, 4, 5], found {list(shadows)}")
+        return shadows
 
 
 class Report(Section):
@@ -389,6 +410,7 @@ class Params(Section):
     train: Train
     evaluate: Evaluate
     audit: Audit
+    privacy: Privacy
     report: Report
 
     @field_validator("ood")
@@ -405,6 +427,16 @@ class Params(Section):
             raise ValueError(
                 "invert.enabled is true but prompts.style is empty, so no prompt would use the learned style: "
                 "set prompts.style or turn invert off"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _attacked_arms_are_made_by_a_shadow(self) -> "Params":
+        arms = self.train.arms
+        known = [name for name, arm in arms.items() if arm.partner == "synthetic" or not arm.uses_partner]
+        if unknown := [name for name in self.privacy.arms if self.privacy.shadows and name not in known]:
+            raise ValueError(
+                f"privacy.arms: {unknown[0]!r} is no arm of train.arms on real or synthetic images, choose from {known}"
             )
         return self
 

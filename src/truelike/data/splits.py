@@ -64,6 +64,24 @@ def few_shots(
     return chosen, rest
 
 
+def halves(
+    items: Sequence[T], pair: int, key: Callable[[T], str], label: Callable[[T], str], seed: int
+) -> list[list[T]]:
+    """Split items into the two halves of a pair, half of every class in each; other pairs split otherwise.
+
+    The odd image of a class goes to one half or the other by turns. Raises TruelikeError for a class of one image.
+    """
+    both: list[list[T]] = [[], []]
+    for name, group in by_class(items, label).items():
+        if len(group) < 2:
+            raise TruelikeError(f"class {name!r} has 1 training image, too few to halve; give at least 2")
+        ordered = hash_order(group, key, seed, f"half {pair}")
+        middle = (len(group) + (len(both[0]) - pair % 2 < len(both[1]))) // 2
+        both[0] += ordered[:middle]
+        both[1] += ordered[middle:]
+    return both
+
+
 def distinct(items: Sequence[T], content: Callable[[T], Hashable]) -> tuple[list[T], list[tuple[T, T]]]:
     """The first item of every content, and the (first, repeated) pairs of the others."""
     first: dict[Hashable, T] = {}

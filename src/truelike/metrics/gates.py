@@ -6,8 +6,10 @@ from typing import Any
 from truelike.config import Gates
 
 
-def breaches(gates: Gates, accuracy: Mapping[str, Any], audit: Mapping[str, Any]) -> list[str]:
-    """A line per breached gate; `accuracy` and `audit` are the contents of metrics/accuracy.json and audit.json.
+def breaches(
+    gates: Gates, accuracy: Mapping[str, Any], audit: Mapping[str, Any], privacy: Mapping[str, Any]
+) -> list[str]:
+    """A line per breached gate; the others are the contents of metrics/accuracy.json, audit.json and privacy.json.
 
     A gate whose number could not be measured is breached.
     """
@@ -15,6 +17,7 @@ def breaches(gates: Gates, accuracy: Mapping[str, Any], audit: Mapping[str, Any]
     found = {name: (synthetic[name] or {}).get("value") for name in ("near_copy_rate", "coverage")}
     checks = (
         ("max_near_copy_rate", "near-copy rate of the synthetic set", found["near_copy_rate"], 1),
+        ("max_tpr", "largest TPR of membership inference at 1 % FPR", largest_tpr(privacy), 1),
         ("min_coverage", "coverage of the real images by the synthetic set", found["coverage"], -1),
         ("min_gain", "gain of the verdict's arm over real, in points,", accuracy["verdict"]["points"], -1),
     )
@@ -25,3 +28,17 @@ def breaches(gates: Gates, accuracy: Mapping[str, Any], audit: Mapping[str, Any]
             figure = "could not be measured" if value is None else f"is {value:g}"
             lines.append(f"audit.gates.{gate}: the {words} {figure}, the limit is {limit:g}")
     return lines
+
+
+def largest_tpr(privacy: Mapping[str, Any]) -> float | None:
+    """The largest TPR at 1 % FPR of any attack on an arm other than `real`, which has no synthetic images to blame.
+
+    None where there is no such arm, or one has too few images.
+    """
+    found = [
+        attack["tpr_at_1_in_100"]
+        for arm, attacks in privacy["arms"].items()
+        if arm != "real"
+        for attack in attacks.values()
+    ]
+    return max(row["value"] for row in found) if found and all(found) else None

@@ -4,6 +4,7 @@ On the page a figure is inline SVG whose colours are CSS variables, so that it f
 """
 
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -265,6 +266,38 @@ def similarity_figure(near_copies: pd.DataFrame) -> Figure:
         axes.set_xlabel("cosine similarity to the nearest real training image")
         axes.set_ylabel("share of images (%)")
         axes.grid(visible=True, axis="y")
+        _legend(axes)
+        _settle(figure)
+    return figure
+
+
+def membership_figure(curves: pd.DataFrame, partners: Mapping[str, str]) -> Figure:
+    """ROC curves of an attack on each arm, both axes logarithmic, with chance as a dotted line.
+
+    `curves` has the columns arm, fpr, tpr; `partners` maps an arm to its partner set, for its colour.
+    """
+    smallest = float(min(curves.loc[curves[rate] > 0, rate].min() for rate in ("fpr", "tpr")))
+    lines = itertools.cycle(["-", (0, (4, 2)), (0, (1, 1)), (0, (4, 2, 1, 2))])
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 4.2))
+        axes = figure.add_subplot()
+        for arm, rows in curves.groupby("arm", sort=False):
+            axes.step(
+                rows["fpr"].clip(smallest / 2),
+                rows["tpr"].clip(smallest / 2),
+                where="post",
+                color=_colour(str(arm), partners),
+                linestyle=next(lines),
+                linewidth=1.6,
+                label=_short(str(arm), LONGEST),
+            )
+        axes.plot([smallest / 2, 1], [smallest / 2, 1], color=PALETTE["muted"], linewidth=1, linestyle=(0, (1, 3)))
+        axes.set(xscale="log", yscale="log", xlim=(smallest, 1), ylim=(smallest, 1))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+        axes.set_xlabel("non-members called members (false positive rate)")
+        axes.set_ylabel("members found (true positive rate)")
+        axes.grid(visible=True, axis="both")
         _legend(axes)
         _settle(figure)
     return figure

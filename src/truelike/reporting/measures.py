@@ -36,6 +36,11 @@ GAPS = {  # name: (shown as, what it is, digits, factor)
     ),
     "two_sample": ("all together", "images told apart from the training ones, beyond new real ones, points", 1, 100),
 }
+ATTACKS = {
+    "lira_online": "LiRA, online",
+    "lira_offline": "LiRA, offline",
+    "threshold": "confidence threshold",
+}
 MAKERS = {  # stages whose images an arm's partner is
     "synthetic": ("caption", "embed", "invert", "adapt", "synthesize", "select"),
     "naive": ("naive",),
@@ -84,16 +89,21 @@ def arm_costs(
     return rows
 
 
-def key_numbers(accuracy: Mapping[str, Any], audit: Mapping[str, Any]) -> dict[str, Any]:
+def key_numbers(accuracy: Mapping[str, Any], audit: Mapping[str, Any], privacy: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers by which runs are compared, in readable names: the content of metrics/summary.json."""
     synthetic = audit["measures"]["synthetic"]
     names = ("coverage", "precision", "two_sample", "frechet", "vendi", "near_copy_rate", "real_equivalent")
     arm = accuracy["verdict"]["arm"] or "real"
     other_looks = {name: rows[arm]["value"] for name, rows in accuracy["ood"]["accuracy"].items()}
-    return {
+    leaks = {
+        arm: {name: (attacks["lira_online"][name] or {}).get("value") for name in ("auc", "tpr_at_1_in_100")}
+        for arm, attacks in privacy["arms"].items()
+    }
+    numbers = {
         "gain": {name: accuracy["verdict"][name] for name in ("arm", "points", "low", "high")},
         "accuracy": {arm: row["top1"] for arm, row in accuracy["accuracy"].items()},
         "ood": other_looks
         | {"mean_corruption_error": (accuracy["ood"]["mean_corruption_error"].get(arm) or {}).get("value")},
         "synthetic": {name: (synthetic[name] or {}).get("value") for name in names},
     }
+    return numbers | ({"membership": leaks} if leaks else {})

@@ -18,7 +18,7 @@ from truelike.data.imageset import ImageSet
 from truelike.reporting import figures
 from truelike.reporting.card import dataset_card
 from truelike.reporting.markdown import accuracy_summary
-from truelike.reporting.measures import GAPS, MEASURES, arm_costs, recovery
+from truelike.reporting.measures import ATTACKS, GAPS, MEASURES, arm_costs, recovery
 from truelike.reporting.pictures import contact_sheet, data_uri
 from truelike.reporting.provenance import ModelSource, warnings
 from truelike.reporting.words import describe_arm
@@ -52,6 +52,8 @@ class Material:
     near_copies: pd.DataFrame
     curves: pd.DataFrame
     audit_metrics: Mapping[str, Any]
+    membership: pd.DataFrame
+    privacy_metrics: Mapping[str, Any]
     models: Sequence[ModelSource]
     costs: pd.DataFrame
 
@@ -96,6 +98,8 @@ def render(material: Material) -> str:
         "gap_words": GAPS,
         "most_images": material.curves.groupby("set")["images_per_class"].max().to_dict(),
         "pairs": _pairs(material),
+        "privacy": material.privacy_metrics,
+        "attack_words": ATTACKS,
         "costs": material.costs.astype(object).where(material.costs.notna(), None).to_dict("records"),
         "arm_costs": arm_costs(material.costs, params.train.arms, metrics["accuracy"]),
         "settings": dict(_flatten(params.model_dump())),
@@ -148,6 +152,7 @@ def _figures(material: Material) -> dict[str, Markup]:
     differences = {arm: row for arm, row in metrics["difference_to_real"].items() if arm != "real"}
     shown = _least_covered(material.per_class)
     steps = recovery(params.train.arms, material.comparisons)
+    online = material.membership[material.membership["attack"] == "lira_online"]
     confused = material.confusion[material.confusion["arm"] == (metrics["verdict"]["arm"] or "real")]
     class_count = len(material.real.class_names)
     drawn = {
@@ -162,6 +167,7 @@ def _figures(material: Material) -> dict[str, Markup]:
         "curves": figures.curve_figure(material.curves),
         "confusion": figures.confusion_figure(confused) if class_count <= MAX_CONFUSED else None,
         "similarity": figures.similarity_figure(material.near_copies),
+        "membership": figures.membership_figure(online, partners) if len(online) else None,
     }
     return {name: Markup(figures.to_svg(figure)) for name, figure in drawn.items() if figure is not None}
 

@@ -1,0 +1,29 @@
+"""Say which shadow of the pipeline sees which half of the real training images, for membership inference (RF)."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from stages import run
+from truelike.config import load_params
+from truelike.data.imageset import ImageSet
+from truelike.data.splits import halves
+from truelike.data.tables import write_table
+
+
+def main() -> None:
+    privacy = load_params().privacy
+    index = ImageSet("outputs/real/train").index
+    rows = index[["key", "class_name"]].to_dict("records")
+    members = [
+        {"shadow": number, "key": row["key"]}
+        for number in privacy.shadows
+        for row in halves(rows, number // 2, lambda row: row["key"], lambda row: row["class_name"], privacy.seed)[
+            number % 2
+        ]
+    ]
+    write_table(Path("outputs/privacy/halves.parquet"), pd.DataFrame(members, columns=["shadow", "key"]))
+
+
+if __name__ == "__main__":
+    run("halves", main)

@@ -1,0 +1,45 @@
+"""Run a shadow of the pipeline on its half of the real training images, for membership inference (LiRA, RF)."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from stages import run
+from truelike.config import load_params
+from truelike.privacy.shadow import Pipeline, run_shadow
+
+OUTPUTS = Path("outputs")
+
+
+def main() -> None:
+    params = load_params()
+    number = int(sys.argv[1])
+    pipeline = Pipeline(
+        prompts=params.prompts,
+        visual_guidance=params.visual_guidance,
+        invert=params.invert,
+        adapt=params.adapt,
+        synthesize=params.synthesize,
+        select=params.select,
+        train=params.train,
+        arms=params.privacy.arms,
+        generator=params.models.generator,
+        encoder=params.models.encoder,
+        classifier=params.models.classifier,
+        dtype=params.models.dtype,
+    )
+    halves = pd.read_parquet(OUTPUTS / "privacy" / "halves.parquet")
+    run_shadow(
+        number,
+        pipeline,
+        halves["key"][halves["shadow"] == number].tolist(),
+        real=OUTPUTS / "real" / "train",
+        captions=OUTPUTS / "captions.parquet",
+        features=OUTPUTS / "features.parquet",
+        out=OUTPUTS / "privacy" / "shadows" / str(number),
+    )
+
+
+if __name__ == "__main__":
+    run("shadow", main)
