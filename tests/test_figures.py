@@ -70,11 +70,50 @@ def test_confusion_is_in_percent_of_each_class(material):
     assert texts == ["90", "5", "5", "5", "90", "5", "5", "5", "90"]
 
 
-def test_learning_curves_have_all_points_and_intervals(material):
-    axes = figures.curve_figure(material.curves).axes[0]
-    assert [line.get_label() for line in axes.lines] == ["real", "naive", "synthetic"]
-    assert axes.lines[0].get_xdata().tolist() == [1, 2, 5]
-    assert np.array(axes.collections[2].get_segments())[:, :, 1].tolist() == [[49, 51], [59, 61], [65, 67]]
+def law(size: float, top: float) -> float:
+    """The accuracies of the material: error 20 / n below the top."""
+    return top - 20 / size
+
+
+def test_few_shot_curve_has_every_interval_the_law_and_what_sets_are_worth(material):
+    worth = {"naive": None, "synthetic": {"value": 2.0, "low": 1.5, "high": 8.0}}
+    axes = figures.few_shot_figure(material.curves, worth).axes[0]
+    assert axes.get_xlabel().startswith("real training images per class")
+    assert "(%)" in axes.get_ylabel()
+    points, fitted, star = axes.lines
+    assert points.get_xdata().tolist() == [1, 2, 5]
+    assert np.array(axes.collections[0].get_segments())[:, :, 1].tolist() == [[59, 61], [69, 71], [75, 77]]
+    assert fitted.get_xdata()[[0, -1]].tolist() == pytest.approx([1, 5])
+    np.testing.assert_allclose(fitted.get_ydata(), law(fitted.get_xdata(), 80), atol=0.05)
+    assert (star.get_xdata().item(), star.get_ydata().item()) == (2.0, law(5, 70))
+    assert star.get_label() == "all synthetic: worth 2.0"
+    assert np.array(axes.collections[1].get_segments())[0, :, 0].tolist() == [1.5, 8.0]
+
+
+def test_scaling_curve_shows_synthetic_sets_beside_all_real_images(material):
+    axes = figures.scaling_figure(material.curves).axes[0]
+    named = [line.get_label() for line in axes.lines if not line.get_label().startswith("_")]
+    assert named == ["all real images", "naive", "synthetic"]
+    assert set(axes.lines[0].get_ydata()) == {law(5, 80)}
+    np.testing.assert_allclose(axes.lines[4].get_ydata(), law(axes.lines[4].get_xdata(), 70), atol=0.05)
+
+
+def test_two_sizes_are_drawn_without_a_law(material):
+    few = material.curves[material.curves["images_per_class"] < 5]
+    assert len(figures.few_shot_figure(few, {"naive": None, "synthetic": None}).axes[0].lines) == 1
+    assert len(figures.scaling_figure(few).axes[0].lines) == 3
+
+
+def test_every_arm_has_its_interval_at_every_severity(material):
+    axes = figures.severity_figure(material.ood, {"mixed": "synthetic"}, 0.9).axes[0]
+    rows = material.ood[(material.ood["set"] == "corrupted") & material.ood["severity"].notna()]
+    assert [line.get_label() for line in axes.lines] == rows["arm"].drop_duplicates().tolist()
+    for line, bars in zip(axes.lines, axes.collections, strict=True):
+        own = rows[rows["arm"] == line.get_label()]
+        assert line.get_ydata().tolist() == own["value"].tolist()
+        assert np.abs(line.get_xdata() - np.arange(6)).max() < 0.5
+        np.testing.assert_allclose(np.array(bars.get_segments())[:, :, 1], own[["low", "high"]])
+    assert "90 % intervals" in axes.get_xlabel()
 
 
 def test_roc_curves_are_drawn_on_logarithmic_axes_from_the_smallest_rate_that_was_measured():

@@ -7,12 +7,11 @@ import pandas as pd
 
 from truelike.metrics.compare import CONFIDENCE, Features
 from truelike.metrics.probe import few_shot_hits
-from truelike.metrics.scaling import fit_power_law, real_equivalent
+from truelike.metrics.scaling import FEWEST_SIZES, fit_power_law, real_equivalent
 from truelike.metrics.statistics import Interval, bootstrap_means, percentile_interval
 
 REPEATS = 5
 MOST_IMAGES = 20_000  # that a probe is fitted on
-FEWEST_SIZES = 3
 FARTHEST = 4  # times as many real images as there are
 
 

@@ -8,6 +8,8 @@ from scipy.optimize import least_squares
 
 from truelike.metrics.statistics import Interval, percentile_interval
 
+FEWEST_SIZES = 3
+
 
 @dataclass(frozen=True)
 class PowerLaw:
@@ -30,7 +32,7 @@ class PowerLaw:
 def fit_power_law(sizes: np.ndarray, accuracies: np.ndarray) -> PowerLaw:
     """Fit a power law with scale, exponent and floor of 0 or more to accuracies (percent) by least squares.
 
-    At least three sizes.
+    At least FEWEST_SIZES of them.
     """
     errors = 100 - accuracies
     start = (max(errors[0] - errors.min() / 2, 1.0), 0.5, errors.min() / 2)

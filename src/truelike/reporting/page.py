@@ -155,16 +155,19 @@ def _figures(material: Material) -> dict[str, Markup]:
     online = material.membership[material.membership["attack"] == "lira_online"]
     confused = material.confusion[material.confusion["arm"] == (metrics["verdict"]["arm"] or "real")]
     class_count = len(material.real.class_names)
+    measures = material.audit_metrics["measures"]
+    worth = {name: measures[name]["real_equivalent"] for name in SETS if name != "real"}
     drawn = {
         "accuracy": figures.accuracy_figure(metrics["accuracy"], partners, level),
         "differences": figures.difference_figure(differences, partners, level) if differences else None,
         "coverage": figures.class_figure(shown, "coverage", "coverage (share of real images)"),
-        "two_sample": figures.class_figure(shown, "two_sample", "told apart from real ones (share of images)"),
+        "two_sample": figures.class_figure(shown, "two_sample", "told apart from real ones (share)"),
         "waterfall": figures.waterfall_figure(metrics["accuracy"], steps, partners, level) if len(steps) else None,
         "severity": figures.severity_figure(material.ood, partners, level)
         if len(material.ood_sets["corrupted"])
         else None,
-        "curves": figures.curve_figure(material.curves),
+        "few_shot": figures.few_shot_figure(material.curves, worth),
+        "scaling": figures.scaling_figure(material.curves),
         "confusion": figures.confusion_figure(confused) if class_count <= MAX_CONFUSED else None,
         "similarity": figures.similarity_figure(material.near_copies),
         "membership": figures.membership_figure(online, partners) if len(online) else None,
