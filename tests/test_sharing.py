@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -217,6 +218,77 @@ def test_a_read_only_http_remote_is_pulled_and_streamed(world, tmp_path):
         dvc("pull", cwd=theirs)
     assert contents(theirs / "outputs/synthetic") == contents(world / "project/outputs/synthetic")
     assert (truelike.load(theirs)[3][0] == images[3][0]).all()  # pulled, so no server is needed
+
+
+@pytest.fixture(scope="module")
+def bucket(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project at tag s3 whose remote is a bucket behind an S3 API server, pushed there with its run-cache."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    project = clone(world, tmp_path_factory.mktemp("s3") / "project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        for name, value in (("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "secret"), ("DEFAULT_REGION", "us-east-1")):
+            patch.setenv(f"AWS_{name}", value)
+        boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="bucket")
+        dvc("pull", "--run-cache", cwd=project)
+        dvc("remote", "add", "-d", "-f", "storage", "s3://bucket/truelike", cwd=project)
+        dvc("remote", "modify", "storage", "endpointurl", f"http://{host}:{port}", cwd=project)
+        dvc("push", "--run-cache", cwd=project)
+        git("commit", "-qam", "By S3", cwd=project)
+        git("tag", "s3", cwd=project)
+        yield project
+    server.stop()
+
+
+def test_a_colleague_pulls_from_s3_and_repro_recomputes_nothing(world, bucket, tmp_path):
+    before, theirs = made(world), clone(bucket.parent, tmp_path / "theirs")
+    assert "s3://bucket/truelike" in (theirs / ".dvc/config").read_text()
+    dvc("pull", "--run-cache", cwd=theirs)
+    assert contents(theirs / "outputs/synthetic") == contents(world / "project/outputs/synthetic")
+    (theirs / "dvc.lock").unlink()
+    shutil.rmtree(theirs / "outputs")
+    dvc("repro", cwd=theirs)  # from the run-cache
+    assert contents(theirs / "outputs/synthetic") == contents(world / "project/outputs/synthetic")
+    assert made(world) == before
+    (theirs / "shade").write_text("7\n")
+    dvc("repro", "synthesize@1", cwd=theirs)
+    git("commit", "-qam", "Another shade", cwd=theirs)
+    dvc("push", "--run-cache", cwd=theirs)
+    (bucket / "shade").write_text("7\n")
+    before = made(world)
+    dvc("repro", "--pull", "synthesize@1", cwd=bucket)  # what they made, by the settings alone
+    assert made(world) == before
+    assert contents(bucket / "outputs/synthetic/1") == contents(theirs / "outputs/synthetic/1")
+    git("checkout", "-q", "shade", "dvc.lock", cwd=bucket)
+
+
+def test_one_replica_at_a_tag_comes_from_s3_whole_or_streamed(world, bucket, tmp_path, caplog):
+    expected, theirs = world / "project/outputs/synthetic/1", str(clone(bucket.parent, tmp_path / "theirs"))
+    with caplog.at_level("INFO", "werkzeug"):
+        images = truelike.load(theirs, rev="s3", replica=1)
+        assert (images[3][0].numpy().transpose(1, 2, 0) == ImageSet(expected).pixels(3)).all()
+    read = set(re.findall(r"GET (/bucket/truelike/files/\S+[^r]) HTTP.* 206", caplog.text))  # by range, and no .dir
+    assert len(read) == 3  # the index, its sums and one of three shards
+    dvc("get", theirs, "outputs/synthetic/1", "--rev", "s3", "-o", "got", cwd=tmp_path)
+    assert contents(tmp_path / "got") == contents(expected)
+    other = tmp_path / "other"
+    (other / ".dvc").mkdir(parents=True)
+    (other / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    git("init", "-q", cwd=other)
+    dvc("import", theirs, "outputs/synthetic/1", "--rev", "s3", "-o", "synthetic", cwd=other)
+    assert contents(other / "synthetic") == contents(expected)
+
+
+def test_a_bucket_that_is_not_there_is_named(bucket, tmp_path):
+    theirs = clone(bucket.parent, tmp_path / "theirs")
+    dvc("remote", "modify", "storage", "url", "s3://elsewhere/truelike", cwd=theirs)
+    with pytest.raises(TruelikeError, match=r"theirs: cannot be read .*was pushed"):
+        truelike.load(theirs, replica=0)
 
 
 def test_what_cannot_be_loaded_is_named(world, tmp_path):
