@@ -7,8 +7,6 @@ from truelike.captions import caption_images, no_captions, read_caption_file, re
 from truelike.config import load_params
 from truelike.data.imageset import ImageSet
 from truelike.data.tables import write_table
-from truelike.models.captioner import open_captioner
-from truelike.models.rewriter import open_rewriter
 
 
 def main() -> None:
@@ -16,14 +14,14 @@ def main() -> None:
     caption = params.caption
     images = ImageSet(caption.images)
     if caption.by == "model":
-        captioner = open_captioner(params.models.captioner, params.models.dtype)
-        table = caption_images(images, captioner, caption.max_tokens, caption.batch_size)
+        captioner, dtype = params.models.captioner, params.models.dtype
+        table = caption_images(images, captioner, dtype, caption.max_tokens, caption.batch_size)
     elif caption.by == "file":
         table = read_caption_file(images, params.models.captioner)
     else:
         table = no_captions(images)
     if caption.rewrite.count:
-        table = rewrite_captions(table, open_rewriter(params.models.rewriter, params.models.dtype), caption.rewrite)
+        table = rewrite_captions(table, params.models.rewriter, params.models.dtype, caption.rewrite)
     write_table(Path("outputs/captions.parquet"), table)
 
 

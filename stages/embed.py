@@ -6,15 +6,16 @@ from stages import run
 from truelike.config import load_params
 from truelike.data.imageset import ImageSet
 from truelike.data.tables import write_features
-from truelike.models.encoder import open_encoder
+from truelike.executor import map_images
+from truelike.models.encoder import features, open_encoder
 
 
 def main() -> None:
     params = load_params()
     images = ImageSet("outputs/real/train")
-    encoder = open_encoder(params.models.encoder, params.models.dtype)
-    features = encoder.embed(images.load(), params.embed.batch_size)
-    write_features(Path("outputs/features.parquet"), images.keys, features)
+    encoder, dtype = params.models.encoder, params.models.dtype
+    made = map_images(images, open_encoder, encoder, dtype, features, params.embed.batch_size, "embed")
+    write_features(Path("outputs/features.parquet"), images.keys, made["embedding"])
 
 
 if __name__ == "__main__":

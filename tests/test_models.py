@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -100,13 +101,21 @@ def test_an_encoder_of_another_kind_is_refused(captioner: Path) -> None:
         open_encoder(str(captioner), "float32")
 
 
-def test_blip_captions_every_image_deterministically(captioner: Path, real: ImageSet) -> None:
-    opened = open_captioner(str(captioner), "float32")
-    table = caption_images(real, opened, max_tokens=5, batch_size=4)
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project, the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    return tmp_path
+
+
+def test_blip_captions_every_image_deterministically(captioner: Path, real: ImageSet, project: Path) -> None:
+    table = caption_images(real, str(captioner), "float32", max_tokens=5, batch_size=4)
     assert table["key"].tolist() == real.keys
     assert all(set(text.split()) <= {"red", "shoe", "on", "white", "a"} for text in table["caption"])
     assert all(table["truncated"])  # this model never ends a sentence
-    assert caption_images(real, opened, max_tokens=5, batch_size=4).equals(table)
+    shutil.rmtree(project / ".work")
+    assert caption_images(real, str(captioner), "float32", max_tokens=5, batch_size=4).equals(table)
 
 
 def test_vit_gpt2_captions(tmp_path: Path, real: ImageSet) -> None:
@@ -161,11 +170,11 @@ def test_a_model_that_does_not_write_is_refused(captioner: Path) -> None:
         open_rewriter(str(captioner), "float32")
 
 
+@pytest.mark.usefixtures("project")
 def test_an_empty_caption_is_an_error(real: ImageSet, monkeypatch: pytest.MonkeyPatch, captioner: Path) -> None:
-    opened = open_captioner(str(captioner), "float32")
     monkeypatch.setattr(Captioner, "caption", lambda self, pixels, n: ([""] * len(pixels), [False] * len(pixels)))
     with pytest.raises(TruelikeError, match=r"models\.captioner: no caption for 10 of 10 images.*caption\.by"):
-        caption_images(real, opened, 5, 4)
+        caption_images(real, str(captioner), "float32", 5, 4)
 
 
 def test_a_model_that_cannot_caption_is_refused(encoder: Path) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tiny_models import LENGTH, make_tokenizer
+from truelike import captions as captions_module
 from truelike.captions import caption_images, no_captions, read_caption_file, rewrite_captions, right_length
 from truelike.config import Prompts, Rewrite, parse_params, read_yaml
 from truelike.data.imageset import ImageSet, Sample, write_image_set
@@ -174,12 +175,16 @@ def test_class_only_prompts_have_an_empty_caption_for_every_image(real: ImageSet
 
 
 def test_captions_of_synthetic_images_are_those_of_the_real_images_they_were_made_for(
-    real: ImageSet, tmp_path: Path
+    real: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = [3, 0, 9]
     samples = [Sample(f"{real.keys[n]}-r0", 0, real.pixels(n), {"source_key": real.keys[n]}) for n in order]
     write_image_set(tmp_path / "0", samples, ["boot"])
-    table = caption_images(ImageSet(tmp_path / "0"), Brightness(), 16, 2)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.setattr(captions_module, "open_captioner", lambda path, dtype: Brightness())
+    (tmp_path / "config.json").touch()
+    table = caption_images(ImageSet(tmp_path / "0"), str(tmp_path), "float32", 16, 2)
     assert table["key"].tolist() == [real.keys[n] for n in order]
     assert table["caption"].tolist() == [f"{real.pixels(n).mean():.3f}" for n in order]
 
@@ -210,9 +215,20 @@ def test_rewrites_are_kept_by_their_length(words: int, kept: bool) -> None:
     assert right_length(" ".join(["word"] * words)) is kept
 
 
-def test_rewrites_of_right_length_are_stored_beside_their_caption(tmp_path: Path) -> None:
+@pytest.fixture
+def echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Echo:
+    """The rewriter that is opened in an empty project."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    (tmp_path / "config.json").touch()
+    opened = Echo()
+    monkeypatch.setattr(captions_module, "open_rewriter", lambda path, dtype: opened)
+    return opened
+
+
+def test_rewrites_of_right_length_are_stored_beside_their_caption(tmp_path: Path, echo: Echo) -> None:
     captions = pd.DataFrame({"key": ["a", "b"], "caption": ["a red boot", "x"], "truncated": False})
-    table = rewrite_captions(captions, Echo(), REWRITE)
+    table = rewrite_captions(captions, str(tmp_path), "float32", REWRITE)
     write_table(tmp_path / "captions.parquet", table)
     expected = [["again: a red boot word word", "again: a red boot word word word"], ["again: x word word word word"]]
     expected[0].append("again: a red boot word word word word")
@@ -220,12 +236,12 @@ def test_rewrites_of_right_length_are_stored_beside_their_caption(tmp_path: Path
     assert read_captions(tmp_path / "captions.parquet", ["b", "a"]) == ["x", "a red boot"]
 
 
-def test_rewrites_do_not_depend_on_other_images() -> None:
+def test_rewrites_do_not_depend_on_other_images(tmp_path: Path, echo: Echo) -> None:
     captions = pd.DataFrame({"key": ["a", "b", "c"], "caption": ["one", "two", "one"]})
-    alone, together = Echo(), Echo()
-    rewrite_captions(captions.iloc[1:2], alone, REWRITE)
-    rewrite_captions(captions, together, REWRITE)
-    assert alone.seeds["again: two"] == together.seeds["again: two"] != together.seeds["again: one"]
+    rewrite_captions(captions.iloc[1:2], str(tmp_path), "float32", REWRITE)
+    alone = dict(echo.seeds)
+    rewrite_captions(captions, str(tmp_path), "float32", REWRITE)
+    assert alone["again: two"] == echo.seeds["again: two"] != echo.seeds["again: one"]
 
 
 def test_tables_without_rewrites_have_none(real: ImageSet, tmp_path: Path) -> None:

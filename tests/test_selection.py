@@ -28,6 +28,9 @@ class MeanColours:
 def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ImageSet, ImageSet]:
     """Real training images, and a set with one wrong label (position 3) and one copy (position 10)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    Path("encoder").mkdir()
+    Path("encoder/config.json").touch()
     monkeypatch.setattr(selection_run, "open_encoder", lambda path, dtype: MeanColours())
     real = coloured(90, 0)
     write(Path("outputs/real/train"), real, "r")

@@ -1,34 +1,40 @@
 """Captions of real images, made by a model or read from a file, and their rewrites; an image without is an error."""
 
 import hashlib
+import json
+import platform
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
+import torch
+import transformers
 
+import truelike
 from truelike.config import Rewrite
 from truelike.data.imageset import ImageSet
 from truelike.errors import TruelikeError
-from truelike.models.captioner import Captioner
-from truelike.models.rewriter import Rewriter
+from truelike.executor import Part, Progress, map_images, map_parts
+from truelike.models.captioner import captions as captions_of
+from truelike.models.captioner import open_captioner
+from truelike.models.rewriter import Rewriter, open_rewriter
+from truelike.models.source import device, resolve
+from truelike.scratch import fingerprint, scratch
+
+REWRITTEN_AT_ONCE = 32  # captions of a part
 
 
-def caption_images(images: ImageSet, captioner: Captioner, max_tokens: int, batch_size: int) -> pd.DataFrame:
+def caption_images(images: ImageSet, captioner: str, dtype: str, max_tokens: int, batch_size: int) -> pd.DataFrame:
     """Caption every image: key, caption, truncated (cut off at `max_tokens`); raises for an empty caption.
 
     The key of a synthetic image's caption is that of the real image it was made for.
     """
-    captions: list[str] = []
-    truncated: list[bool] = []
-    with tqdm(desc="caption", total=len(images), unit="image") as bar:
-        for batch in images.batches(batch_size):
-            texts, cut = captioner.caption(batch, max_tokens)
-            captions += texts
-            truncated += cut
-            bar.update(len(batch))
+    made = map_images(
+        images, open_captioner, captioner, dtype, captions_of, batch_size, "caption", max_tokens=max_tokens
+    )
     keys = images.index["source_key"].tolist() if "source_key" in images.index else images.keys
-    return _checked(keys, captions, "models.captioner").assign(truncated=truncated)
+    return _checked(keys, made["caption"].tolist(), "models.captioner").assign(truncated=made["truncated"])
 
 
 def no_captions(images: ImageSet) -> pd.DataFrame:
@@ -57,18 +63,39 @@ def read_caption_file(images: ImageSet, path: str) -> pd.DataFrame:
     return _checked(images.keys, captions, f"models.captioner: {path}").assign(truncated=False)
 
 
-def rewrite_captions(captions: pd.DataFrame, rewriter: Rewriter, settings: Rewrite) -> pd.DataFrame:
+def rewrite_captions(captions: pd.DataFrame, rewriter: str, dtype: str, settings: Rewrite) -> pd.DataFrame:
     """Add the column `rewrites`: up to ``settings.count`` of each caption, those whose length is right (CiP, RF).
 
-    An image's rewrites depend on its key, its caption and the seed, not on other images.
+    An image's rewrites depend on its key, its caption and the seed, not on other images. Finished parts of a killed run
+    are used again.
     """
+    resolve(rewriter)  # a model that is missing is named
+    rows = list(zip(captions["key"], captions["caption"], strict=True))
+    parts = [
+        Part((f"{start:08d}.json",), work, len(work))
+        for start in range(0, len(rows), REWRITTEN_AT_ONCE)
+        for work in [rows[start : start + REWRITTEN_AT_ONCE]]
+    ]
+    versions = [torch.__version__, transformers.__version__, device().type, platform.machine()]
+    code = [Path(truelike.__file__).parent / "models", Path(__file__)]
+    key = fingerprint([settings.model_dump(), dtype, versions, rows], rewriter, *code)
+    with scratch("rewrite", key) as folder:
+        make = partial(_rewrite, settings=settings)
+        map_parts(parts, folder, partial(open_rewriter, rewriter, dtype), make, "rewrite", "caption")
+        rewrites = [texts for part in parts for texts in json.loads((folder / part.files[0]).read_text())]
+    return captions.assign(rewrites=pd.Series(rewrites, index=captions.index, dtype=object))
+
+
+def _rewrite(
+    rewriter: Rewriter, captions: list[tuple[str, str]], progress: Progress, *, settings: Rewrite
+) -> list[bytes]:
     rewrites = []
-    rows = zip(captions["key"], captions["caption"], strict=True)
-    for key, caption in tqdm(rows, desc="rewrite", total=len(captions), unit="caption"):
+    for key, caption in captions:
         request = settings.instruction.replace("{caption}", caption)
         texts = rewriter.rewrite(request, settings.count, settings.max_tokens, rewrite_seed(settings.seed, key))
         rewrites.append([text for text in texts if right_length(text)])
-    return captions.assign(rewrites=pd.Series(rewrites, index=captions.index, dtype=object))
+        progress(1)
+    return [json.dumps(rewrites).encode()]
 
 
 def rewrite_seed(seed: int, key: str) -> int:

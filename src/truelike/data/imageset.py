@@ -63,10 +63,10 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}.tar"
 
 
-def write_shard(path: Path, samples: Iterable[Sample], class_names: Sequence[str]) -> pd.DataFrame:
-    """Write one tar shard and return its index rows (key, label, class_name, width, height, sha256, shard, ...)."""
+def write_shard(file: BinaryIO, name: str, samples: Iterable[Sample], class_names: Sequence[str]) -> pd.DataFrame:
+    """Write the shard `name` as a tar; returns its index rows (key, label, class_name, width, height, sha256, ...)."""
     rows = []
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT, encoding="utf-8") as tar:
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT, encoding="utf-8") as tar:
         for sample in samples:
             data = encode_png(sample.pixels)
             class_name = class_names[sample.label]
@@ -76,7 +76,7 @@ def write_shard(path: Path, samples: Iterable[Sample], class_names: Sequence[str
             height, width = sample.pixels.shape[:2]
             rows.append(
                 {"key": sample.key, "label": sample.label, "class_name": class_name, "width": width, "height": height}
-                | {"sha256": hashlib.sha256(data).hexdigest(), "shard": path.name.removesuffix(".partial")}
+                | {"sha256": hashlib.sha256(data).hexdigest(), "shard": name}
                 | {"offset": offset, "length": len(data)}
                 | sample.columns
             )
@@ -114,7 +114,9 @@ def write_image_set(
         shards: list[pd.DataFrame] = []
         for first in waiting:
             shard = itertools.chain([first], itertools.islice(waiting, shard_size - 1))
-            shards.append(write_shard(folder / shard_name(len(shards)), shard, class_names))
+            name = shard_name(len(shards))
+            with (folder / name).open("wb") as file:
+                shards.append(write_shard(file, name, shard, class_names))
         rows = pd.concat(shards, ignore_index=True) if shards else pd.DataFrame(columns=EMPTY_COLUMNS)
         write_index(folder / INDEX_FILE, rows, class_names)
         write_sums(folder / SUMS_FILE, [folder / INDEX_FILE, *sorted(folder.glob("*.tar"))])

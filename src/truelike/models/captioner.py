@@ -61,6 +61,12 @@ class Captioner:
         return sorted({int(token) for token in flat if token is not None})
 
 
+def captions(captioner: Captioner, pixels: np.ndarray, max_tokens: int) -> dict[str, np.ndarray]:
+    """What `executor.map_images` is told to make of a batch: captions, and whether each was cut off."""
+    texts, cut = captioner.caption(pixels, max_tokens)
+    return {"caption": np.array(texts, dtype=str), "truncated": np.array(cut)}
+
+
 def open_captioner(path: str, dtype: str) -> Captioner:
     """Open a captioner by its config's model type; raises TruelikeError if there is none or if it cannot caption."""
     folder = resolve(path)

@@ -35,6 +35,11 @@ class Encoder:
         return np.concatenate(features)
 
 
+def features(encoder: Encoder, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """What `executor.map_images` is told to make of a batch: its embedding."""
+    return {"embedding": encoder.embed(pixels, len(pixels))}
+
+
 def open_encoder(path: str, dtype: str) -> Encoder:
     """Open a CLIP checkpoint; raises TruelikeError if there is none or if it is of another kind."""
     folder = resolve(path)

@@ -8,8 +8,9 @@ import pandas as pd
 from truelike.config import Select
 from truelike.data.imageset import ImageSet
 from truelike.data.tables import read_features
+from truelike.executor import map_images
 from truelike.metrics.memorisation import nearest
-from truelike.models.encoder import open_encoder
+from truelike.models.encoder import features, open_encoder
 from truelike.selection.decide import decide, relabel, undecided
 from truelike.selection.scores import Judge, copy_limits, pixel_distance
 from truelike.training.images import load_images
@@ -30,12 +31,12 @@ def select(
     real = load_images(train)
     real_features = read_features(features_file, train.keys)
     limits = copy_limits(real_features, real.pixels)
-    embed = open_encoder(encoder, dtype).embed
     loaded = [load_images(images) for images in sets]
     judge = Judge(classifier, len(train.class_names), real, settings.classifier_steps, settings.seed)
     tables = []
     for images, decoded, probabilities in zip(sets, loaded, judge.class_probabilities(loaded), strict=True):
-        positions, similarity = nearest(embed(decoded.pixels, ENCODER_BATCH), real_features)
+        found = map_images(images, open_encoder, encoder, dtype, features, ENCODER_BATCH, "select")
+        positions, similarity = nearest(found["embedding"], real_features)
         table = undecided(images)
         if settings.relabel:
             table = relabel(table, probabilities, train.class_names)

@@ -1,15 +1,15 @@
 """Makes a replica: renders a plan shard by shard in the scratch pool and publishes the image set."""
 
+import io
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import diffusers
-import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 import truelike
 from truelike.config import Naive, Prompts, Synthesize, VisualGuidance
@@ -18,6 +18,7 @@ from truelike.data.imageset import INDEX_FILE, ImageSet, Sample, shard_name, wri
 from truelike.data.tables import read_captions, read_features, read_rewrites
 from truelike.diffusion.conditioning import guidance_vectors
 from truelike.errors import TruelikeError
+from truelike.executor import Part, Progress, map_parts
 from truelike.ledger import count_images
 from truelike.models.generator import (
     add_adapter,
@@ -30,7 +31,7 @@ from truelike.models.generator import (
 )
 from truelike.models.source import device
 from truelike.prompts import truncated
-from truelike.scratch import fingerprint, finished, publish, scratch, write_finished, write_once
+from truelike.scratch import fingerprint, publish, scratch, write_once
 from truelike.synthesis.plan import batches, make_plan
 from truelike.synthesis.render import Renderer
 
@@ -154,61 +155,50 @@ def job_fingerprint(job: Job, replica: int) -> str:
     library = Path(truelike.__file__).parent
     code = [library / name for name in ("data", "diffusion", "models", "synthesis", "prompts.py")]
     inputs = [path for path in (job.captions, job.features, job.style, job.adapter) if path]
-    return fingerprint(settings, job.generator, job.real, *inputs, *code)
+    return fingerprint(settings, job.generator, job.real / INDEX_FILE, *inputs, *code)
 
 
 def synthesize(job: Job, replica: int, out: Path) -> None:
     """Make one replica as an image set in `out`; a killed run loses at most a shard and ends with the same bytes."""
     real = ImageSet(job.real)
-    plan = plan_of(job, real, replica)
-    shards = batches(plan, job.settings.shard_size, job.settings.batch_size)
+    shards = batches(plan_of(job, real, replica), job.settings.shard_size, job.settings.batch_size)
+    names = [shard_name(number) for number in range(len(shards))]
+    parts = [
+        Part((name, rows_file(name)), (name, shard), sum(map(len, shard)))
+        for name, shard in zip(names, shards, strict=True)
+    ]
     with scratch(job.stage, job_fingerprint(job, replica)) as folder:
-        missing = [number for number in range(len(shards)) if not is_made(folder, number)]
-        made = sum(len(batch) for number, shard in enumerate(shards) if number not in missing for batch in shard)
-        if missing:
-            renderer = open_renderer(job, real)
-            cut = truncated(renderer.pipeline.tokenizer, plan["prompt"].tolist())
-            with tqdm(desc=f"{job.stage} {replica}", total=len(plan), initial=made, unit="image") as bar:
-                for number in missing:
-                    shard = [batch.assign(truncated=[cut[i] for i in batch.index]) for batch in shards[number]]
-                    render_shard(folder, number, shard, renderer.render, real.class_names, bar.update)
-            count_images(len(plan) - made)
-        rows = pd.concat([pd.read_parquet(rows_file(folder, n)) for n in range(len(shards))], ignore_index=True)
+        count_images(map_parts(parts, folder, partial(_open, job), make_shard, f"{job.stage} {replica}"))
+        rows = pd.concat([pd.read_parquet(folder / rows_file(name)) for name in names], ignore_index=True)
         index = folder / INDEX_FILE
         write_once(index, lambda path: write_index(path, rows, real.class_names))
-        files = [index, *(folder / shard_name(number) for number in range(len(shards)))]
+        files = [index, *(folder / name for name in names)]
         write_once(folder / SUMS_FILE, lambda path: write_sums(path, files))
         publish([*files, folder / SUMS_FILE], out)
 
 
-def rows_file(folder: Path, number: int) -> Path:
-    """The table of index rows beside a shard, written after it."""
-    return (folder / shard_name(number)).with_suffix(".parquet")
+def rows_file(shard: str) -> str:
+    """The name of the table of index rows beside a shard."""
+    return shard.replace(".tar", ".parquet")
 
 
-def is_made(folder: Path, number: int) -> bool:
-    """Whether a shard and its rows are in the scratch folder, with the bytes that were written."""
-    return finished(rows_file(folder, number)) and finished(folder / shard_name(number))
+def _open(job: Job) -> Renderer:
+    return open_renderer(job, ImageSet(job.real))
 
 
-def render_shard(
-    folder: Path,
-    number: int,
-    shard: list[pd.DataFrame],
-    render: Callable[[pd.DataFrame], np.ndarray],
-    class_names: list[str],
-    progress: Callable[[int], object],
-) -> None:
-    """Render one shard's batches and write its tar and its rows."""
+def make_shard(renderer: Renderer, work: tuple[str, list[pd.DataFrame]], progress: Progress) -> list[bytes]:
+    """Render the batches of the shard with this name: its tar, and the table of its index rows as parquet."""
+    name, shard = work
 
     def samples() -> Iterator[Sample]:
+        cut = iter(truncated(renderer.pipeline.tokenizer, pd.concat(shard)["prompt"].tolist()))
         for batch in shard:
-            images = render(batch)
-            for row, pixels in zip(batch.to_dict("records"), images, strict=True):
+            for row, pixels in zip(batch.to_dict("records"), renderer.render(batch), strict=True):
                 columns = {str(name): value for name, value in row.items() if name not in ("key", "label")}
+                columns["truncated"] = next(cut)
                 yield Sample(str(row["key"]), int(row["label"]), pixels, columns)
             progress(len(batch))
 
-    tables: list[pd.DataFrame] = []
-    write_finished(folder / shard_name(number), lambda path: tables.append(write_shard(path, samples(), class_names)))
-    write_finished(rows_file(folder, number), lambda path: tables[0].to_parquet(path, index=False))
+    tar, table = io.BytesIO(), io.BytesIO()
+    write_shard(tar, name, samples(), renderer.real.class_names).to_parquet(table, index=False)
+    return [tar.getvalue(), table.getvalue()]
