@@ -185,3 +185,35 @@ def test_a_mistyped_parameter_is_named_with_the_nearest_valid_one(project):
     output = run("dvc", "exp", "run", "adapt", "-S", "+adapt.rnak=8", cwd=project, ok=False)
     assert "unknown parameter 'adapt.rnak'; did you mean 'rank'?" in output
     run("git", "checkout", "-q", "params.yaml", cwd=project)
+
+
+@pytest.mark.slow
+def test_membership_inference_is_made_of_stages_that_are_there_when_asked_for(project):
+    assert json.loads((project / "metrics/privacy.json").read_text())["arms"] == {}
+    assert "Membership inference was not measured" in (project / "reports/report.html").read_text()
+    arms = ["real", "synthetic"]
+    shadows = [0, 1, 2, 3, 4, 5]
+    set_params(project, {"privacy.shadows": shadows, "privacy.arms": arms, "privacy.bootstrap": 20})
+    run("dvc", "repro", cwd=project)
+    keys = ImageSet(project / "outputs/real/train").keys
+    halves = pd.read_parquet(project / "outputs/privacy/halves.parquet")
+    assert halves["key"].value_counts().to_dict() == dict.fromkeys(keys, 3)
+    for number in shadows:
+        answers = pd.read_parquet(project / f"outputs/privacy/shadows/{number}/confidences.parquet")
+        assert answers["key"].tolist() == keys * len(arms)
+        assert np.isfinite(answers["logit"]).all()
+    metrics = json.loads((project / "metrics/privacy.json").read_text())
+    assert {name: metrics[name] for name in ("shadows", "images", "trials")} == {
+        "shadows": 6,
+        "images": 12,
+        "trials": 36,
+    }
+    assert list(metrics["arms"]) == arms
+    assert metrics["arms"]["synthetic"]["lira_online"]["tpr_at_1_in_100"] is None  # of 36 trials
+    assert set(json.loads((project / "metrics/summary.json").read_text())["membership"]) == set(arms)
+    assert '<h2 id="privacy">' in (project / "reports/report.html").read_text()
+    assert "Data and pipelines are up to date" in run("dvc", "repro", cwd=project)
+    set_params(project, {"privacy.shadows": []})
+    output = run("dvc", "repro", "attack", cwd=project)
+    assert "shadow" not in output.replace("outputs/privacy/shadows", "")
+    assert json.loads((project / "metrics/privacy.json").read_text())["arms"] == {}
