@@ -122,6 +122,23 @@ def trace(
     print(f"{name}: {made} images were made from it; to leave it out of all, put it in data.exclude and `dvc repro`")
 
 
+@app.command(epilog="Examples: `truelike compare HEAD strength-05`, `truelike compare strength-05`")
+def compare(
+    experiments: Annotated[
+        list[str], typer.Argument(metavar="EXP", help="DVC experiments, Git revisions, or `workspace`.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where the page goes.")] = Path(".work/compare.html"),
+) -> None:
+    """Put experiments side by side on one page: settings that differ, accuracy, measures. One joins the workspace."""
+    from truelike.reporting.compare import WORKSPACE, compare_page, read_run
+
+    names = experiments if len(experiments) > 1 else [WORKSPACE, *experiments]
+    page = compare_page([read_run(name) for name in names])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8")
+    print(f"{', '.join(names)}: {out}")
+
+
 @app.command(epilog="Example: `truelike regenerate outputs/synthetic/0 KEY --out again.png`")
 def regenerate(
     path: SetArgument,

@@ -27,15 +27,7 @@ PALETTE = {  # the sets are told apart by marker as well
     "synthetic": "#0969c8",
 }
 MARKERS = {"real": "D", "naive": "s", "synthetic": "o"}
-LINES: list[tuple[Any, str]] = [  # of arms, which may share a colour
-    ((0, (4, 2)), "D"),
-    ((0, (1, 1)), "s"),
-    ("-", "o"),
-    ("-", "^"),
-    ((0, (4, 2)), "v"),
-    ((0, (1, 1)), "P"),
-    ("-", "X"),
-]
+LINES, MARKS = ("--", ":", "-", "-", "--", ":", "-"), "Dso^vPX"  # of arms or runs, which may share a colour
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -112,6 +104,25 @@ def accuracy_figure(
             _interval(axes, y, row["top1"], row["low"], row["high"], _colour(arm, partners))
         axes.axvline(accuracy["real"]["top1"], color=PALETTE["muted"], linewidth=1, linestyle=(0, (4, 3)))
         axes.set_xlabel(f"accuracy on real test images (%), {100 * confidence:g} % interval")
+        _settle(figure)
+    return figure
+
+
+def runs_figure(accuracies: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
+    """Test accuracy (percent) of every arm in several runs, with intervals: by run and arm top1, low and high."""
+    arms = list(dict.fromkeys(arm for accuracy in accuracies.values() for arm in accuracy))
+    colours = [PALETTE[name] for name in ("real", "synthetic", "naive")]
+    with mpl.rc_context(STYLE):
+        figure, axes = _rows(arms, [], legend=True)
+        figure.set_size_inches(WIDTH, 1.1 + 0.14 * len(arms) * (1 + len(accuracies)))
+        for number, (name, accuracy) in enumerate(accuracies.items()):
+            y = np.array([arms.index(arm) for arm in accuracy]) + 0.7 * ((number + 0.5) / len(accuracies) - 0.5)
+            rows, colour = list(accuracy.values()), colours[number % len(colours)]
+            axes.hlines(y, [r["low"] for r in rows], [r["high"] for r in rows], color=colour, linewidth=1.6, alpha=0.5)
+            axes.plot([r["top1"] for r in rows], y, MARKS[number % len(MARKS)], color=colour, mfc="none", markersize=5)
+            axes.lines[-1].set_label(_short(name, LONGEST))
+        axes.set_xlabel("accuracy on real test images (%), with intervals")
+        _legend(axes)
         _settle(figure)
     return figure
 
@@ -254,9 +265,9 @@ def severity_figure(ood: pd.DataFrame, partners: Mapping[str, str], confidence: 
             own, colour = rows[rows["arm"] == arm], _colour(arm, partners)
             x = own["severity"].astype(float) + 0.09 * (number - (len(arms) - 1) / 2)
             axes.vlines(x, own["low"], own["high"], color=colour, linewidth=1.6, alpha=0.4)
-            line, marker = LINES[number % len(LINES)]
-            style = {"color": colour, "linestyle": line, "linewidth": 1.2, "marker": marker, "mfc": "none"}
-            axes.plot(x, own["value"], markersize=5, label=_short(arm, LONGEST), **style)
+            form = MARKS[number % len(MARKS)] + LINES[number % len(LINES)]
+            label = _short(arm, LONGEST)
+            axes.plot(x, own["value"], form, color=colour, linewidth=1.2, mfc="none", markersize=5, label=label)
         axes.set_xlabel(f"severity of the corruption (0: none), {100 * confidence:g} % intervals")
         axes.set_ylabel("accuracy (%)")
         axes.grid(visible=True, axis="y")

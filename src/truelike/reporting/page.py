@@ -1,6 +1,5 @@
 """The report: one HTML file that needs nothing else, the verdict first."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
@@ -17,6 +15,7 @@ from truelike.config import Params
 from truelike.data.imageset import ImageSet
 from truelike.reporting import figures
 from truelike.reporting.card import dataset_card
+from truelike.reporting.html import flatten, template_environment
 from truelike.reporting.markdown import accuracy_summary
 from truelike.reporting.measures import ATTACKS, GAPS, MEASURES, arm_costs, recovery
 from truelike.reporting.pictures import contact_sheet, data_uri
@@ -60,14 +59,8 @@ class Material:
 
 def render(material: Material) -> str:
     """Render the page, HTML as one string; names and captions that come from a user are escaped."""
-    environment = Environment(
-        loader=PackageLoader("truelike.reporting", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"points": figures.points, "number": _number, "duration": _duration}
+    environment = template_environment()
+    environment.filters["duration"] = _duration
     params = material.params
     metrics = material.accuracy_metrics
     context = {
@@ -102,7 +95,7 @@ def render(material: Material) -> str:
         "attack_words": ATTACKS,
         "costs": material.costs.astype(object).where(material.costs.notna(), None).to_dict("records"),
         "arm_costs": arm_costs(material.costs, params.train.arms, metrics["accuracy"]),
-        "settings": dict(_flatten(params.model_dump())),
+        "settings": dict(flatten(params.model_dump())),
         "models": material.models,
     }
     return environment.get_template("template.html.j2").render(context)
@@ -294,18 +287,6 @@ def _ood_pictures(sets: Mapping[str, ImageSet]) -> Iterator[tuple[str, list[dict
             labels, firsts = np.unique(images.labels, return_index=True)
             shown = list(zip(firsts, labels, strict=True))[:MAX_CLASSES]
             yield name, [_picture(images, int(row), images.class_names[label]) for row, label in shown]
-
-
-def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flatten(inner, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None or np.isnan(value) else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _duration(seconds: float) -> str:
