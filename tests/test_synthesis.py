@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -193,6 +194,30 @@ def test_images_hardly_depend_on_the_batch_size(job: Job, real: ImageSet, tmp_pa
     )
     difference = np.abs(ImageSet(tmp_path / "twos").load().astype(int) - ImageSet(tmp_path / "fives").load())
     assert difference.max() <= 1
+
+
+def test_batches_rendered_at_once_have_the_bytes_of_one_after_the_other(job: Job, real: ImageSet) -> None:
+    shard = batches(plan_of(job, real, 0), 10, 2)[0]
+    threads = torch.get_num_threads()
+    made = {}
+    try:
+        for workers in (1, 3):
+            torch.set_num_threads(workers)
+            made[workers] = list(open_renderer(job, real).render_all(shard))
+            assert torch.get_num_threads() == workers
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_array_equal(made[1], made[3])
+    assert len(np.unique(np.concatenate(made[3]), axis=0)) == 10
+
+
+def test_a_batch_that_fails_ends_the_shard(job: Job, real: ImageSet) -> None:
+    shard = batches(plan_of(job, real, 0), 10, 2)[0]
+    shard[1] = shard[1].assign(sampler="none")
+    images = open_renderer(job, real).render_all(shard)
+    next(images)
+    with pytest.raises(KeyError, match="none"):
+        next(images)
 
 
 @pytest.mark.parametrize(

@@ -69,4 +69,5 @@ def regenerate(folder: Path, key: str) -> np.ndarray:
                 f"{folder}: {row['key']!r} was made with other settings: {'; '.join(changed)}; "
                 "check out the commit that made it"
             )
-    return open_renderer(job, real).render(batch)[batch["key"].tolist().index(key)]
+    (images,) = open_renderer(job, real).render_all([batch])
+    return images[batch["key"].tolist().index(key)]

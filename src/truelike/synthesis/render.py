@@ -1,7 +1,11 @@
 """Turns rows of a plan into images: prompt states, visual guidance, latent prior, sampling, decoding."""
 
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -27,6 +31,29 @@ class Renderer:
     vectors: np.ndarray | None
     class_lora_scale: float | None = None
     known: dict[str, Conditioning] = field(default_factory=dict)
+    one_at_a_time: Lock = field(default_factory=Lock)  # tokenizers and open files bear no second thread
+
+    def render_all(self, batches: Sequence[pd.DataFrame]) -> Iterator[np.ndarray]:
+        """Render batches of a plan ahead of their use, in order: `render` of each.
+
+        The CPU renders as many at once as torch has threads, each with one thread: small models leave most of several
+        threads idle, and the bytes do not depend on the number of cores. On a GPU, and with an adapter per class, which
+        the whole generator takes on, only the next batch is rendered while the last is used.
+        """
+        threads = torch.get_num_threads()
+        workers = threads if self.pipeline.device.type == "cpu" and self.class_lora_scale is None else 1
+        torch.set_num_threads(threads // workers)
+        ahead: deque[Future[np.ndarray]] = deque()
+        try:
+            with ThreadPoolExecutor(workers) as pool:
+                for batch in batches:
+                    ahead.append(pool.submit(self.render, batch))
+                    if len(ahead) > workers:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+        finally:
+            torch.set_num_threads(threads)
 
     @torch.inference_mode()
     def render(self, rows: pd.DataFrame) -> np.ndarray:
@@ -49,20 +76,21 @@ class Renderer:
         height, width = (
             int(self.real.index[side].iloc[0]) // pipeline.vae_scale_factor for side in ("height", "width")
         )
-        conditioning = encode_prompts(pipeline, rows["prompt"].tolist(), self.known)
+        with self.one_at_a_time:
+            conditioning = encode_prompts(pipeline, rows["prompt"].tolist(), self.known)
+            negative = encode_prompts(pipeline, [settings["negative_prompt"]], self.known)
+            pixels = self.real.load(positions) if settings["strength"] < 1 else None
         if self.vectors is not None:
             conditioning = guide(conditioning, torch.from_numpy(self.vectors[positions]))
         generators = make_generators(rows["seed"].tolist())
         noise = draw_noise(generators, (denoiser_of(pipeline).config.in_channels, height, width))
         noise = noise.to(conditioning["encoder_hidden_states"])
-        prior = None
-        if settings["strength"] < 1:
-            prior = latents_of(pipeline, torch.from_numpy(self.real.load(positions))).to(noise)
+        prior = None if pixels is None else latents_of(pipeline, torch.from_numpy(pixels)).to(noise)
         latents = sample(
             partial(family_of(pipeline).denoise, pipeline),
             make_sampler(settings["sampler"], pipeline.scheduler),
             conditioning,
-            encode_prompts(pipeline, [settings["negative_prompt"]], self.known),
+            negative,
             noise,
             generators,
             steps=int(settings["steps"]),

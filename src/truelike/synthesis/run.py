@@ -192,8 +192,8 @@ def make_shard(renderer: Renderer, work: tuple[str, list[pd.DataFrame]], progres
 
     def samples() -> Iterator[Sample]:
         cut = iter(truncated(renderer.pipeline.tokenizer, pd.concat(shard)["prompt"].tolist()))
-        for batch in shard:
-            for row, pixels in zip(batch.to_dict("records"), renderer.render(batch), strict=True):
+        for batch, images in zip(shard, renderer.render_all(shard), strict=True):
+            for row, pixels in zip(batch.to_dict("records"), images, strict=True):
                 columns = {str(name): value for name, value in row.items() if name not in ("key", "label")}
                 columns["truncated"] = next(cut)
                 yield Sample(str(row["key"]), int(row["label"]), pixels, columns)
