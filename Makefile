@@ -1,6 +1,7 @@
 # make setup: make .venv with the pinned versions of everything
 # make demo: set up, run the whole pipeline on the embedded data and models, print the verdict
 # make test: set up, check style and types, run every test
+# make bench: measure what docs/performance.md claims, on what `make demo` made
 # make foundation: train the embedded models again (hours)
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 INSTALLED := .venv/installed
 
-.PHONY: setup demo test foundation
+.PHONY: setup demo test bench foundation
 
 setup: $(INSTALLED)
 
@@ -23,6 +24,11 @@ test: $(INSTALLED)
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	OMP_NUM_THREADS=1 .venv/bin/pytest -n auto --dist loadfile
+
+BENCHMARKS := pipeline synthesis training storage metrics memory
+
+bench: $(INSTALLED)
+	for name in $(BENCHMARKS); do .venv/bin/python -m benchmarks.$$name || exit 1; done
 
 foundation: $(INSTALLED)
 	cd foundation && ../.venv/bin/dvc repro

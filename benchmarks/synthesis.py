@@ -1,0 +1,106 @@
+"""One replica of the demo against stock diffusers, after the demo: ``python -m benchmarks.synthesis``."""
+
+import os
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from diffusers import StableDiffusionImg2ImgPipeline
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from PIL import Image
+from ruamel.yaml import YAML
+from safetensors.torch import load_file
+
+from benchmarks import compare, table, write
+from truelike.config import Synthesize, load_params
+from truelike.data.imageset import ImageSet
+from truelike.diffusion.sampling import make_generators, make_sampler
+from truelike.models.generator import EMBEDS_FILE, LORA_FILE, read_adapter, read_style
+from truelike.models.source import torch_dtype
+from truelike.synthesis.run import Job, plan_of, replica_job, synthesize
+
+FAST = Path("recipes/fast.yaml")
+STOCK, OURS, QUICK = "stock pipeline", "truelike", "truelike, `recipes/fast.yaml`"
+
+
+def stock(job: Job, replica: int, out: Path) -> None:
+    """The usual way: a call of the stock pipeline for each class, its text encoded each time, PNG saved inline."""
+    assert job.style
+    assert job.adapter
+    real = ImageSet(job.real)
+    plan = plan_of(job, real, replica)
+    dtype = torch_dtype(job.dtype)
+    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(job.generator, dtype=dtype, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = make_sampler(job.settings.sampler, pipeline.scheduler)
+    if read_style(job.style).enabled:
+        for token, vector in load_file(job.style / EMBEDS_FILE).items():
+            pipeline.load_textual_inversion({token: vector})
+    if read_adapter(job.adapter).enabled:
+        pipeline.load_lora_weights(job.adapter, weight_name=LORA_FILE)
+    for label, rows in plan.groupby("label"):
+        # The stock pipeline draws from the VAE's posterior; ours takes its mode, and so must a fair comparison.
+        with patch.object(DiagonalGaussianDistribution, "sample", lambda posterior, generator=None: posterior.mode()):
+            images = pipeline(
+                prompt=rows["prompt"].tolist(),
+                negative_prompt=rows["negative_prompt"].tolist(),
+                image=[Image.fromarray(real.pixels(real.keys.index(key))) for key in rows["source_key"]],
+                strength=job.settings.strength,
+                num_inference_steps=job.settings.steps,
+                guidance_scale=job.settings.guidance_scale,
+                generator=make_generators(rows["seed"].tolist()),
+            ).images
+        folder = out / f"{label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for key, image in zip(rows["key"], images, strict=True):
+            image.save(folder / f"{key}.png")
+
+
+def ours(job: Job, replica: int, out: Path) -> None:
+    """One replica with nothing finished before."""
+    with tempfile.TemporaryDirectory() as scratch, patch.dict(os.environ, DVC_ROOT=scratch):
+        synthesize(job, replica, out)
+
+
+def largest_difference(first: Path, second: Path) -> int:
+    """Between the pixels of an image set and those of a folder of PNG files with the same keys, 0 to 255."""
+    images = ImageSet(first)
+    files = {file.stem: file for file in second.rglob("*.png")}
+    assert sorted(files) == sorted(images.keys)
+    loose = np.stack([np.asarray(Image.open(files[key])) for key in images.keys])
+    return int(np.abs(images.load().astype(int) - loose).max())
+
+
+def fast(settings: Synthesize, recipe: dict[str, dict[str, Any]]) -> Synthesize:
+    """The settings that a recipe changes."""
+    return Synthesize.model_validate(settings.model_dump() | recipe["synthesize"])
+
+
+def main() -> None:
+    params = load_params()
+    job = replica_job(
+        params.synthesize,
+        prompts=params.prompts,
+        visual_guidance=params.visual_guidance,
+        generator=params.models.generator,
+        dtype=params.models.dtype,
+    )
+    quick = replace(job, settings=fast(job.settings, YAML(typ="safe").load(FAST)))
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary)
+        sides = {
+            STOCK: partial(stock, job, 0, out / "stock"),
+            OURS: partial(ours, job, 0, out / "ours"),
+            QUICK: partial(ours, quick, 0, out / "fast"),
+        }
+        lines = table(compare(sides, repeats=3), STOCK)
+        difference = largest_difference(out / "ours", out / "stock")
+    write("synthesis", [*lines, "", f"Largest difference between the pixels of the first two: {difference} of 255."])
+
+
+if __name__ == "__main__":
+    main()

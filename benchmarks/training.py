@@ -1,0 +1,133 @@
+"""An arm of the demo against timm's own loop, a transform per image per epoch: ``python -m benchmarks.training``."""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from itertools import chain, repeat
+from pathlib import Path
+
+import numpy as np
+import torch
+from timm.data import create_transform
+from timm.data.dataset import ImageDataset
+from timm.loss import LabelSmoothingCrossEntropy
+from timm.optim import create_optimizer_v2
+from torch.utils.data import DataLoader
+
+from benchmarks import compare, table, write
+from truelike.config import Phase, load_params
+from truelike.data.imageset import ImageSet, encode_png, open_replicas
+from truelike.models.classifier import input_statistics, open_classifier
+from truelike.training.images import load_images
+from truelike.training.loop import LabelledImages, Recipe, learning_rate, predict
+from truelike.training.seeds import Job, seed_file, train_seeds
+
+WORKERS = 2  # of the usual loop's DataLoader
+
+
+def write_folder(folder: Path, images: LabelledImages) -> None:
+    """An image folder: a PNG file per image in the folder of its class."""
+    for number, (pixels, label) in enumerate(zip(images.pixels, images.labels, strict=True)):
+        place = folder / f"{label:03d}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number:06d}.png").write_bytes(encode_png(pixels))
+
+
+def usual(job: Job, folder: Path, seed: int, workers: int = WORKERS) -> np.ndarray:
+    """Train one network as timm's training script does and predict the validation images, float32 (N, K)."""
+    torch.manual_seed(seed)
+    recipe, size = job.recipe, job.partner.pixels.shape[1]
+    model = open_classifier(job.classifier, job.num_classes, job.pretrained, size).train()
+    mean, std = input_statistics(model)
+    transform = create_transform(
+        size,
+        is_training=True,
+        scale=(recipe.crop_scale, 1.0),
+        hflip=0.5 if recipe.flip else 0.0,
+        color_jitter=None,
+        interpolation="bilinear",
+        mean=mean,
+        std=std,
+    )
+    loader = DataLoader(
+        ImageDataset(str(folder), transform=transform),
+        recipe.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+    optimizer = create_optimizer_v2(model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    criterion = LabelSmoothingCrossEntropy(recipe.label_smoothing)
+    epochs = chain.from_iterable(repeat(loader))
+    for step, (images, labels) in zip(range(recipe.steps), epochs, strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, recipe.steps, recipe.lr, recipe.warmup_fraction, recipe.schedule)
+        loss = criterion(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+    return predict(model.eval(), job.evaluated["validation"])
+
+
+def usual_seeds(job: Job, folder: Path, seeds: Sequence[int], found: dict[int, np.ndarray]) -> None:
+    """Train the seeds one after the other, as the script is called."""
+    for seed in seeds:
+        found[seed] = usual(job, folder, seed)
+
+
+def our_seeds(job: Job, seeds: Sequence[int], found: dict[int, np.ndarray]) -> None:
+    """Train the seeds with nothing finished before."""
+    with tempfile.TemporaryDirectory() as folder:
+        train_seeds(job, seeds, Path(folder))
+        for seed in seeds:
+            found[seed] = np.load(seed_file(Path(folder), seed))["validation"]
+
+
+def accuracy(found: dict[int, np.ndarray], labels: np.ndarray) -> float:
+    """Mean over the seeds, in %."""
+    return 100 * float(np.mean([(probabilities.argmax(1) == labels).mean() for probabilities in found.values()]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    params, seeds = load_params(), range(arguments.seeds)
+    validation = ImageSet("outputs/real/validation")
+    replicas = [load_images(replica) for replica in open_replicas("outputs/synthetic", params.synthesize.replicas)]
+    images = sum(replicas[1:], replicas[0])
+    job = Job(
+        classifier=params.models.classifier,
+        pretrained=params.train.pretrained,
+        num_classes=len(validation.class_names),
+        phases=[Phase(on="partner")],
+        recipe=Recipe.of(params.train),
+        real=images,
+        partner=images,
+        evaluated={"validation": validation.load()},
+        checkpoint_every=params.train.steps,
+    )
+    theirs: dict[int, np.ndarray] = {}
+    own: dict[int, np.ndarray] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_folder(Path(folder), images)
+        sides = {
+            "timm's loop": partial(usual_seeds, job, Path(folder), seeds, theirs),
+            "truelike": partial(our_seeds, job, seeds, own),
+        }
+        costs = compare(sides, arguments.repeats)
+    count = arguments.seeds * job.recipe.steps * job.recipe.batch_size
+    lines = [f"{len(images)} images, {job.recipe.steps} steps of {job.recipe.batch_size}, {len(seeds)} seeds:", ""]
+    lines += [*table(costs, "timm's loop"), ""]
+    for (name, spent), found in zip(costs.items(), (theirs, own), strict=True):
+        share = accuracy(found, validation.labels)
+        lines.append(f"- {name}: {count / spent.wall:,.0f} images a second, {share:.1f} % of validation images right")
+    write("training", lines)
+
+
+if __name__ == "__main__":
+    main()

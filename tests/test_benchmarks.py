@@ -1,0 +1,131 @@
+"""Every benchmark runs at a tiny size, and its two sides agree; nothing here is timed."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import Cost, compare, memory, metrics, storage, synthesis, table, training, write
+from truelike.config import Phase, Prompts, Synthesize, VisualGuidance, load_params, read_yaml
+from truelike.data.imageset import ImageSet
+from truelike.data.tables import write_features, write_table
+from truelike.diffusion.adaptation import write_no_adapter
+from truelike.models.generator import Style
+from truelike.synthesis.run import Job
+from truelike.training.loop import LabelledImages, Recipe
+from truelike.training.seeds import Job as Arm
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def job(generator: Path, real: ImageSet, tmp_path: Path) -> Job:
+    """A replica of the ten images from the latent prior, without style and adapter."""
+    outputs = tmp_path / "outputs"
+    write_table(outputs / "captions.parquet", pd.DataFrame({"key": real.keys, "caption": "red", "truncated": False}))
+    write_features(outputs / "features.parquet", real.keys, np.zeros((len(real), 32), np.float32))
+    for name in ("style", "adapter"):
+        (outputs / name).mkdir()
+    Style(enabled=False).save(outputs / "style/style.json")
+    write_no_adapter(outputs / "adapter")
+    params = load_params(ROOT / "params.yaml")
+    return Job(
+        stage="synthesize",
+        generator=str(generator),
+        dtype="float32",
+        prompts=Prompts.model_validate(params.prompts.model_dump() | {"base": "a {class}"}),
+        settings=params.synthesize.model_copy(update={"batch_size": 4, "shard_size": 8}),
+        visual_guidance=VisualGuidance(kind="off", centroids=1),
+        real=real.folder,
+        captions=outputs / "captions.parquet",
+        features=outputs / "features.parquet",
+        style=outputs / "style",
+        adapter=outputs / "adapter",
+    )
+
+
+def test_the_stock_pipeline_makes_the_same_images(job: Job, tmp_path: Path) -> None:
+    synthesis.ours(job, 0, tmp_path / "ours")
+    synthesis.stock(job, 0, tmp_path / "stock")
+    assert synthesis.largest_difference(tmp_path / "ours", tmp_path / "stock") <= 1
+
+
+def test_the_fast_recipe_changes_settings_of_synthesis_alone() -> None:
+    recipe = read_yaml(ROOT / synthesis.FAST)
+    settings = load_params(ROOT / "params.yaml").synthesize
+    assert list(recipe) == ["synthesize"]
+    assert isinstance(synthesis.fast(settings, recipe), Synthesize)
+    assert synthesis.fast(settings, recipe) != settings
+
+
+def test_measures_equal_the_usual_libraries() -> None:
+    samples = metrics.features(200, 8)
+    expected = metrics.usual_manifold(*samples)
+    assert metrics.our_manifold(*samples) == pytest.approx(expected)
+    assert metrics.our_distance(*samples) == pytest.approx(metrics.usual_distance(*samples), rel=1e-4)
+    assert metrics.peak_mib(lambda: np.zeros(2**20)) == pytest.approx(8, rel=0.1)
+
+
+def test_both_loops_train_the_same_network_on_the_same_images(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    labels = np.arange(24) % 2
+    images = LabelledImages(
+        (draw.integers(0, 80, (24, 16, 16, 3)) + 150 * labels[:, None, None, None]).astype("u1"), labels
+    )
+    params = load_params(ROOT / "params.yaml").train.model_copy(update={"steps": 80, "batch_size": 8})
+    arm = Arm(
+        classifier=str(ROOT / "models/backbone"),
+        pretrained=False,
+        num_classes=2,
+        phases=[Phase(on="partner")],
+        recipe=Recipe.of(params),
+        real=images,
+        partner=images,
+        evaluated={"validation": images.pixels},
+        checkpoint_every=80,
+    )
+    training.write_folder(tmp_path / "images", images)
+    own: dict[int, np.ndarray] = {}
+    training.our_seeds(arm, [0], own)
+    theirs = training.usual(arm, tmp_path / "images", 0, workers=0)
+    assert own[0].shape == theirs.shape == (24, 2)
+    assert training.accuracy(own, labels) == training.accuracy({0: theirs}, labels) == 100
+
+
+def test_shards_and_loose_files_come_back_from_the_remote(tmp_path: Path) -> None:
+    images = storage.samples(30)
+    for name in ("loose", "sharded"):
+        project = tmp_path / name
+        storage.start_project(project)
+        if name == "loose":
+            storage.write_loose(project / "set", images)
+        else:
+            storage.write_image_set(project / "set", images, storage.CLASSES)
+        assert list(storage.measure(project)) == ["add set", "status", "push", "pull"]
+    pulled = ImageSet(tmp_path / "sharded/set")
+    files = {path.stem: path.read_bytes() for path in (tmp_path / "loose/set").rglob("*.png")}
+    assert {key: pulled.png(position) for position, key in enumerate(pulled.keys)} == files
+
+
+def test_memory_of_a_stage_is_read_from_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "ROOT", ROOT)
+    found = memory.peaks(4, stages=("prepare",))
+    assert list(found) == ["prepare"]
+    assert found["prepare"] > 20
+
+
+def test_a_table_by_hand_goes_between_its_markers(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- one -->\nold\n<!-- end -->\nb\n<!-- two -->\n<!-- end -->\n", encoding="utf-8")
+    lines = table({"usual": Cost(3, 4), "ours": Cost(2, 1)}, "usual")
+    assert lines[2:] == ["| usual | 3.00 | 4.00 | 1.00 |", "| ours | 2.00 | 1.00 | 1.50 |"]
+    write("one", ["new"], page)
+    assert page.read_text(encoding="utf-8") == "a\n<!-- one -->\nnew\n<!-- end -->\nb\n<!-- two -->\n<!-- end -->\n"
+
+
+def test_sides_take_turns() -> None:
+    calls: list[str] = []
+    costs = compare({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=2)
+    assert calls == ["a", "b", "a", "b"]
+    assert set(costs) == {"a", "b"}
