@@ -191,8 +191,8 @@ def test_a_mistyped_parameter_is_named_with_the_nearest_valid_one(project):
 def test_membership_inference_is_made_of_stages_that_are_there_when_asked_for(project):
     assert json.loads((project / "metrics/privacy.json").read_text())["arms"] == {}
     assert "Membership inference was not measured" in (project / "reports/report.html").read_text()
-    arms = ["real", "synthetic"]
-    shadows = [0, 1, 2, 3, 4, 5]
+    arms, shadows = ["real", "synthetic"], [0, 1, 2, 3, 4, 5]
+    before = (project / "params.yaml").read_bytes()
     set_params(project, {"privacy.shadows": shadows, "privacy.arms": arms, "privacy.bootstrap": 20})
     run("dvc", "repro", cwd=project)
     keys = ImageSet(project / "outputs/real/train").keys
@@ -213,7 +213,7 @@ def test_membership_inference_is_made_of_stages_that_are_there_when_asked_for(pr
     assert set(json.loads((project / "metrics/summary.json").read_text())["membership"]) == set(arms)
     assert '<h2 id="privacy">' in (project / "reports/report.html").read_text()
     assert "Data and pipelines are up to date" in run("dvc", "repro", cwd=project)
-    set_params(project, {"privacy.shadows": []})
+    (project / "params.yaml").write_bytes(before)
     output = run("dvc", "repro", "attack", cwd=project)
     assert "shadow" not in output.replace("outputs/privacy/shadows", "")
     assert json.loads((project / "metrics/privacy.json").read_text())["arms"] == {}
