@@ -1,11 +1,6 @@
 """Training: augmentation, schedule, phases, determinism, resuming, and the files of an arm."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -455,36 +450,3 @@ def test_only_kept_images_are_loaded_in_the_order_of_the_sets(project: Path) -> 
     np.testing.assert_array_equal(relabelled.pixels, kept.pixels)
     with pytest.raises(TruelikeError, match="classes are not those"):
         load_kept(table, ["a", "b", "c"])
-
-
-KILLED = """
-from pathlib import Path
-from truelike.config import Train
-from tests.test_training import TRAIN, run_arm
-run_arm("mixed", "{classifier}", Train.model_validate(TRAIN | dict(steps=100, seeds=[0, 1, 2, 3])))
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_arm_keeps_finished_seeds_and_leaves_no_process(project: Path, classifier: str) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED.format(classifier=classifier)],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"},
-    )
-    deadline = time.monotonic() + 120
-    while not list(Path(".work").rglob("seed-*.npz")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    finished = {file: file.read_bytes() for file in Path(".work").rglob("seed-*.npz")}
-    assert 0 < len(finished) < 4
-    time.sleep(2)  # the orphans notice at their next step and let go of the lock
-    settings = Train.model_validate(TRAIN | {"steps": 100, "seeds": [0, 1, 2, 3]})
-    times = {file: file.stat().st_mtime_ns for file in finished}
-    out = run_arm("mixed", classifier, settings)
-    assert {file: file.stat().st_mtime_ns for file in finished} == times
-    resumed = (out / "predictions.parquet").read_bytes()
-    for file in Path(".work/train").rglob("seed-*.npz"):
-        file.unlink()
-    run_arm("mixed", classifier, settings)
-    assert (out / "predictions.parquet").read_bytes() == resumed
