@@ -11,6 +11,7 @@ from truelike.reporting import figures
 from truelike.reporting.measures import recovery
 from truelike.reporting.page import Material
 from truelike.reporting.pictures import contact_sheet, data_uri, scale_to
+from truelike.reporting.style import to_svg
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
 
 
 def test_figures_are_valid_svg_that_follows_the_theme(material):
-    svg = figures.to_svg(figures.class_figure(material.per_class, "coverage", "coverage"))
+    svg = to_svg(figures.class_figure(material.per_class, "coverage", "coverage"))
     root = ElementTree.fromstring(svg)
     assert root.tag.endswith("svg")
     texts = {"".join(element.itertext()) for element in root.iter() if element.tag.endswith("text")}
@@ -30,7 +31,7 @@ def test_figures_are_valid_svg_that_follows_the_theme(material):
 
 def test_a_dollar_in_a_name_is_no_formula(material):
     named = material.per_class.replace({"class_name": {"t-shirt": "under $5 or $6"}})
-    assert "under $5 or $6" in figures.to_svg(figures.class_figure(named, "coverage", "coverage"))
+    assert "under $5 or $6" in to_svg(figures.class_figure(named, "coverage", "coverage"))
 
 
 def test_markers_of_a_figure_are_where_the_numbers_are():

@@ -1,13 +1,7 @@
-"""The report's figures: one style, colours that the colour-blind can tell apart, every interval drawn.
+"""The report's figures, every interval drawn."""
 
-On the page a figure is inline SVG whose colours are CSS variables, so that it follows the reader's light or dark theme.
-"""
-
-import io
 import itertools
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import matplotlib as mpl
 import numpy as np
@@ -17,77 +11,25 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from truelike.metrics.scaling import FEWEST_SIZES, fit_power_law
+from truelike.reporting.style import (
+    LINES,
+    LONGEST,
+    MARKERS,
+    MARKS,
+    PALETTE,
+    ROW,
+    STYLE,
+    WIDTH,
+    colour_of,
+    draw_interval,
+    legend_above,
+    named_rows,
+    points,
+    settle,
+    short,
+)
 
-PALETTE = {  # the sets are told apart by marker as well
-    "ink": "#1f2328",
-    "muted": "#656d76",
-    "line": "#d0d7de",
-    "real": "#57606b",
-    "naive": "#c2410c",
-    "synthetic": "#0969c8",
-}
-MARKERS = {"real": "D", "naive": "s", "synthetic": "o"}
-LINES, MARKS = ("--", ":", "-", "-", "--", ":", "-"), "Dso^vPX"  # of arms or runs, which may share a colour
-STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.edgecolor": PALETTE["line"],
-    "axes.labelcolor": PALETTE["muted"],
-    "axes.grid": True,
-    "axes.grid.axis": "x",
-    "axes.axisbelow": True,
-    "grid.color": PALETTE["line"],
-    "grid.linewidth": 0.6,
-    "text.color": PALETTE["ink"],
-    "xtick.color": PALETTE["line"],
-    "xtick.labelcolor": PALETTE["muted"],
-    "ytick.color": PALETTE["line"],
-    "ytick.labelcolor": PALETTE["ink"],
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "text.parse_math": False,
-    "figure.constrained_layout.use": True,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "truelike",
-}
-WIDTH = 5.6  # inches; narrow, so that its text stays readable on a phone
-ROW = 0.32
-LONGEST = 26  # characters of a row's name
 SHOWN_CONFUSION = 2  # percent
-
-
-def to_svg(figure: Figure) -> str:
-    """Draw a figure as an ``<svg>`` element, the same text for the same figure, colours as CSS variables."""
-    buffer = io.StringIO()
-    with mpl.rc_context(STYLE):
-        metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-    svg = buffer.getvalue()
-    head, body = svg[svg.index("<svg") :].split(">", 1)
-    head = re.sub(r' (width|height|version)="[^"]*"', "", head)
-    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)  # would style the page
-    body = re.sub(r' id="[a-zA-Z.]+\d?[a-z]*_\d+"', "", body)  # axes_1, line2d_1, ...: in every figure
-    body = body.replace("font-family: 'DejaVu Sans', sans-serif; ", "")
-    for name, colour in PALETTE.items():
-        body = body.replace(colour, f"var(--{name}, {colour})")
-    return f"{head}>{body}"
-
-
-def to_png(figure: Figure) -> bytes:
-    """Draw a figure as PNG bytes on white, at twice the screen's resolution."""
-    buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def points(value: float, digits: int = 1) -> str:
-    """A signed number with a true minus sign: ``+2.7``, ``−0.4``."""
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def accuracy_figure(
@@ -99,12 +41,12 @@ def accuracy_figure(
     """
     labels = [f"{row['top1']:.1f}  ({row['low']:.1f} to {row['high']:.1f})" for row in accuracy.values()]
     with mpl.rc_context(STYLE):
-        figure, axes = _rows(list(accuracy), labels)
+        figure, axes = named_rows(list(accuracy), labels)
         for y, (arm, row) in enumerate(accuracy.items()):
-            _interval(axes, y, row["top1"], row["low"], row["high"], _colour(arm, partners))
+            draw_interval(axes, y, row["top1"], row["low"], row["high"], colour_of(arm, partners))
         axes.axvline(accuracy["real"]["top1"], color=PALETTE["muted"], linewidth=1, linestyle=(0, (4, 3)))
         axes.set_xlabel(f"accuracy on real test images (%), {100 * confidence:g} % interval")
-        _settle(figure)
+        settle(figure)
     return figure
 
 
@@ -113,17 +55,17 @@ def runs_figure(accuracies: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
     arms = list(dict.fromkeys(arm for accuracy in accuracies.values() for arm in accuracy))
     colours = [PALETTE[name] for name in ("real", "synthetic", "naive")]
     with mpl.rc_context(STYLE):
-        figure, axes = _rows(arms, [], legend=True)
+        figure, axes = named_rows(arms, [], legend=True)
         figure.set_size_inches(WIDTH, 1.1 + 0.14 * len(arms) * (1 + len(accuracies)))
         for number, (name, accuracy) in enumerate(accuracies.items()):
             y = np.array([arms.index(arm) for arm in accuracy]) + 0.7 * ((number + 0.5) / len(accuracies) - 0.5)
             rows, colour = list(accuracy.values()), colours[number % len(colours)]
             axes.hlines(y, [r["low"] for r in rows], [r["high"] for r in rows], color=colour, linewidth=1.6, alpha=0.5)
             axes.plot([r["top1"] for r in rows], y, MARKS[number % len(MARKS)], color=colour, mfc="none", markersize=5)
-            axes.lines[-1].set_label(_short(name, LONGEST))
+            axes.lines[-1].set_label(short(name, LONGEST))
         axes.set_xlabel("accuracy on real test images (%), with intervals")
-        _legend(axes)
-        _settle(figure)
+        legend_above(axes)
+        settle(figure)
     return figure
 
 
@@ -135,12 +77,12 @@ def difference_figure(
         f"{points(row['points'])}  ({points(row['low'])} to {points(row['high'])})" for row in differences.values()
     ]
     with mpl.rc_context(STYLE):
-        figure, axes = _rows(list(differences), labels)
+        figure, axes = named_rows(list(differences), labels)
         for y, (arm, row) in enumerate(differences.items()):
-            _interval(axes, y, row["points"], row["low"], row["high"], _colour(arm, partners))
+            draw_interval(axes, y, row["points"], row["low"], row["high"], colour_of(arm, partners))
         axes.axvline(0, color=PALETTE["muted"], linewidth=1, linestyle=(0, (4, 3)))
         axes.set_xlabel(f"difference to real (percentage points), {100 * confidence:g} % interval")
-        _settle(figure)
+        settle(figure)
     return figure
 
 
@@ -153,7 +95,7 @@ def class_figure(per_class: pd.DataFrame, metric: str, label: str) -> Figure:
     names = per_class["class_name"].drop_duplicates().tolist()
     present = [kind for kind in ("real", "naive", "synthetic") if kind in own.index.get_level_values("set")]
     with mpl.rc_context(STYLE):
-        figure, axes = _rows(names, [""] * len(names), legend=True)
+        figure, axes = named_rows(names, [""] * len(names), legend=True)
         for offset, kind in zip((-0.22, 0, 0.22), present, strict=False):
             rows, y = own.loc[kind].loc[names], np.arange(len(names)) + offset
             axes.hlines(y, rows["low"], rows["high"], color=PALETTE[kind], linewidth=1.4, alpha=0.55)
@@ -161,8 +103,8 @@ def class_figure(per_class: pd.DataFrame, metric: str, label: str) -> Figure:
             axes.plot(rows["value"], y, MARKERS[kind], color=PALETTE[kind], mfc=fill, markersize=5, label=kind)
         axes.set_xlim(-0.03, 1.03)
         axes.set_xlabel(f"{label}, 95 % interval")
-        _legend(axes)
-        _settle(figure)
+        legend_above(axes)
+        settle(figure)
     return figure
 
 
@@ -178,17 +120,17 @@ def waterfall_figure(
     rows = steps.to_dict("records")
     labels += [f"{points(row['points'])}  ({points(row['low'])} to {points(row['high'])})" for row in rows]
     with mpl.rc_context(STYLE):
-        figure, axes = _rows(arms, labels)
+        figure, axes = named_rows(arms, labels)
         first = accuracy[arms[0]]
-        _interval(axes, 0, first["top1"], first["low"], first["high"], _colour(arms[0], partners))
+        draw_interval(axes, 0, first["top1"], first["low"], first["high"], colour_of(arms[0], partners))
         for y, row in enumerate(rows, start=1):
-            start, colour = accuracy[row["against"]]["top1"], _colour(row["arm"], partners)
+            start, colour = accuracy[row["against"]]["top1"], colour_of(row["arm"], partners)
             axes.barh(y, row["points"], left=start, height=0.55, color=colour, alpha=0.35)
             ends = [start + row["low"], start + row["high"]]
             axes.plot(ends, [y, y], color=colour, linewidth=2.4, solid_capstyle="butt")
             axes.plot([start, start], [y - 1, y + 0.28], color=PALETTE["muted"], linewidth=0.8)
         axes.set_xlabel(f"accuracy on real test images (%), steps with {100 * confidence:g} % interval")
-        _settle(figure)
+        settle(figure)
     return figure
 
 
@@ -208,8 +150,8 @@ def few_shot_figure(curves: pd.DataFrame, worth: Mapping[str, Mapping[str, float
                 x, y, colour = interval["value"], tops[kind], PALETTE[kind]
                 axes.hlines(y, interval["low"], interval["high"], color=colour, linewidth=2.4, alpha=0.5)
                 axes.plot(x, y, "*", color=colour, markersize=11, label=f"all {kind}: worth {x:.1f}")
-        _legend(axes)
-        _settle(figure)
+        legend_above(axes)
+        settle(figure)
     return figure
 
 
@@ -221,8 +163,8 @@ def scaling_figure(curves: pd.DataFrame) -> Figure:
         axes.axhline(real, color=PALETTE["real"], linewidth=1, linestyle=(0, (4, 3)), label="all real images")
         for kind in ("naive", "synthetic"):
             _curve(axes, curves, kind, curves.loc[curves["set"] == kind, "images_per_class"].max())
-        _legend(axes)
-        _settle(figure)
+        legend_above(axes)
+        settle(figure)
     return figure
 
 
@@ -262,17 +204,17 @@ def severity_figure(ood: pd.DataFrame, partners: Mapping[str, str], confidence: 
         figure = Figure(figsize=(WIDTH, 3.6))
         axes = figure.add_subplot()
         for number, arm in enumerate(arms):
-            own, colour = rows[rows["arm"] == arm], _colour(arm, partners)
+            own, colour = rows[rows["arm"] == arm], colour_of(arm, partners)
             x = own["severity"].astype(float) + 0.09 * (number - (len(arms) - 1) / 2)
             axes.vlines(x, own["low"], own["high"], color=colour, linewidth=1.6, alpha=0.4)
             form = MARKS[number % len(MARKS)] + LINES[number % len(LINES)]
-            label = _short(arm, LONGEST)
+            label = short(arm, LONGEST)
             axes.plot(x, own["value"], form, color=colour, linewidth=1.2, mfc="none", markersize=5, label=label)
         axes.set_xlabel(f"severity of the corruption (0: none), {100 * confidence:g} % intervals")
         axes.set_ylabel("accuracy (%)")
         axes.grid(visible=True, axis="y")
-        _legend(axes, 4)
-        _settle(figure)
+        legend_above(axes, 4)
+        settle(figure)
     return figure
 
 
@@ -282,17 +224,17 @@ def confusion_figure(confusion: pd.DataFrame) -> Figure:
     counts = confusion.pivot_table(index="class_name", columns="predicted", values="count", sort=False)
     share = (100 * counts.div(counts.sum(axis=1), axis=0)).loc[names, names].to_numpy()
     with mpl.rc_context(STYLE):
-        figure, axes = _rows(names, [""] * len(names))
+        figure, axes = named_rows(names, [""] * len(names))
         figure.set_size_inches(WIDTH, 1.5 + ROW * len(names))
         for y, x in zip(*np.nonzero(share >= SHOWN_CONFUSION), strict=True):
             colour = PALETTE["real" if x == y else "naive"]
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color=colour, alpha=share[y, x] / 160, linewidth=0))
             axes.text(x, y, f"{share[y, x]:.0f}", ha="center", va="center", fontsize=8)
-        axes.set_xticks(range(len(names)), [_short(name, 14) for name in names], rotation=45, ha="right")
+        axes.set_xticks(range(len(names)), [short(name, 14) for name in names], rotation=45, ha="right")
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.grid(visible=False)
         axes.set_xlabel(f"taken for (% of the class, from {SHOWN_CONFUSION} %)")
-        _settle(figure)
+        settle(figure)
     return figure
 
 
@@ -311,8 +253,8 @@ def similarity_figure(near_copies: pd.DataFrame) -> Figure:
         axes.set_xlabel("cosine similarity to the nearest real training image")
         axes.set_ylabel("share of images (%)")
         axes.grid(visible=True, axis="y")
-        _legend(axes)
-        _settle(figure)
+        legend_above(axes)
+        settle(figure)
     return figure
 
 
@@ -331,10 +273,10 @@ def membership_figure(curves: pd.DataFrame, partners: Mapping[str, str]) -> Figu
                 rows["fpr"].clip(smallest / 2),
                 rows["tpr"].clip(smallest / 2),
                 where="post",
-                color=_colour(str(arm), partners),
+                color=colour_of(str(arm), partners),
                 linestyle=next(lines),
                 linewidth=1.6,
-                label=_short(str(arm), LONGEST),
+                label=short(str(arm), LONGEST),
             )
         axes.plot([smallest / 2, 1], [smallest / 2, 1], color=PALETTE["muted"], linewidth=1, linestyle=(0, (1, 3)))
         axes.set(xscale="log", yscale="log", xlim=(smallest, 1), ylim=(smallest, 1))
@@ -343,40 +285,6 @@ def membership_figure(curves: pd.DataFrame, partners: Mapping[str, str]) -> Figu
         axes.set_xlabel("non-members called members (false positive rate)")
         axes.set_ylabel("members found (true positive rate)")
         axes.grid(visible=True, axis="both")
-        _legend(axes)
-        _settle(figure)
+        legend_above(axes)
+        settle(figure)
     return figure
-
-
-def _rows(names: Sequence[str], labels: Sequence[str], legend: bool = False) -> tuple[Figure, Axes]:
-    """Axes with a named row per entry, the first on top, and a text at the right of each row."""
-    figure = Figure(figsize=(WIDTH, 0.75 + 0.3 * legend + ROW * len(names)))
-    axes = figure.add_subplot()
-    axes.set_yticks(range(len(names)), [_short(name, LONGEST) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    for y, label in enumerate(labels):
-        axes.annotate(label, (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=9)
-    return figure, axes
-
-
-def _short(name: str, length: int) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"
-
-
-def _settle(figure: Figure) -> None:
-    """Fix the layout now: left to each drawing it moves a little with every one, and files would differ."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-
-
-def _interval(axes: Axes, y: float, value: float, low: float, high: float, colour: str) -> None:
-    axes.plot([low, high], [y, y], color=colour, linewidth=2.4, solid_capstyle="butt", alpha=0.55)
-    axes.plot([value], [y], color=colour, marker="o", markersize=6)
-
-
-def _legend(axes: Axes, columns: int = 3) -> None:
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, handletextpad=0.4, borderaxespad=0.2)
-
-
-def _colour(arm: str, partners: Mapping[str, str]) -> str:
-    return PALETTE.get(partners.get(arm, "real"), PALETTE["real"])

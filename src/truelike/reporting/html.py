@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from truelike.reporting.figures import points
+from truelike.reporting.style import points
 
 
 def template_environment() -> Environment:

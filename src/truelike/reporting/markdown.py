@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from truelike.config import Params
-from truelike.reporting.figures import points
+from truelike.reporting.style import points
 from truelike.reporting.words import describe_arm
 
 

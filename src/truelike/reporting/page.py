@@ -20,6 +20,7 @@ from truelike.reporting.markdown import accuracy_summary
 from truelike.reporting.measures import ATTACKS, GAPS, MEASURES, arm_costs, recovery
 from truelike.reporting.pictures import contact_sheet, data_uri
 from truelike.reporting.provenance import ModelSource, warnings
+from truelike.reporting.style import to_png, to_svg
 from truelike.reporting.words import describe_arm
 
 MAX_CLASSES = 24  # shown with pictures
@@ -119,7 +120,7 @@ def write_report(material: Material, folder: Path) -> None:
     (folder / "DATASET.md").write_text("\n".join(card) + "\n", encoding="utf-8")
     overview(material).save(folder / "pictures.png")
     figure = figures.accuracy_figure(accuracy, _partners(params), params.evaluate.confidence)
-    (folder / "accuracy.png").write_bytes(figures.to_png(figure))
+    (folder / "accuracy.png").write_bytes(to_png(figure))
 
 
 def overview(material: Material, rows: int = 2, columns: int = 10) -> Image.Image:
@@ -165,7 +166,7 @@ def _figures(material: Material) -> dict[str, Markup]:
         "similarity": figures.similarity_figure(material.near_copies),
         "membership": figures.membership_figure(online, partners) if len(online) else None,
     }
-    return {name: Markup(figures.to_svg(figure)) for name, figure in drawn.items() if figure is not None}
+    return {name: Markup(to_svg(figure)) for name, figure in drawn.items() if figure is not None}
 
 
 def _least_covered(per_class: pd.DataFrame) -> pd.DataFrame:
