@@ -1,6 +1,10 @@
 """Fidelity and diversity against values computed by hand and against torchmetrics and prdc."""
 
+import os
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +19,8 @@ from truelike.metrics import fidelity
 from truelike.metrics.fidelity import frechet_distance, manifold_metrics, vendi_score
 from truelike.metrics.kernel import kernel_distance, median_distance, polynomial, rbf
 from truelike.metrics.statistics import class_resamples
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def features(seed: int, size: int, dim: int = 12, shift: float = 0.0) -> np.ndarray:
@@ -170,3 +176,35 @@ def test_memory_is_that_of_the_samples_and_a_few_blocks(monkeypatch: pytest.Monk
     samples = 8 * 8 * (len(real) + len(fake))
     assert peak < 3 * samples + 8 * (8 * 2**16)
     assert 3 * samples + 8 * (8 * 2**16) < 3000 * 3000 * 8 / 10  # a tenth of one whole matrix
+
+
+PEAK = """
+import re
+from pathlib import Path
+import numpy as np
+from truelike.metrics.fidelity import frechet_distance, manifold_metrics, vendi_score
+from truelike.metrics.kernel import kernel_distance, polynomial
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+
+draw = np.random.default_rng(0)
+real, fake = (draw.standard_normal((12_000, 64), np.float32) for _ in range(2))
+before = peak()
+manifold_metrics(real, fake, 5)
+kernel_distance(real, fake, polynomial)
+frechet_distance(real, fake)
+vendi_score(fake)
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_stays_far_below_one_matrix_between_the_samples() -> None:
+    """12,000 x 12,000 distances would take 1,099 MiB; 100,000 x 100,000, of which a block is as large, 76 GiB."""
+    source = f"{ROOT / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    command = [sys.executable, "-c", PEAK]
+    environment = os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    grown = float(done.stdout)
+    assert 64 < grown < 450  # MiB: a block is 64, the samples in float64 are 12
