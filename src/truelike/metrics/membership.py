@@ -154,7 +154,10 @@ def measure(
         for name in value
     }
     names = ["auc", *FALSE_POSITIVE_RATES, "balanced_accuracy"]
-    return {name: vars(intervals[name]) if name in intervals else None for name in names}
+    return {
+        name: {key: round(number, 4) for key, number in vars(intervals[name]).items()} if name in intervals else None
+        for name in names
+    }
 
 
 def infer(
