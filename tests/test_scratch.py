@@ -70,7 +70,9 @@ def test_a_second_writer_waits_a_little_and_is_refused_with_the_first_ones_proce
     monkeypatch.setattr(scratch_module, "PATIENCE", 0.3)
     start = time.monotonic()
     with scratch("adapt", "abc"):
-        refused = pytest.raises(TruelikeError, match=rf"adapt/abc/\.lock: process {os.getpid()} is writing here")
+        refused = pytest.raises(
+            TruelikeError, match=rf"adapt/abc/\.lock: process {os.getpid()}, or one that it started, is writing here"
+        )
         with refused, scratch("adapt", "abc"):
             pass
         assert time.monotonic() - start > 0.3
@@ -190,7 +192,7 @@ def test_an_orphan_that_still_runs_keeps_its_successor_out(tmp_path):
     successor = start(tmp_path)
     _, said = successor.communicate()
     assert successor.returncode == 1
-    assert f"toy: .work/running/toy: process {orphan.pid} is writing here" in said
+    assert f"toy: .work/running/toy: process {orphan.pid}, or one that it started, is writing here" in said
     orphan.send_signal(signal.SIGCONT)
     orphan.communicate()
     assert orphan.returncode == 0

@@ -1,6 +1,8 @@
 """Training: augmentation, schedule, phases, determinism, resuming, and the files of an arm."""
 
 import json
+import multiprocessing
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import timm
 import torch
@@ -292,6 +295,24 @@ def test_a_failing_seed_fails_the_stage(
     with pytest.raises(RuntimeError, match="seed 5"):
         train_seeds(job(classifier), [5], tmp_path, 1)
     assert "out of luck" in capfd.readouterr().err
+
+
+def test_workers_end_with_their_parent_also_in_the_middle_of_a_long_step(
+    classifier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seeds_module, "fit", lambda *args, **options: time.sleep(60))
+    stage = multiprocessing.get_context("fork").Process(target=train_seeds, args=(job(classifier), [0], tmp_path, 1))
+    stage.start()
+    while not (workers := psutil.Process(stage.pid).children()):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    assert workers[0].is_running()
+    stage.kill()
+    stage.join()
+    deadline = time.monotonic() + 20
+    while workers[0].is_running() and workers[0].status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 TRAIN = {

@@ -40,7 +40,7 @@ def fingerprint(settings: Any, *paths: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
-PATIENCE = 5.0  # seconds: the workers of a killed process notice its end at their next step
+PATIENCE = 5.0  # seconds: the workers of a killed process notice its end a little later
 
 
 @contextmanager
@@ -57,8 +57,8 @@ def only_writer(lock_file: Path) -> Iterator[None]:
                 if time.monotonic() > give_up:
                     holder = lock_file.read_text() or "unknown"
                     raise TruelikeError(
-                        f"{lock_file}: process {holder} is writing here, perhaps left over from a killed run; "
-                        "wait until it ends or stop it, then run again"
+                        f"{lock_file}: process {holder}, or one that it started, is writing here, perhaps left over "
+                        "from a killed run; wait until it ends or stop it, then run again"
                     ) from None
                 time.sleep(0.1)
         lock.truncate(0)

@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -149,12 +151,18 @@ def _train_in_processes(job: Job, pending: list[int], folder: Path, workers: int
 def _worker(job: Job, seed: int, folder: Path, steps: Any, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
 
     def count() -> None:
         with steps.get_lock():
             steps.value += 1
-        if os.getppid() != parent:  # it was killed, and its successor may want the scratch folder
-            os._exit(1)
 
     _train_seed(job, seed, folder, count)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent was killed: the parent's successor wants the scratch folder."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
