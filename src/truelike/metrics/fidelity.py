@@ -1,20 +1,30 @@
 """How alike, and how varied, samples of feature vectors are: float arrays of shape (N, D), real before synthetic.
 
 Memory at N = 100,000 per sample and D = 1,024: 0.8 GiB for two samples in float32, 1.5 GiB for their float64 copies
-and a few temporaries of BLOCK numbers (64 MiB each), so below 4 GiB; nothing of size N x N is ever held.
+and a few temporaries of BLOCK numbers (64 MiB each) per worker, so below 4 GiB; nothing of size N x N is ever held.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 BLOCK = 2**23  # numbers in one block of a matrix between two samples
+WORKERS = min(4, os.cpu_count() or 1)  # blocks at once
 
 
 def blocks(rows: int, columns: int) -> Iterator[slice]:
     """Slices of `rows` that, times `columns`, stay within BLOCK numbers."""
     size = max(1, BLOCK // max(1, columns))
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def map_blocks(function: Callable[[slice], Any], rows: int, columns: int) -> Iterator[Any]:
+    """`function` of all `blocks`, in their order, WORKERS at once, since numpy computes outside the lock."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        yield from pool.map(function, blocks(rows, columns))
 
 
 def moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,13 +93,17 @@ def manifold_metrics(real: np.ndarray, fake: np.ndarray, neighbours: int) -> dic
     """
     real, fake = real.astype(np.float64), fake.astype(np.float64)
     real_radius, fake_radius = _radii(real, neighbours), _radii(fake, neighbours)
-    covered, recalled = np.zeros(len(real)), np.zeros(len(real))
-    balls = np.zeros(len(fake))
-    for rows in blocks(len(real), len(fake)):
+
+    def block(rows: slice) -> np.ndarray:
         distance = distances(real[rows], fake)
         covered[rows] = distance.min(1) < real_radius[rows]
         recalled[rows] = (distance < fake_radius).any(1)
-        balls += (distance < real_radius[rows, None]).sum(0)
+        return (distance < real_radius[rows, None]).sum(0)
+
+    covered, recalled = np.zeros(len(real)), np.zeros(len(real))
+    balls = np.zeros(len(fake))
+    for found in map_blocks(block, len(real), len(fake)):
+        balls += found
     return {
         "precision": (balls > 0).astype(float),
         "recall": recalled,
@@ -109,10 +123,11 @@ def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _radii(values: np.ndarray, neighbours: int) -> np.ndarray:
     """Distance of each vector to its k-th nearest other one."""
-    radii = []
-    for rows in blocks(len(values), len(values)):
+
+    def block(rows: slice) -> np.ndarray:
         distance = distances(values[rows], values)
         distance[np.arange(len(distance)), np.arange(rows.start, rows.stop)] = np.inf
-        nearest = np.partition(distance, neighbours - 1, axis=1)[:, neighbours - 1]
-        radii.append(nearest.copy())  # a view would keep the whole block
-    return np.concatenate(radii)
+        distance.partition(neighbours - 1, axis=1)
+        return distance[:, neighbours - 1].copy()  # a view would keep the whole block
+
+    return np.concatenate(list(map_blocks(block, len(values), len(values))))
