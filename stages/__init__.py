@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 # `dvc exp run --queue` runs a stage in a copy of the project, while an editable install would import the main
@@ -12,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from truelike.errors import TruelikeError
 from truelike.ledger import record
-from truelike.scratch import only_writer
+from truelike.scratch import is_first, only_writer
 
 
 def run(stage: str, main: Callable[[], None]) -> None:
@@ -24,7 +25,7 @@ def run(stage: str, main: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     name = "@".join([stage, *sys.argv[1:]])  # train@bridged, as DVC names it
     try:
-        with only_writer(Path(".work/running") / name), record(name):
+        with only_writer(Path(".work/running") / name), record(name) if is_first() else nullcontext():
             main()
     except TruelikeError as error:
         print(f"{stage}: {error}", file=sys.stderr)

@@ -6,7 +6,7 @@ from stages import run
 from truelike.config import load_params
 from truelike.data.imageset import ImageSet
 from truelike.data.tables import write_features
-from truelike.executor import map_images
+from truelike.models.apply import map_images
 from truelike.models.encoder import features, open_encoder
 
 

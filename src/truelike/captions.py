@@ -15,7 +15,8 @@ import truelike
 from truelike.config import Rewrite
 from truelike.data.imageset import ImageSet
 from truelike.errors import TruelikeError
-from truelike.executor import Part, Progress, map_images, map_parts
+from truelike.executor import Part, Progress, map_parts
+from truelike.models.apply import map_images
 from truelike.models.captioner import captions as captions_of
 from truelike.models.captioner import open_captioner
 from truelike.models.rewriter import Rewriter, open_rewriter

@@ -1,24 +1,24 @@
-"""Maps a function over the parts of a stage's work and keeps every finished part in the scratch folder."""
+"""Maps a function over the parts of a stage's work and keeps every finished part in the scratch folder.
 
-import inspect
-import io
-import platform
+The parts are made in this process, or with ``TRUELIKE_EXECUTOR=ray`` by Ray actors, one per GPU, on this machine or on
+the cluster at ``RAY_ADDRESS``. There the project is at the same path on every node; results travel through Ray, and
+this process writes them.
+"""
+
+import os
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-import transformers
 from tqdm import tqdm
 
 import truelike
-from truelike.data.imageset import INDEX_FILE, ImageSet
-from truelike.models.source import device, resolve
-from truelike.scratch import fingerprint, finished, scratch, write_finished
+from truelike.errors import TruelikeError
+from truelike.scratch import finished, write_finished
 
-BATCHES = 4  # of images in a part
+ATTEMPTS = 3  # at a part whose workers are lost
 Progress = Callable[[int], object]
 
 
@@ -47,10 +47,17 @@ def map_parts(
     total, left = (sum(part.size for part in some) for some in (parts, missing))
     if missing:
         with tqdm(desc=name, total=total, initial=total - left, unit=unit) as bar:
-            for part, contents in _in_process(missing, open_model, make, bar.update):
+            for part, contents in _executor()(missing, open_model, make, bar.update):
                 for file, content in zip(part.files, contents, strict=True):
                     write_finished(folder / file, partial(_write, content))
     return left
+
+
+def _executor() -> Callable[..., Iterator[tuple[Part, list[bytes]]]]:
+    name = os.environ.get("TRUELIKE_EXECUTOR", "")
+    if name not in ("", "ray"):
+        raise TruelikeError(f"TRUELIKE_EXECUTOR: no executor {name!r}; set it to 'ray', or not at all")
+    return _on_ray if name else _in_process
 
 
 def _in_process(
@@ -64,74 +71,85 @@ def _in_process(
         yield part, make(model, part.work, progress)
 
 
+class _Worker:
+    """What an actor runs: the model, opened once, and the making of parts with it."""
+
+    def open(self, folder: str, open_model: Callable[[], Any]) -> None:
+        os.chdir(folder)
+        self.model = open_model()
+
+    def make(self, make: Callable[[Any, Any, Progress], list[bytes]], work: Any) -> list[bytes]:
+        return make(self.model, work, lambda count: None)
+
+
+def _on_ray(
+    parts: Sequence[Part],
+    open_model: Callable[[], Any],
+    make: Callable[[Any, Any, Progress], list[bytes]],
+    progress: Progress,
+) -> Iterator[tuple[Part, list[bytes]]]:
+    """An actor per GPU, or per group of as many cores as this process computes with, so that sums have its order.
+
+    A part whose actor or node is lost goes to the next actor that is free, ATTEMPTS times at most.
+    """
+    try:
+        import ray
+        import torch
+    except ImportError:
+        raise TruelikeError("TRUELIKE_EXECUTOR=ray needs Ray: pip install 'truelike[ray]'") from None
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(include_dashboard=False)
+    threads = torch.get_num_threads()
+    path = os.pathsep.join(filter(None, [str(Path(truelike.__file__).parent.parent), os.environ.get("PYTHONPATH")]))
+    environment = {"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    slots = gpus or int(sum(node.get("CPU", 0) // threads for node in nodes))
+    resources = {"num_gpus": 1} if gpus else {"num_cpus": threads}
+    new = ray.remote(_Worker).options(runtime_env=environment, **resources).remote
+    waiting, idle, lost = deque(parts), list[Any](), Counter[str]()
+    running: dict[Any, tuple[Any, Part | None]] = {}  # by what it will return, an actor and its part; None: it opens
+
+    def start() -> None:
+        actor = new()
+        running[actor.open.remote(str(Path.cwd()), open_model)] = actor, None
+
+    try:
+        for _ in range(max(1, min(slots, len(parts)))):
+            start()
+        while waiting or any(part for _, part in running.values()):
+            done = ray.wait(list(running))[0][0]
+            actor, part = running.pop(done)
+            task = f"making {part.files[0]}" if part else "opening the model"
+            try:
+                contents = ray.get(done)
+            except ray.exceptions.RayTaskError as error:  # the function's own error
+                raise error.cause from None
+            except ray.exceptions.RayError as error:  # the actor, its node or what it returned is gone
+                lost[task] += 1
+                if lost[task] == ATTEMPTS:
+                    raise TruelikeError(
+                        f"TRUELIKE_EXECUTOR=ray: {ATTEMPTS} workers were lost while {task}, the last by {error}; look "
+                        "into Ray's logs, for lack of memory first, and run again: what is finished is kept"
+                    ) from None
+                if part:
+                    waiting.appendleft(part)
+                ray.kill(actor)
+                start()
+            else:
+                lost[task] = 0
+                idle.append(actor)
+                if part:
+                    yield part, contents
+                    progress(part.size)
+            while waiting and idle:
+                part, actor = waiting.popleft(), idle.pop()
+                running[actor.make.remote(make, part.work)] = actor, part
+    finally:
+        for actor in [*idle, *(actor for actor, _ in running.values())]:
+            ray.kill(actor)
+
+
 def _write(content: bytes, path: Path) -> None:
     path.write_bytes(content)
-
-
-def map_images(
-    images: ImageSet,
-    open_model: Callable[[str, str], Any],
-    model: str,
-    dtype: str,
-    function: Callable[..., dict[str, np.ndarray]],
-    batch_size: int,
-    name: str,
-    **settings: Any,
-) -> dict[str, np.ndarray]:
-    """``function(open_model(model, dtype), pixels, **settings)`` of all batches of an image set, joined by name.
-
-    `function` takes uint8 (B, H, W, 3) and gives arrays of B rows each, without objects; it and `open_model` are found
-    by their names in their modules. Finished parts of a killed run are used again.
-    """
-    resolve(model)  # a model that is missing is named
-    size = BATCHES * batch_size
-    starts = range(0, len(images), size)
-    parts = [
-        Part((f"{number:05d}.npz",), range(start, min(start + size, len(images))), min(size, len(images) - start))
-        for number, start in enumerate(starts)
-    ]
-    library = Path(truelike.__file__).parent
-    code = [library / "data", library / "models", Path(inspect.getfile(function)).parent]
-    versions = [torch.__version__, transformers.__version__, device().type, platform.machine()]
-    key = fingerprint(
-        [function.__qualname__, settings, dtype, batch_size, versions], model, images.folder / INDEX_FILE, *code
-    )
-    with scratch(name, key) as folder:
-        map_parts(
-            parts,
-            folder,
-            partial(_open, images.folder, open_model, model, dtype),
-            partial(_make_part, function=function, batch_size=batch_size, settings=settings),
-            name,
-        )
-        made = [dict(np.load(folder / part.files[0])) for part in parts]
-    return {column: np.concatenate([part[column] for part in made]) for column in made[0]}
-
-
-def _open(folder: Path, open_model: Callable[[str, str], Any], model: str, dtype: str) -> tuple[Any, ImageSet]:
-    return _opened(open_model, model, dtype), ImageSet(folder)
-
-
-@lru_cache(maxsize=1)  # a stage that looks at several image sets opens its model once
-def _opened(open_model: Callable[[str, str], Any], model: str, dtype: str) -> Any:
-    return open_model(model, dtype)
-
-
-def _make_part(
-    opened: tuple[Any, ImageSet],
-    positions: range,
-    progress: Progress,
-    *,
-    function: Callable[..., dict[str, np.ndarray]],
-    batch_size: int,
-    settings: dict[str, Any],
-) -> list[bytes]:
-    model, images = opened
-    results = []
-    for start in range(positions.start, positions.stop, batch_size):
-        pixels = images.load(range(start, min(start + batch_size, positions.stop)))
-        results.append(function(model, pixels, **settings))
-        progress(len(pixels))
-    buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.concatenate([result[name] for result in results]) for name in results[0]})  # type: ignore[arg-type]
-    return [buffer.getvalue()]

@@ -40,6 +40,11 @@ def fingerprint(settings: Any, *paths: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def is_first() -> bool:
+    """Whether this is a stage's only process, or the first of those that torchrun started for it: the one to write."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
+
+
 PATIENCE = 5.0  # seconds: the workers of a killed process notice its end a little later
 
 
@@ -47,6 +52,9 @@ PATIENCE = 5.0  # seconds: the workers of a killed process notice its end a litt
 def only_writer(lock_file: Path) -> Iterator[None]:
     """Be the only process (with its forks) that holds `lock_file`; raises TruelikeError if another one keeps it."""
     lock_file.parent.mkdir(parents=True, exist_ok=True)
+    if not is_first():
+        yield
+        return
     with lock_file.open("a+") as lock:
         give_up = time.monotonic() + PATIENCE
         while True:
@@ -97,6 +105,8 @@ def write_once(path: Path, write: Callable[[Path], None]) -> None:
 
     Raises TruelikeError if there is no space, or no permission, and leaves nothing behind.
     """
+    if not is_first():
+        return
     partial = path.with_name(path.name + ".partial")
     with writing(path):
         try:
@@ -151,6 +161,8 @@ def sha256(path: Path) -> str:
 
 def publish(files: list[Path], out: Path) -> None:
     """Fill the stage's out directory with hardlinks to finished files (copies where links are not possible)."""
+    if not is_first():
+        return
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         for file in files:

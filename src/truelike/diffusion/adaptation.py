@@ -36,8 +36,9 @@ from truelike.models.generator import (
     encode_images,
     open_generator,
 )
+from truelike.processes import all_rows, joined, own_rows
 from truelike.prompts import training_prompts
-from truelike.scratch import fingerprint, publish, scratch, write_once
+from truelike.scratch import fingerprint, is_first, publish, scratch, write_once
 
 WHOLE_SET = "default"  # peft's own name of an adapter
 
@@ -85,7 +86,8 @@ def learn_adapter(
 
     `vectors` float32 (N, W). A dropped caption is the empty prompt, without visual guidance. In scope class every class
     has a LoRA of its own, learned from its images alone in an equal part of the steps, at least one. Checkpoints and
-    ``log.csv`` go to `folder`, or to a folder in it named after the label.
+    ``log.csv`` go to `folder`, or to a folder in it named after the label. Several processes draw the same batches, and
+    the losses are those of the whole batch: their number changes sums by rounding only.
     """
     latents = encode_images(pipeline, real)
     states = training_states(pipeline, prompts, vectors)
@@ -100,8 +102,10 @@ def learn_adapter(
         chosen = images[torch.randperm(len(images), generator=generator)[: settings.batch_size]]
         noised = draw_noised(schedule, latents[chosen], dm.timesteps, generator)
         dropped = torch.rand(len(chosen), generator=generator) < settings.caption_dropout
-        context = {name: drop(value[chosen], empty[name], dropped) for name, value in states.items()}
-        predicted = family_of(pipeline).denoise(pipeline, noised.latents, noised.timesteps, context)
+        mine = own_rows(len(chosen))
+        context = {name: drop(value[chosen], empty[name], dropped)[mine] for name, value in states.items()}
+        own = family_of(pipeline).denoise(pipeline, noised.latents[mine], noised.timesteps[mine], context)
+        predicted = all_rows(own, len(chosen))
         weights = min_snr_weights(noised.snr, settings.min_snr_gamma, schedule.prediction)
         groups = labels[chosen].to(weights.device) if dm.groups == "class" else None
         diff = diffusion_loss(predicted, noised.target, weights)
@@ -203,7 +207,7 @@ def adapt(
 ) -> None:
     """Learn an adapter of the images in `real` with their captions, features and style, or none; write it to `out`."""
     used = [settings.model_dump(), prompts.model_dump(), visual_guidance.model_dump(), dtype]
-    with scratch("adapt", loop_fingerprint(used, generator, real, captions, features, style)) as folder:
+    with joined(), scratch("adapt", loop_fingerprint(used, generator, real, captions, features, style)) as folder:
         if settings.enabled:
             images = ImageSet(real)
             pipeline = open_generator(generator, "float32")
@@ -215,6 +219,8 @@ def adapt(
             styles = [learned.text(name) for name in names]
             written = training_prompts(pipeline.tokenizer, prompts, images.keys, names, texts, styles)
             learn_adapter(pipeline, images, written, vectors, settings, dtype, folder)
+            if not is_first():
+                return
             files = write_adapter(folder, pipeline, settings, learned.fingerprint)
         else:
             files = write_no_adapter(folder)

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 import truelike
 from truelike.models.source import device
-from truelike.scratch import fingerprint, finished, write_finished, write_once
+from truelike.processes import sum_gradients
+from truelike.scratch import fingerprint, finished, is_first, write_finished, write_once
 
 CHECKPOINT_FILE, LOG_FILE = "checkpoint.pt", "log.csv"
 
@@ -25,7 +26,7 @@ CHECKPOINT_FILE, LOG_FILE = "checkpoint.pt", "log.csv"
 def loop_fingerprint(settings: Any, *paths: str | Path) -> str:
     """Changes with everything that decides what a run learns: settings, files, the library's code, where it runs."""
     library = Path(truelike.__file__).parent
-    code = [library / name for name in ("data", "diffusion", "models", "prompts.py")]
+    code = [library / name for name in ("data", "diffusion", "models", "processes.py", "prompts.py")]
     versions = [torch.__version__, diffusers.__version__, peft.__version__, device().type, platform.machine()]
     return fingerprint([settings, versions], *paths, *code)
 
@@ -80,11 +81,14 @@ def optimize(
         if average is not None:
             average.load_state_dict(state["average"])
             average.to(device())
-    for step in tqdm(range(len(log), steps), desc=name, initial=len(log), total=steps, unit="step"):
+    for step in tqdm(
+        range(len(log), steps), desc=name, initial=len(log), total=steps, unit="step", disable=not is_first()
+    ):
         with autocast():
             losses = losses_of(step_generator(seed, step), step)
         optimizer.zero_grad()
         losses["loss"].backward()
+        sum_gradients(parameters.values())
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters.values(), clip)
         optimizer.step()

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from truelike.data.imageset import ImageSet
-from truelike.executor import map_images
 from truelike.metrics.appearance import low_level
 from truelike.metrics.compare import Features
 from truelike.metrics.memorisation import views
+from truelike.models.apply import map_images
 from truelike.models.encoder import Encoder, open_encoder
 
 

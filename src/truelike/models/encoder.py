@@ -36,7 +36,7 @@ class Encoder:
 
 
 def features(encoder: Encoder, pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """What `executor.map_images` is told to make of a batch: its embedding."""
+    """What `map_images` is told to make of a batch: its embedding."""
     return {"embedding": encoder.embed(pixels, len(pixels))}
 
 

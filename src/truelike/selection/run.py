@@ -8,8 +8,8 @@ import pandas as pd
 from truelike.config import Select
 from truelike.data.imageset import ImageSet
 from truelike.data.tables import read_features
-from truelike.executor import map_images
 from truelike.metrics.memorisation import nearest
+from truelike.models.apply import map_images
 from truelike.models.encoder import features, open_encoder
 from truelike.selection.decide import decide, relabel, undecided
 from truelike.selection.scores import Judge, copy_limits, pixel_distance
