@@ -17,6 +17,7 @@ from truelike.data.imageset import encode_png
 
 STAGES = (
     "prepare",
+    "corrupt",
     "caption",
     "embed",
     "invert",
@@ -47,6 +48,7 @@ def settings(project: Path) -> dict:
         if name != "dtype":
             params["models"][name] = str(ROOT / path)
     params["data"] |= {"source": str(project / "images"), "shots": None}
+    params["ood"] = {}
     params["invert"]["enabled"] = params["adapt"]["enabled"] = False
     params["naive"] |= {"steps": 1}
     params["synthesize"] |= {"steps": 1, "replicas": [0], "guidance_scale": 1.0}
