@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def measure(count: int, project: Path) -> list[float]:
     opened = seconds(lambda: ImageSet(folder))
     images = ImageSet(folder)
     read = seconds(lambda: images.load(np.random.default_rng(1).integers(0, count, 1000).tolist()))
-    dvc = [seconds(lambda command=command: run(command)) for command in ("dvc add set", "dvc status", "dvc push")]
+    dvc = [seconds(partial(run, command)) for command in ("dvc add set", "dvc status", "dvc push")]
     run("rm -r set .dvc/cache")
     pull = seconds(lambda: run("dvc pull"))
     return [count, len(files), size, (folder / "index.parquet").stat().st_size / 1e6, write, opened, read, *dvc, pull]
