@@ -1,12 +1,12 @@
 """Writes docs/results.md from the DVC experiments of the studies that were run: ``python -m studies.write``."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dvc.api
-from dvc.exceptions import DvcException
 
 from studies import Study, experiment_name, load_studies
 from truelike.config import load_params
@@ -24,12 +24,12 @@ validation images, but for what a row names. Written by `python -m studies.write
 
 
 def read(experiment: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The contents of metrics/accuracy.json and audit.json of an experiment; None if it was not run."""
-    try:
-        texts = [dvc.api.read(f"metrics/{name}.json", rev=experiment) for name in ("accuracy", "audit")]
-    except (DvcException, FileNotFoundError):
+    """The contents of metrics/accuracy.json and audit.json of the newest experiment of a name; None without one."""
+    listed = ["git", "for-each-ref", "--sort=-creatordate", "--format=%(refname)", f"refs/exps/*/*/{experiment}"]
+    refs = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split()
+    if not refs:
         return None
-    accuracy, audit = map(json.loads, texts)
+    accuracy, audit = (json.loads(dvc.api.read(f"metrics/{name}.json", rev=refs[0])) for name in ("accuracy", "audit"))
     return accuracy, audit
 
 
