@@ -3,7 +3,9 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import dvc.api
@@ -12,6 +14,7 @@ from studies import Study, experiment_name, load_studies
 from truelike.config import load_params
 
 PAGE = Path("docs/results.md")
+fold = partial(wrap, width=120, break_on_hyphens=False, break_long_words=False)
 HEAD = """# Results
 
 What the demo's task says about the papers' findings: {shots} real images per class of Fashion-MNIST, the embedded
@@ -62,9 +65,9 @@ def page() -> str:
     for name, study in load_studies().items():
         results = {run: read(experiment_name(name, run)) for run in study.runs}
         found = {run: result for run, result in results.items() if result}
-        lines += [f"## {study.title}", study.text, ""]
+        lines += [f"## {study.title}", *fold(study.text), ""]
         lines += [*table(study, found), ""] if found else ["Not run yet.", ""]
-        lines += [study.finding, ""] if study.finding else []
+        lines += [*fold(study.finding), ""] if study.finding else []
         missing = [run for run in study.runs if run not in found]
         if found and missing:
             lines += [f"Not run: {'; '.join(missing)}.", ""]
