@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import Cost, compare, memory, metrics, storage, synthesis, table, training, write
+from benchmarks import Cost, compare, demo, memory, metrics, storage, synthesis, table, training, write
 from truelike.config import Phase, Prompts, Synthesize, VisualGuidance, load_params, read_yaml
 from truelike.data.imageset import ImageSet
 from truelike.data.tables import write_features, write_table
@@ -57,6 +57,20 @@ def test_the_fast_recipe_changes_settings_of_synthesis_alone() -> None:
     assert list(recipe) == ["synthesize"]
     assert isinstance(synthesis.fast(settings, recipe), Synthesize)
     assert synthesis.fast(settings, recipe) != settings
+
+
+def test_the_time_of_the_last_whole_run_is_split_by_stage() -> None:
+    rows = [
+        ("prepare", "2026-01-01T00:00:00+00:00", 1.0),
+        ("prepare", "2026-01-01T00:01:00+00:00", 2.0),
+        ("train@real", "2026-01-01T00:01:10+00:00", 6.0),
+        ("train@mixed", "2026-01-01T00:01:20+00:00", 7.0),
+    ]
+    found = demo.spent(pd.DataFrame(rows, columns=["stage", "finished", "seconds"]))
+    assert found.to_dict("index") == {
+        "prepare": {"runs": 1, "inside": 2.0, "between": 0.0},
+        "train": {"runs": 2, "inside": 13.0, "between": 7.0},
+    }
 
 
 def test_measures_equal_the_usual_libraries() -> None:
