@@ -12,8 +12,8 @@ LEDGER = Path(".work/ledger.jsonl")
 def spent(ledger: pd.DataFrame) -> pd.DataFrame:
     """Seconds by stage, from the last `prepare` on: `runs`, `inside` the stages, `between` one and the next.
 
-    `ledger` has `stage` (``train@real``), `finished` and `seconds`, a row per run in their order. Between are the starts
-    of Python and its libraries, and DVC, which hashes outputs; before the first stage they are not known.
+    `ledger` has `stage` (``train@real``), `finished` and `seconds`, a row per run in their order. Between are the
+    starts of Python and its libraries, and DVC, which hashes outputs; before the first stage they are not known.
     """
     last = ledger.index[ledger["stage"] == "prepare"][-1]
     rows = ledger.loc[last:].assign(stage=lambda table: table["stage"].str.split("@").str[0], runs=1)
