@@ -9,8 +9,8 @@ from truelike.config import load_params
 from truelike.data.imageset import ImageSet, open_replicas
 from truelike.data.tables import write_table
 from truelike.scratch import remove_stale
-from truelike.selection.decide import undecided
 from truelike.selection.run import select
+from truelike.selection.table import undecided
 
 OUTPUTS = Path("outputs")
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.report_material import build_material, membership
+from truelike.config import Rung
 from truelike.reporting import figures
 from truelike.reporting.measures import recovery
 from truelike.reporting.page import Material
@@ -53,7 +54,8 @@ def test_class_figure_draws_the_interval_of_every_set_and_class(material):
 
 
 def test_waterfall_goes_from_the_first_synthetic_arm_to_real(material):
-    steps = recovery(material.params.train.arms, material.comparisons)
+    rungs = [Rung(arm="naive"), Rung(arm="not_trained"), Rung(arm="synthetic", closes="content")]
+    steps = recovery(rungs, material.comparisons)
     assert steps[["arm", "against"]].to_numpy().tolist() == [["synthetic", "naive"], ["real", "synthetic"]]
     assert steps["points"].tolist() == pytest.approx([66.2 - 55.4, 73.1 - 66.2])
     last = steps.iloc[-1]
@@ -61,8 +63,10 @@ def test_waterfall_goes_from_the_first_synthetic_arm_to_real(material):
     figure = figures.waterfall_figure(material.accuracy_metrics["accuracy"], steps, {}, 0.95)
     bars = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in figure.axes[0].patches]
     assert bars == [pytest.approx((55.4, 66.2)), pytest.approx((66.2, 73.1))]
-    real = {"real": material.params.train.arms["real"]}
-    assert recovery(real, material.comparisons).empty
+    assert steps["closes"].tolist() == ["content", ""]
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["naive", "content (synthetic)", "real"]
+    assert recovery([], material.comparisons).empty
 
 
 def test_confusion_is_in_percent_of_each_class(material):

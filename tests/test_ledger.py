@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.report_material import build_material
+from truelike.config import Arm, PartialSet, Phase
 from truelike.ledger import count_images, gpu_energy, latest_costs, record
 from truelike.reporting.measures import arm_costs
 from truelike.reporting.page import Material
@@ -70,9 +71,15 @@ def test_energy_is_the_sum_over_gpus_where_nvml_gives_it(monkeypatch):
 
 
 def test_cost_of_an_arm_is_making_its_images_and_training(material):
-    found = arm_costs(material.costs, material.params.train.arms, material.accuracy_metrics["accuracy"])
+    partial = {"content": PartialSet(without=("style", "adapter"))}
+    content = Arm(partner="partial/content", phases=(Phase(on="partner"),))
+    accuracy = {"content": {"top1": 60.0}} | material.accuracy_metrics["accuracy"]
+    own = pd.DataFrame({"stage": ["partial@content", "partial@other", "train@content"], "seconds": [3.0, 50.0, 7.0]})
+    costs = pd.concat([material.costs, own], ignore_index=True)
+    found = arm_costs(costs, {"content": content} | dict(material.params.train.arms), partial, accuracy)
     rows = {row["arm"]: row for row in found}
-    assert set(rows) == {"real", "mixed"}  # the others were not trained here
+    assert set(rows) == {"real", "mixed", "content"}  # the others were not trained here
+    assert (rows["content"]["making"], rows["content"]["together"]) == (3, 10)
     assert (rows["real"]["making"], rows["real"]["together"]) == (0, 30)
     assert rows["mixed"]["making"] == pytest.approx(71.2)
     assert rows["mixed"]["together"] == pytest.approx(111.2)

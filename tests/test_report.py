@@ -208,6 +208,17 @@ def test_a_run_without_a_verdict_still_has_a_page(material):
     assert Page(html).open == []
 
 
+def test_what_closing_a_gap_brings_is_beside_the_gap(material, html):
+    assert "truelike use gaps" in html
+    waterfall = [{"arm": "naive"}, {"arm": "synthetic", "closes": "content"}]
+    page = render(with_params(material, report__waterfall=waterfall))
+    assert "truelike use gaps" not in page
+    rows = re.findall(r'<tr><th scope="row">(content|label|quantity)</th>(.*?)</tr>', page, re.DOTALL)
+    last = {gap: re.findall(r"<td[^>]*>([^<]*)</td>", cells)[-1] for gap, cells in rows}
+    assert last["content"] == "+10.8&nbsp;(+10.0 to +11.5)"
+    assert last["label"] == last["quantity"] == "–"
+
+
 def test_missing_numbers_are_dashes(material):
     measures = {name: dict.fromkeys(row) for name, row in material.audit_metrics["measures"].items()}
     gaps = {name: dict.fromkeys(row) for name, row in material.audit_metrics["gaps"].items()}
@@ -306,6 +317,14 @@ def test_key_numbers_are_flat_enough_to_compare_runs(material):
             {"partner": "synthetic", "phases": [{"on": "real+partner", "joint": [1, 0.5], "soft_labels": 1}]},
             "all steps on the real images and the synthetic images together with losses weighed 1 to 0.5 "
             "and 100 % soft labels",
+        ),
+        (
+            {"partner": "synthetic", "replicas": 1, "selected": False, "phases": [{"on": "partner"}]},
+            "all steps on the synthetic images (the first 1 replica, before selection)",
+        ),
+        (
+            {"partner": "partial/content", "phases": [{"on": "partner"}]},
+            "all steps on the partly adapted synthetic images (set content)",
         ),
     ],
 )

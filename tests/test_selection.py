@@ -11,9 +11,10 @@ from truelike.config import Select
 from truelike.data.imageset import ImageSet
 from truelike.data.tables import write_features
 from truelike.selection import run as selection_run
-from truelike.selection.decide import decide, relabel, undecided
+from truelike.selection.decide import decide, relabel
 from truelike.selection.run import select
 from truelike.selection.scores import CopyLimits, copy_limits, pixel_distance
+from truelike.selection.table import undecided
 
 
 class MeanColours:

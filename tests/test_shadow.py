@@ -17,7 +17,7 @@ from truelike.data.tables import write_features, write_table
 from truelike.metrics.membership import infer
 from truelike.privacy import shadow as shadow_module
 from truelike.privacy.shadow import Pipeline, answer, run_shadow
-from truelike.selection.decide import undecided
+from truelike.selection.table import undecided
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ["boot", "bag"]

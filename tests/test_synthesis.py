@@ -24,7 +24,7 @@ from truelike.scratch import scratch
 from truelike.synthesis import regenerate as regenerate_module
 from truelike.synthesis.plan import batches, image_seed, make_plan
 from truelike.synthesis.regenerate import regenerate
-from truelike.synthesis.run import Job, job_fingerprint, open_renderer, plan_of, synthesize
+from truelike.synthesis.run import Job, job_fingerprint, open_renderer, plan_of, synthesize, without
 
 PROMPTS = Prompts(
     base="a {class}", definitions={}, caption=", {caption}", style=" {style}", quality=" best", negative="bad", seed=0
@@ -74,6 +74,15 @@ def job(generator: Path, real: ImageSet, tmp_path: Path, monkeypatch: pytest.Mon
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_job_without_a_piece_makes_its_images_without_it(job: Job, real: ImageSet) -> None:
+    whole, bare = plan_of(job, real, 0), plan_of(without(("caption", "prior"), job), real, 0)
+    assert set(bare["strength"]) == {1.0} != set(whole["strength"])
+    assert set(bare["caption_key"]) == {""} != set(whole["caption_key"])
+    assert bare["seed"].tolist() == whole["seed"].tolist()
+    assert (without(("style", "adapter"), job).style, without(("style", "adapter"), job).adapter) == (None, None)
+    assert replace(without((), job), stage="synthesize") == job
 
 
 # The plan

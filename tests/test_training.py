@@ -19,16 +19,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stages import evaluate
-from truelike.config import Phase, Train, load_params
+from truelike.config import Arm, Phase, Train, load_params
 from truelike.data.imageset import ImageSet, Sample, write_image_set
 from truelike.errors import TruelikeError
 from truelike.models.classifier import open_classifier
 from truelike.scratch import discard
-from truelike.selection.decide import undecided
+from truelike.selection.table import undecided
 from truelike.training import seeds as seeds_module
 from truelike.training.arm import train_arm
 from truelike.training.augment import crop_matrices, mixup, normalise, random_resized_crop
-from truelike.training.images import load_kept
+from truelike.training.images import load_kept, partner_rows
 from truelike.training.loop import (
     LabelledImages,
     LogRow,
@@ -458,6 +458,20 @@ def test_a_class_without_kept_images_is_named(project: Path, classifier: str) ->
     table.assign(keep=table["label"] != 1).to_parquet("outputs/selection/synthetic.parquet")
     with pytest.raises(TruelikeError, match=r"mixed: no image of class 'green'.*select\.min_class_probability"):
         run_arm("mixed", classifier, Train.model_validate(TRAIN))
+
+
+def test_an_arm_may_use_the_first_replicas_only_and_what_selection_dropped(project: Path) -> None:
+    table = pd.read_parquet("outputs/selection/synthetic.parquet").assign(label=0)
+    arm = Arm(partner="synthetic", phases=(Phase(on="partner"),))
+    first, second = table["folder"].unique()
+    pd.testing.assert_frame_equal(partner_rows(table, arm), table)
+    own = partner_rows(table, arm.model_copy(update={"replicas": 1}))
+    pd.testing.assert_frame_equal(own, table[table["folder"] == first])
+    assert not own["keep"].all()
+    everything = partner_rows(table, arm.model_copy(update={"selected": False}))
+    assert everything["keep"].all()
+    assert everything["folder"].unique().tolist() == [first, second]
+    assert everything["label"].tolist() == [*ImageSet(first).labels, *ImageSet(second).labels]  # as they were made
 
 
 def test_only_kept_images_are_loaded_in_the_order_of_the_sets(project: Path) -> None:

@@ -60,7 +60,7 @@ class OodSet(Section):
     classes: tuple[str, ...] | None = None
 
 
-OodName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+SetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
 class Models(Section):
@@ -272,6 +272,21 @@ class Select(Section):
     seed: Count
 
 
+Piece = Literal["caption", "style", "adapter", "prior"]
+
+
+class PartialSet(Section):
+    """One replica of synthetic images without some of what `synthesize` uses; the rest as there."""
+
+    without: tuple[Piece, ...]
+
+    @model_validator(mode="after")
+    def _adapter_keeps_its_style(self) -> "PartialSet":
+        if "style" in self.without and "adapter" not in self.without:
+            raise ValueError("the adapter was trained with the style: without style there can be no adapter either")
+        return self
+
+
 class Phase(Section):
     """One stretch of training on the real images, on the partner set, or on both."""
 
@@ -295,9 +310,14 @@ class Phase(Section):
 
 
 class Arm(Section):
-    """A way to use a partner set beside the real images: phases whose shares of the optimizer steps add up to 1."""
+    """A way to use a partner set beside the real images: phases whose shares of the optimizer steps add up to 1.
 
-    partner: Literal["synthetic", "naive", "extra"]
+    Of the partner it uses the first `replicas`, None for all, and of these what `select` kept, or everything.
+    """
+
+    partner: Annotated[str, Field(pattern=r"^(synthetic|naive|extra|partial/[a-z0-9][a-z0-9_-]*)$")]
+    replicas: Positive | None = None
+    selected: bool = True
     phases: tuple[Phase, ...]
 
     @model_validator(mode="after")
@@ -388,15 +408,23 @@ class Privacy(Section):
         return shadows
 
 
+class Rung(Section):
+    """An arm that learns from images of one kind alone, and the gap that is closed from the rung before to this one."""
+
+    arm: str
+    closes: Literal["content", "appearance", "label", "quantity"] | None = None
+
+
 class Report(Section):
     title: str
     pictures_per_class: Positive
+    waterfall: tuple[Rung, ...]
 
 
 class Params(Section):
     data: Data
     corrupt: Corrupt
-    ood: Mapping[OodName, OodSet]
+    ood: Mapping[SetName, OodSet]
     models: Models
     prompts: Prompts
     caption: Caption
@@ -406,6 +434,7 @@ class Params(Section):
     adapt: Adapt
     naive: Naive
     synthesize: Synthesize
+    partial: Mapping[SetName, PartialSet]
     select: Select
     train: Train
     evaluate: Evaluate
@@ -428,6 +457,14 @@ class Params(Section):
                 "invert.enabled is true but prompts.style is empty, so no prompt would use the learned style: "
                 "set prompts.style or turn invert off"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _partners_are_made(self) -> "Params":
+        for name, arm in self.train.arms.items():
+            kind, _, own = arm.partner.partition("/")
+            if kind == "partial" and own not in self.partial:
+                raise ValueError(f"train.arms.{name}: there is no {own!r} in partial, choose from {list(self.partial)}")
         return self
 
     @model_validator(mode="after")
@@ -483,14 +520,17 @@ def _explain(error: ValidationError) -> Iterator[str]:
 
 
 def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    entries: dict[int | str, type[BaseModel]] = {
+        "arms": Arm,
+        "phases": Phase,
+        "ood": OodSet,
+        "partial": PartialSet,
+        "waterfall": Rung,
+    }
     model: type[BaseModel] = Params
     for part in location:
-        if part == "arms":
-            model = Arm
-        elif part == "phases":
-            model = Phase
-        elif part == "ood":
-            model = OodSet
+        if part in entries:
+            model = entries[part]
         elif isinstance(part, str) and part in model.model_fields:
             annotation = model.model_fields[part].annotation
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):

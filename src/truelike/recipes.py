@@ -33,7 +33,8 @@ def find_recipe(name: str) -> Path:
 def use_recipe(recipe: Path, params: Path = Path(PARAMS_FILE)) -> list[Change]:
     """Set the recipe's parameters in the file `params` and return what changed.
 
-    Sections merge, so parameters that the recipe does not name stay; lists are replaced. Raises TruelikeError, and
+    Sections merge, so parameters that the recipe does not name stay; lists are replaced, `{}` empties a section, and
+    null takes an arm out. Raises TruelikeError, and
     changes nothing, if the result would not be valid.
     """
     for path in (recipe, params):
@@ -55,6 +56,7 @@ def _round_trip_yaml() -> YAML:
     yaml.preserve_quotes = True
     yaml.brace_single_entry_mapping_in_flow_sequence = True
     yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     return yaml
 
@@ -62,8 +64,12 @@ def _round_trip_yaml() -> YAML:
 def _merge(settings: Any, wanted: dict[str, Any], prefix: str) -> Iterator[Change]:
     for name, value in wanted.items():
         old = settings.get(name)
-        if isinstance(value, dict) and isinstance(old, dict):
+        if value and old and isinstance(value, dict) and isinstance(old, dict):
             yield from _merge(old, value, f"{prefix}{name}.")
+        elif value is None and prefix == "train.arms.":
+            if name in settings:
+                del settings[name]
+                yield Change(f"{prefix}{name}", old, None)
         elif name not in settings or old != value:
             settings[name] = value
             yield Change(f"{prefix}{name}", old, value)

@@ -20,10 +20,10 @@ from truelike.diffusion.adaptation import adapt
 from truelike.diffusion.inversion import invert
 from truelike.metrics.membership import logit_confidence
 from truelike.scratch import fingerprint, finished, scratch, write_finished
-from truelike.selection.decide import undecided
 from truelike.selection.run import select
+from truelike.selection.table import undecided
 from truelike.synthesis.run import Job, synthesize
-from truelike.training.images import check_partner, load_images, load_kept
+from truelike.training.images import check_partner, load_images, load_kept, partner_rows
 from truelike.training.loop import Recipe
 from truelike.training.seeds import Job as TrainingJob
 from truelike.training.seeds import seed_file, train_seeds
@@ -120,9 +120,9 @@ def answer(
     folder: Path,
 ) -> dict[str, np.ndarray]:
     """Train each arm on `half` and the selected synthetic images; the logit confidences of all `images` by arm (N,)."""
-    partner = load_kept(selection, half.class_names)
     answers = {}
     for name, arm in arms.items():
+        partner = load_kept(partner_rows(selection, arm), half.class_names)
         check_partner(name, arm, partner, half.class_names)
         job = TrainingJob(
             classifier=pipeline.classifier,

@@ -113,14 +113,16 @@ def waterfall_figure(
 ) -> Figure:
     """Accuracy (percent) from the first arm to the last: a bar per step from `against` to `arm`, with its interval.
 
-    `steps` has the columns arm, against, points, low, high, each `against` the arm of the row before.
+    `steps` has the columns arm, against, closes, points, low, high, each `against` the arm of the row before.
     """
     arms = [steps["against"].iloc[0], *steps["arm"]]
+    closed = ["", *steps["closes"]]
+    names = [arm if gap in ("", arm) else f"{gap} ({arm})" for arm, gap in zip(arms, closed, strict=True)]
     labels = [f"{accuracy[arms[0]]['top1']:.1f} %"]
     rows = steps.to_dict("records")
     labels += [f"{points(row['points'])}  ({points(row['low'])} to {points(row['high'])})" for row in rows]
     with mpl.rc_context(STYLE):
-        figure, axes = named_rows(arms, labels)
+        figure, axes = named_rows(names, labels)
         first = accuracy[arms[0]]
         draw_interval(axes, 0, first["top1"], first["low"], first["high"], colour_of(arms[0], partners))
         for y, row in enumerate(rows, start=1):

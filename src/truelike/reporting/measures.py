@@ -1,12 +1,12 @@
 """The audit's and the ledger's numbers as rows of tables, with the words that explain them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 
-from truelike.config import Arm
+from truelike.config import Arm, PartialSet, Piece, Rung
 
 MEASURES = {  # name: (shown as, digits, factor)
     "frechet": ("Fréchet distance ↓", 2, 1),
@@ -41,6 +41,7 @@ ATTACKS = {
     "lira_offline": "LiRA, offline",
     "threshold": "confidence threshold",
 }
+PIECES: dict[Piece, str] = {"caption": "caption", "style": "invert", "adapter": "adapt"}  # and the stage that makes it
 MAKERS = {  # stages whose images an arm's partner is
     "synthetic": ("caption", "embed", "invert", "adapt", "synthesize", "select"),
     "naive": ("naive",),
@@ -48,45 +49,54 @@ MAKERS = {  # stages whose images an arm's partner is
 }
 
 
-def recovery(arms: Mapping[str, Arm], comparisons: pd.DataFrame) -> pd.DataFrame:
-    """Steps from the first arm that learns from synthetic images alone, over the others in order, to the arm `real`.
+def recovery(waterfall: Sequence[Rung], comparisons: pd.DataFrame) -> pd.DataFrame:
+    """The steps from each arm of the waterfall to the next, and from the last to the arm `real`.
 
-    What each recovers: rows of arm, against, points, low, high out of `comparisons`; none without such an arm.
+    What each recovers: rows of arm, against, closes, points, low, high out of `comparisons`. Arms that were not trained
+    are passed over; there is no row without any.
     """
-    alone = [
-        name
-        for name, arm in arms.items()
-        if arm.partner != "extra" and all(phase.on == "partner" for phase in arm.phases)
-    ]
     known = {
         (row["arm"], row["against"]): (row["points"], row["low"], row["high"]) for row in comparisons.to_dict("records")
     }
+    trained = {arm for pair in known for arm in pair}
+    rungs = [rung for rung in waterfall if rung.arm in trained]
     rows = []
-    for against, arm in pairwise([*alone, "real"]):
+    for before, rung in pairwise([*rungs, Rung(arm="real")]):
+        arm, against = rung.arm, before.arm
         if (arm, against) in known:
             value, low, high = known[arm, against]
         else:
             value, high, low = (-number for number in known[against, arm])
-        rows.append((arm, against, value, low, high))
-    return pd.DataFrame(rows, columns=["arm", "against", "points", "low", "high"])
+        rows.append((arm, against, rung.closes or "", value, low, high))
+    return pd.DataFrame(rows, columns=["arm", "against", "closes", "points", "low", "high"])
 
 
 def arm_costs(
-    costs: pd.DataFrame, arms: Mapping[str, Arm], accuracy: Mapping[str, Mapping[str, float]]
+    costs: pd.DataFrame,
+    arms: Mapping[str, Arm],
+    partial: Mapping[str, PartialSet],
+    accuracy: Mapping[str, Mapping[str, float]],
 ) -> list[dict[str, Any]]:
     """What each arm took, in seconds: making its partner's images, training, and both, beside its accuracy."""
-    seconds = costs.assign(stage=costs["stage"].str.split("@").str[0]).groupby("stage")["seconds"].sum()
-    training = costs.set_index("stage")["seconds"]
+    single = costs.set_index("stage")["seconds"]
+    seconds = pd.concat([single, single.groupby(single.index.str.split("@").str[0]).sum()])
+    seconds = seconds[~seconds.index.duplicated()]
     rows = []
     for name, arm in arms.items():
-        if f"train@{name}" in training.index:
-            uses = any(phase.on != "real" for phase in arm.phases)
-            making = float(seconds.reindex(MAKERS[arm.partner]).sum()) if uses else 0.0
-            own = float(training[f"train@{name}"])
+        if f"train@{name}" in seconds.index:
+            making = float(seconds.reindex(_makers(arm.partner, partial)).sum()) if arm.uses_partner else 0.0
+            own = float(seconds[f"train@{name}"])
             rows.append(
                 {"arm": name, "making": making, "training": own, "together": making + own} | dict(accuracy[name])
             )
     return rows
+
+
+def _makers(partner: str, partial: Mapping[str, PartialSet]) -> list[str]:
+    kind, _, name = partner.partition("/")
+    if kind != "partial":
+        return list(MAKERS[kind])
+    return [stage for piece, stage in PIECES.items() if piece not in partial[name].without] + [f"partial@{name}"]
 
 
 def key_numbers(accuracy: Mapping[str, Any], audit: Mapping[str, Any], privacy: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def render(material: Material) -> str:
         "comparisons": material.comparisons.to_dict("records"),
         "audit": {name: material.audit_metrics["measures"][name] for name in SETS},
         "gaps": material.audit_metrics["gaps"],
+        "recovered": _recovered(params, material.comparisons),
         "measure_words": MEASURES,
         "gap_words": GAPS,
         "most_images": material.curves.groupby("set")["images_per_class"].max().to_dict(),
@@ -95,7 +96,7 @@ def render(material: Material) -> str:
         "privacy": material.privacy_metrics,
         "attack_words": ATTACKS,
         "costs": material.costs.astype(object).where(material.costs.notna(), None).to_dict("records"),
-        "arm_costs": arm_costs(material.costs, params.train.arms, metrics["accuracy"]),
+        "arm_costs": arm_costs(material.costs, params.train.arms, params.partial, metrics["accuracy"]),
         "settings": dict(flatten(params.model_dump())),
         "models": material.models,
     }
@@ -145,7 +146,7 @@ def _figures(material: Material) -> dict[str, Markup]:
     level = params.evaluate.confidence
     differences = {arm: row for arm, row in metrics["difference_to_real"].items() if arm != "real"}
     shown = _least_covered(material.per_class)
-    steps = recovery(params.train.arms, material.comparisons)
+    steps = recovery(params.report.waterfall, material.comparisons)
     online = material.membership[material.membership["attack"] == "lira_online"]
     confused = material.confusion[material.confusion["arm"] == (metrics["verdict"]["arm"] or "real")]
     class_count = len(material.real.class_names)
@@ -167,6 +168,12 @@ def _figures(material: Material) -> dict[str, Markup]:
         "membership": figures.membership_figure(online, partners) if len(online) else None,
     }
     return {name: Markup(to_svg(figure)) for name, figure in drawn.items() if figure is not None}
+
+
+def _recovered(params: Params, comparisons: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """What closing each gap brings, by gap: points, low and high; empty where the waterfall closes none alone."""
+    steps = recovery(params.report.waterfall, comparisons).to_dict("records")
+    return {row["closes"]: {name: row[name] for name in ("points", "low", "high")} for row in steps if row["closes"]}
 
 
 def _least_covered(per_class: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,7 @@ PALETTE = {  # the sets are told apart by marker as well
     "real": "#57606b",
     "naive": "#c2410c",
     "synthetic": "#0969c8",
+    "partial": "#7a3e9d",
 }
 MARKERS = {"real": "D", "naive": "s", "synthetic": "o"}
 LINES, MARKS = ("--", ":", "-", "-", "--", ":", "-"), "Dso^vPX"  # of arms or runs, which may share a colour
@@ -118,4 +119,4 @@ def legend_above(axes: Axes, columns: int = 3) -> None:
 
 def colour_of(arm: str, partners: Mapping[str, str]) -> str:
     """The colour of an arm: that of its partner set, grey without one."""
-    return PALETTE.get(partners.get(arm, "real"), PALETTE["real"])
+    return PALETTE.get(partners.get(arm, "real").partition("/")[0], PALETTE["real"])

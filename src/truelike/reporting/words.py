@@ -6,19 +6,31 @@ PARTNERS = {
     "synthetic": "the synthetic images",
     "naive": "the naive synthetic images",
     "extra": "the extra real images",
+    "partial": "the partly adapted synthetic images",
 }
 
 
 def describe_arm(arm: Arm) -> str:
     """Say what an arm trains on, phase by phase: ``half of the steps on ..., then half of the steps on ...``."""
-    return ", then ".join(_describe_phase(phase, arm.partner) for phase in arm.phases)
+    return ", then ".join(_describe_phase(phase, _describe_partner(arm)) for phase in arm.phases)
+
+
+def _describe_partner(arm: Arm) -> str:
+    kind, _, name = arm.partner.partition("/")
+    details = [
+        f"set {name}" if name else "",
+        f"the first {arm.replicas} {'replica' if arm.replicas == 1 else 'replicas'}" if arm.replicas else "",
+        "" if arm.selected else "before selection",
+    ]
+    extra = ", ".join(detail for detail in details if detail)
+    return f"{PARTNERS[kind]} ({extra})" if extra else PARTNERS[kind]
 
 
 def _describe_phase(phase: Phase, partner: str) -> str:
     images = {
         "real": "the real images",
-        "partner": PARTNERS[partner],
-        "real+partner": f"the real images and {PARTNERS[partner]} together",
+        "partner": partner,
+        "real+partner": f"the real images and {partner} together",
     }[phase.on]
     details = [
         f"mixup {phase.mixup:g}" if phase.mixup else "",

@@ -5,24 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from truelike.data.imageset import ImageSet
 from truelike.selection.scores import CopyLimits
-
-
-def undecided(images: ImageSet) -> pd.DataFrame:
-    """A selection table that keeps every image and scores none."""
-    return pd.DataFrame(
-        {
-            "key": pd.Series(images.keys, dtype="str"),
-            "folder": pd.Series([images.folder.as_posix()] * len(images), dtype="str"),
-            "label": images.labels,
-            "class_probability": np.full(len(images), np.nan, np.float32),
-            "nearest_key": pd.Series([""] * len(images), dtype="str"),
-            "nearest_similarity": np.full(len(images), np.nan, np.float32),
-            "keep": np.ones(len(images), bool),
-            "reason": pd.Series([""] * len(images), dtype="str"),
-        }
-    )
 
 
 def relabel(table: pd.DataFrame, probabilities: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:

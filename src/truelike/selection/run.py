@@ -11,8 +11,9 @@ from truelike.data.tables import read_features
 from truelike.metrics.memorisation import nearest
 from truelike.models.apply import map_images
 from truelike.models.encoder import features, open_encoder
-from truelike.selection.decide import decide, relabel, undecided
+from truelike.selection.decide import decide, relabel
 from truelike.selection.scores import Judge, copy_limits, pixel_distance
+from truelike.selection.table import undecided
 from truelike.training.images import load_images
 
 ENCODER_BATCH = 64

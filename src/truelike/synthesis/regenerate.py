@@ -9,7 +9,7 @@ from truelike.config import load_params
 from truelike.data.imageset import ImageSet
 from truelike.errors import TruelikeError
 from truelike.synthesis.plan import batches
-from truelike.synthesis.run import Job, naive_job, open_renderer, plan_of, replica_job
+from truelike.synthesis.run import Job, naive_job, open_renderer, plan_of, replica_job, without
 
 
 def current_job(folder: Path) -> Job:
@@ -26,13 +26,16 @@ def current_job(folder: Path) -> Job:
             dtype=params.models.dtype,
             real=Path("outputs/real/train"),
         )
-    return replica_job(
+    job = replica_job(
         params.synthesize,
         prompts=params.prompts,
         visual_guidance=params.visual_guidance,
         generator=params.models.generator,
         dtype=params.models.dtype,
     )
+    if folder.resolve().parent.name == "partial":
+        return without(params.partial[folder.name].without, job)
+    return job
 
 
 def regenerate(folder: Path, key: str) -> np.ndarray:

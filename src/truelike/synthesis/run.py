@@ -2,8 +2,8 @@
 
 import io
 import platform
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 import truelike
-from truelike.config import Naive, Prompts, Synthesize, VisualGuidance
+from truelike.config import Naive, Piece, Prompts, Synthesize, VisualGuidance
 from truelike.data.checks import SUMS_FILE, write_sums
 from truelike.data.imageset import INDEX_FILE, ImageSet, Sample, shard_name, write_index, write_shard
 from truelike.data.tables import read_captions, read_features, read_rewrites
@@ -96,6 +96,18 @@ def naive_job(
         ),
         visual_guidance=VisualGuidance(kind="off", centroids=1),
         real=real,
+    )
+
+
+def without(pieces: Collection[Piece], job: Job) -> Job:
+    """A job without some pieces: captions, the learned style, the adapter, the latent prior."""
+    return replace(
+        job,
+        stage="partial",
+        captions=None if "caption" in pieces else job.captions,
+        style=None if "style" in pieces else job.style,
+        adapter=None if "adapter" in pieces else job.adapter,
+        settings=job.settings.model_copy(update={"strength": 1.0}) if "prior" in pieces else job.settings,
     )
 
 

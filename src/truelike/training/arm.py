@@ -17,7 +17,7 @@ from truelike.data.tables import write_table
 from truelike.models.classifier import __file__ as classifier_source
 from truelike.models.classifier import open_classifier
 from truelike.scratch import fingerprint, scratch
-from truelike.training.images import check_partner, load_images, load_kept
+from truelike.training.images import check_partner, load_images, load_kept, partner_rows
 from truelike.training.loop import Recipe, device, phase_steps
 from truelike.training.seeds import Job, seed_file, train_seeds
 
@@ -44,7 +44,7 @@ def train_arm(
     """
     train, evaluated = ImageSet(real / "train"), {split: ImageSet(real / split) for split in SPLITS}
     evaluated |= {f"ood/{folder.name}": other for folder in ood if len(other := ImageSet(folder))}
-    table = pd.read_parquet(selection)
+    table = partner_rows(pd.read_parquet(selection), arm)
     partner = load_kept(table, train.class_names)
     out.mkdir(parents=True, exist_ok=True)
     if arm.partner == "extra" and arm.uses_partner and not len(partner):

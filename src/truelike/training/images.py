@@ -9,12 +9,21 @@ import pandas as pd
 from truelike.config import Arm
 from truelike.data.imageset import ImageSet
 from truelike.errors import TruelikeError
+from truelike.selection.table import undecided
 from truelike.training.loop import LabelledImages
 
 
 def load_images(images: ImageSet) -> LabelledImages:
     """Decode a whole image set."""
     return LabelledImages(images.load(), images.labels)
+
+
+def partner_rows(selection: pd.DataFrame, arm: Arm) -> pd.DataFrame:
+    """The rows of the partner's selection table that an arm uses: of its first replicas; undecided if it wants all."""
+    folders = selection["folder"].unique()[: arm.replicas]
+    if not arm.selected:
+        return pd.concat([undecided(ImageSet(folder)) for folder in folders], ignore_index=True)
+    return selection[selection["folder"].isin(folders)]
 
 
 def load_kept(selection: pd.DataFrame, class_names: Sequence[str]) -> LabelledImages:
@@ -42,11 +51,11 @@ def check_partner(name: str, arm: Arm, partner: LabelledImages, class_names: Seq
     counts = np.bincount(partner.labels, minlength=len(class_names))
     missing = [class_name for class_name, count in zip(class_names, counts, strict=True) if not count]
     if missing:
-        advice = {
-            "extra": "set data.shots to fewer images, so that some are left over, or take the arm out of train.arms",
-            "synthetic": "lower select.min_class_probability or take 'synthetic' out of select.sets",
-            "naive": "lower select.min_class_probability or take 'naive' out of select.sets",
-        }[arm.partner]
+        advice = (
+            "set data.shots to fewer images, so that some are left over, or take the arm out of train.arms"
+            if arm.partner == "extra"
+            else f"lower select.min_class_probability or take {arm.partner!r} out of select.sets"
+        )
         raise TruelikeError(
             f"train.arms.{name}: no image of class {missing[0]!r} is left in the partner set '{arm.partner}'"
             f"{f' (nor of {len(missing) - 1} more classes)' if len(missing) > 1 else ''}; {advice}"
