@@ -1,4 +1,4 @@
-"""The report in a real browser: it asks for nothing, the console stays empty, and all is shown on any screen."""
+"""The report, and the comparison of runs, in a real browser: no request, an empty console, everything shown."""
 
 import os
 import re
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.report_material import build_material
+from tests.test_compare import run_of
+from truelike.reporting.compare import compare_page
 from truelike.reporting.page import render
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -38,17 +40,19 @@ def browser() -> Iterator:
         opened.close()
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
-    file = folder / "report.html"
-    file.write_text(render(build_material(folder)), encoding="utf-8")
+@pytest.fixture(scope="module", params=["report", "comparison"])
+def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    file = folder / f"{request.param}.html"
+    runs = [run_of("first", x="1"), run_of("second", x="2")]
+    page = render(build_material(folder)) if request.param == "report" else compare_page(runs)
+    file.write_text(page, encoding="utf-8")
     return file
 
 
 @pytest.fixture
 def page(browser, report) -> Iterator:
-    """The report on a desktop, everything unfolded; `page.asked` and `page.said` have its requests and messages."""
+    """The page on a desktop, everything unfolded; `page.asked` and `page.said` have its requests and messages."""
     opened = browser.new_page()
     opened.asked, opened.said = [], []
     opened.on("request", lambda request: opened.asked.append(request.url))
@@ -68,11 +72,12 @@ def test_the_page_asks_for_nothing_and_the_console_stays_empty(page, report):
 
 def test_every_figure_and_every_picture_has_a_size(page, report):
     figures = page.evaluate(SIZES)
-    assert len(figures) == len(re.findall(r"<figure", report.read_text())) >= 10
+    fewest, pictures_at_least = (10, 50) if report.stem == "report" else (1, 0)
+    assert len(figures) == len(re.findall(r"<figure", report.read_text())) >= fewest
     assert all(min(figure["sides"]) > 20 for figure in figures), figures
     assert len({figure["label"] for figure in figures}) == len(figures)
     pictures = page.evaluate("() => [...document.images].map(image => [image.complete, image.naturalWidth])")
-    assert len(pictures) > 50
+    assert len(pictures) >= pictures_at_least
     assert all(complete and width > 0 for complete, width in pictures)
 
 
@@ -112,10 +117,11 @@ def test_page_and_figures_can_be_read_in_both_themes(page, scheme, dark):
         assert (max(text, paper) + 0.05) / (min(text, paper) + 0.05) >= 4.5  # WCAG 2, level AA
 
 
-def test_the_page_prints_on_white_without_its_menu(page):
+def test_the_page_prints_on_white_without_its_menu(page, report):
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate(COLOURS)[1] in ("rgb(255, 255, 255)", "rgba(0, 0, 0, 0)")
     assert not page.locator("nav").is_visible()
     printed = page.pdf(format="A4")
     assert printed.startswith(b"%PDF")
-    assert 4 < len(re.findall(rb"/Type\s*/Page\b", printed)) < 40
+    pages = len(re.findall(rb"/Type\s*/Page\b", printed))
+    assert 4 < pages < 40 if report.stem == "report" else 0 < pages < 10
