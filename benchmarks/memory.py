@@ -1,4 +1,9 @@
-"""Peak memory of the stages as the number of images grows: ``python -m benchmarks.memory``."""
+"""Peak memory of the stages as the number of images grows: ``python -m benchmarks.memory``.
+
+*Anonymous* memory is what no file backs: the system cannot take it back. It is the largest sum over a stage's processes
+(Pss_Anon of Linux's smaps_rollup, which counts a page that forks share once), looked up every 50 milliseconds.
+*Resident* memory, of the ledger, has the pages of mapped files besides, which the system drops when it needs the space.
+"""
 
 import argparse
 import json
@@ -6,9 +11,12 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 from ruamel.yaml import YAML
 
 from benchmarks import write
@@ -25,9 +33,15 @@ STAGES = (
     "naive 0",
     "synthesize 0",
     "select",
-    "train synthetic",
+    "train real",
+    "train mixed",
+    "evaluate",
     "audit",
+    "halves",
+    "attack",
+    "report",
 )
+INTERVAL = 0.05
 ROOT = Path.cwd()
 
 
@@ -49,17 +63,31 @@ def settings(project: Path) -> dict:
             params["models"][name] = str(ROOT / path)
     params["data"] |= {"source": str(project / "images"), "shots": None}
     params["ood"] = {}
-    params["invert"]["enabled"] = params["adapt"]["enabled"] = False
+    params["invert"] |= {"steps": 2}
+    params["adapt"] |= {"steps": 2}
     params["naive"] |= {"steps": 1}
     params["synthesize"] |= {"steps": 1, "replicas": [0], "guidance_scale": 1.0}
     params["select"]["classifier_steps"] = 20
-    params["train"] |= {"steps": 20, "seeds": [0]}
-    params["audit"]["bootstrap"] = 2
+    arms = {name: params["train"]["arms"][name] for name in ("real", "mixed")}
+    params["train"] |= {"steps": 20, "seeds": [0], "arms": arms}
+    params["audit"]["bootstrap"] = params["evaluate"]["bootstrap"] = 2
     return params
 
 
-def peaks(per_class: int, stages: tuple[str, ...] = STAGES) -> dict[str, int]:
-    """Peak memory in MiB of every stage, run one after the other on a source of `per_class` images per class."""
+def anonymous(parent: psutil.Process) -> int:
+    """Bytes of a process and its descendants that no file backs."""
+    total = 0
+    with suppress(psutil.Error):
+        for process in [parent, *parent.children(recursive=True)]:
+            with suppress(OSError):  # it has ended
+                lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+                total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
+    return total
+
+
+def peaks(per_class: int, stages: tuple[str, ...] = STAGES) -> dict[str, tuple[float, float]]:
+    """Peak anonymous and resident memory in MiB of each stage, run in turn on `per_class` images of a class."""
+    found = {}
     with tempfile.TemporaryDirectory() as temporary:
         project = Path(temporary)
         write_source(project / "images", per_class)
@@ -68,9 +96,16 @@ def peaks(per_class: int, stages: tuple[str, ...] = STAGES) -> dict[str, int]:
         environment.pop("DVC_ROOT", None)
         for stage in stages:
             command = [sys.executable, "-m", *f"stages.{stage}".split()]
-            subprocess.run(command, cwd=project, env=environment, check=True, stderr=subprocess.DEVNULL)
-        rows = map(json.loads, (project / ".work/ledger.jsonl").read_text().splitlines())
-        return {row["stage"]: row["peak_memory_mib"] for row in rows}
+            with subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.DEVNULL) as running:
+                highest, process = 0, psutil.Process(running.pid)
+                while running.poll() is None:
+                    highest = max(highest, anonymous(process))
+                    time.sleep(INTERVAL)
+            if running.returncode:
+                raise subprocess.CalledProcessError(running.returncode, command)
+            row = json.loads((project / ".work/ledger.jsonl").read_text().splitlines()[-1])
+            found[stage] = highest / 2**20, row["peak_memory_mib"]
+    return found
 
 
 def main() -> None:
@@ -79,10 +114,15 @@ def main() -> None:
     sizes = parser.parse_args().per_class
     found = [peaks(size) for size in sizes]
     lines = [
-        "| MiB at | " + " | ".join(f"{10 * size:,} images" for size in sizes) + " |",
-        "|---" * (len(sizes) + 1) + "|",
+        "| anonymous (resident) MiB at | "
+        + " | ".join(f"{10 * size:,} images" for size in sizes)
+        + " | more KiB per image more |",
+        "|---" * (len(sizes) + 2) + "|",
     ]
-    lines += [f"| {stage} | " + " | ".join(str(row[stage]) for row in found) + " |" for stage in found[0]]
+    for stage in found[0]:
+        slope = 1024 * (found[-1][stage][0] - found[0][stage][0]) / (10 * (sizes[-1] - sizes[0]))
+        cells = [f"{row[stage][0]:.0f} ({row[stage][1]:.0f})" for row in found]
+        lines.append(f"| {stage} | {' | '.join(cells)} | {slope:.1f} |")
     write("memory", lines)
 
 

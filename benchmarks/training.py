@@ -8,6 +8,7 @@ from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from timm.data import create_transform
 from timm.data.dataset import ImageDataset
@@ -19,7 +20,8 @@ from benchmarks import compare, table, write
 from truelike.config import Phase, load_params
 from truelike.data.imageset import ImageSet, encode_png, open_replicas
 from truelike.models.classifier import input_statistics, open_classifier
-from truelike.training.images import load_images
+from truelike.selection.decide import undecided
+from truelike.training.images import load_kept
 from truelike.training.loop import LabelledImages, Recipe, learning_rate, predict
 from truelike.training.seeds import Job, seed_file, train_seeds
 
@@ -98,8 +100,8 @@ def main() -> None:
     arguments = parser.parse_args()
     params, seeds = load_params(), range(arguments.seeds)
     validation = ImageSet("outputs/real/validation")
-    replicas = [load_images(replica) for replica in open_replicas("outputs/synthetic", params.synthesize.replicas)]
-    images = sum(replicas[1:], replicas[0])
+    replicas = open_replicas("outputs/synthetic", params.synthesize.replicas)
+    images = load_kept(pd.concat(map(undecided, replicas)), validation.class_names)
     job = Job(
         classifier=params.models.classifier,
         pretrained=params.train.pretrained,

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests import tiny_models
 from truelike.config import Adapt, DistributionMatching, Invert, VisualGuidance
 from truelike.data.imageset import ImageSet
-from truelike.diffusion import loop
+from truelike.diffusion import conditioning, loop
 from truelike.diffusion.adaptation import learn_adapter, write_adapter, write_no_adapter
 from truelike.diffusion.conditioning import encode_prompts, guidance_vectors, guide
 from truelike.diffusion.inversion import initial_embedding, learn_style, style_tokens, write_style
@@ -72,6 +72,17 @@ def test_states_equal_the_stock_pipeline_s_and_are_cached(generator: Path) -> No
     torch.testing.assert_close(states, stock)
     assert sorted(cache) == ["a bag", "a boot"]
     assert torch.equal(states[0], states[2])
+
+
+def test_the_cache_of_states_keeps_the_last_prompts(generator: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conditioning, "CACHED", 2)
+    pipeline = open_generator(str(generator), "float32")
+    cache: dict[str, Conditioning] = {}
+    with torch.no_grad():
+        for prompts in (["a", "b", "c"], ["b"], ["d"]):
+            states = encode_prompts(pipeline, prompts, cache)["encoder_hidden_states"]
+            assert torch.equal(states, encode_prompts(pipeline, prompts)["encoder_hidden_states"])
+    assert list(cache) == ["b", "d"]
 
 
 def test_guidance_replaces_the_last_state_only() -> None:

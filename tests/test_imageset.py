@@ -4,15 +4,17 @@ import hashlib
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from truelike.data.checks import SUMS_FILE, write_sums
-from truelike.data.imageset import INDEX_FILE, ImageSet, Sample, write_image_set
+from truelike.data.imageset import INDEX_FILE, ImageSet, Sample, stack_on_disk, write_image_set
 from truelike.errors import TruelikeError
 
 NAMES = ["boot", "großer Hut"]
@@ -108,6 +110,32 @@ def test_empty_set(tmp_path):
     assert images.class_names == NAMES
     assert images.problems() == []
     assert list(images.batches(4)) == []
+
+
+def anonymous():
+    """Bytes of this process that no file backs."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
+
+
+def test_a_stack_on_disk_equals_one_in_memory_takes_none_and_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    draw = np.random.default_rng(0)
+    latents = draw.standard_normal((5, 4, 2, 3), np.float32)
+    assert (stack_on_disk(iter(latents)) == latents).all()
+    image = draw.integers(0, 256, (64, 64, 3), np.uint8)
+    opened, before = psutil.Process().num_fds(), anonymous()
+    stacked = stack_on_disk(np.roll(image, number) for number in range(4000))
+    assert stacked.nbytes == 4000 * 64 * 64 * 3
+    assert all((stacked[number] == np.roll(image, number)).all() for number in range(4000))
+    assert anonymous() - before < stacked.nbytes / 4
+    assert list(Path(".work").iterdir()) == []
+    del stacked
+    assert psutil.Process().num_fds() <= opened
+    assert stack_on_disk([]).shape == (0, 1, 1, 3)
+    with pytest.raises(ValueError, match="one shape"):
+        stack_on_disk([image, image[1:]])
 
 
 def test_datasets_reads_the_shards_as_webdataset(tmp_path):

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from truelike import scratch as scratch_module
-from truelike.data.imageset import Sample, write_image_set
+from truelike.data.imageset import Sample, stack_on_disk, write_image_set
 from truelike.data.tables import write_table
 from truelike.errors import TruelikeError
 from truelike.scratch import finished, only_writer, publish, scratch, write_finished, write_once
@@ -94,7 +94,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_named_and_leaves_nothing_partial(tmp_path):
+def test_a_full_disk_is_named_and_leaves_nothing_partial(tmp_path, monkeypatch):
     file = tmp_path / "shard-00000.tar"
     with (
         largest_file(1000),
@@ -109,6 +109,9 @@ def test_a_full_disk_is_named_and_leaves_nothing_partial(tmp_path):
     samples = [Sample("k", 0, np.zeros((4, 4, 3), np.uint8))]
     with largest_file(1000), pytest.raises(TruelikeError, match="train: cannot be written"):
         write_image_set(tmp_path / "train", samples, ["a"])
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    with largest_file(1000), pytest.raises(TruelikeError, match=r"\.work: cannot be written"):
+        stack_on_disk(np.zeros((50, 4, 4, 3), np.uint8))
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])

@@ -20,7 +20,7 @@ from torch import nn
 
 from stages import evaluate
 from truelike.config import Arm, Phase, Train, load_params
-from truelike.data.imageset import ImageSet, Sample, write_image_set
+from truelike.data.imageset import ImageSet, Sample, stack_on_disk, write_image_set
 from truelike.errors import TruelikeError
 from truelike.models.classifier import open_classifier
 from truelike.scratch import discard
@@ -33,6 +33,8 @@ from truelike.training.loop import (
     LabelledImages,
     LogRow,
     Recipe,
+    TrainingSet,
+    Union,
     fit,
     learning_rate,
     next_positions,
@@ -200,7 +202,7 @@ def test_phases_train_on_their_own_images_with_their_own_schedule(classifier: st
     phases = [Phase(on="partner", share=0.5), Phase(on="real", share=0.5, lr_scale=0.1, reset_head=True)]
     work, seen, log = job(classifier, *phases), [], []
 
-    def source(phase: Phase) -> list[LabelledImages]:
+    def source(phase: Phase) -> list[TrainingSet]:
         seen.append(phase.on)
         return work.sources(phase)
 
@@ -228,6 +230,37 @@ def test_results_are_bit_equal_for_any_number_of_workers(classifier: str, tmp_pa
     assert not np.array_equal(load(tmp_path / "1", 0)["test"], load(tmp_path / "1", 1)["test"])
     assert load(tmp_path / "1", 0)["test"].shape == (9, 3)
     assert load(tmp_path / "1", 0)["log"].shape == (12, 4)
+
+
+def test_images_on_disk_are_trained_on_as_those_in_memory(
+    classifier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
+    phases = [Phase(on="real+partner", share=0.5, soft_labels=0.5), Phase(on="real", share=0.5)]
+    in_memory = job(classifier, *phases)
+    on_disk = replace(
+        in_memory,
+        real=replace(in_memory.real, pixels=stack_on_disk(in_memory.real.pixels)),
+        partner=replace(in_memory.partner, pixels=stack_on_disk(in_memory.partner.pixels)),
+        evaluated={name: stack_on_disk(pixels) for name, pixels in in_memory.evaluated.items()},
+    )
+    for name, work in {"memory": in_memory, "disk": on_disk}.items():
+        (tmp_path / name).mkdir()
+        train_seeds(work, [0, 1], tmp_path / name, workers=2)
+    for seed in (0, 1):
+        assert seed_file(tmp_path / "disk", seed).read_bytes() == seed_file(tmp_path / "memory", seed).read_bytes()
+    assert list((tmp_path / "project/.work").iterdir()) == []
+
+
+@given(st.lists(st.integers(0, 53), min_size=1, max_size=80))
+@settings(max_examples=30, deadline=None)
+def test_a_union_is_the_two_sets_one_after_the_other(positions: list[int]) -> None:
+    first, second = coloured(30, 0), coloured(24, 1)
+    union = Union(first, second)
+    joined = np.concatenate([first.pixels, second.pixels])
+    np.testing.assert_array_equal(union.take(np.array(positions)), joined[positions])
+    np.testing.assert_array_equal(union.labels, np.concatenate([first.labels, second.labels]))
+    assert len(union) == 54
 
 
 def test_finished_seeds_are_not_trained_again(classifier: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ from truelike.data.checks import (
     write_sums,
 )
 from truelike.errors import TruelikeError
-from truelike.scratch import writing
+from truelike.scratch import scratch_root, writing
 
 INDEX_FILE = "index.parquet"
 REPAIR = "restore it as docs/sharing.md says"
@@ -120,6 +121,29 @@ def write_image_set(
         rows = pd.concat(shards, ignore_index=True) if shards else pd.DataFrame(columns=EMPTY_COLUMNS)
         write_index(folder / INDEX_FILE, rows, class_names)
         write_sums(folder / SUMS_FILE, [folder / INDEX_FILE, *sorted(folder.glob("*.tar"))])
+
+
+def stack_on_disk(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """Stack arrays of one shape and type into one (N, ...) that is mapped from a file of the scratch folder.
+
+    The system keeps as much of it in memory as there is room for, and forks share it. The file has no name: it is gone
+    with the last process that uses it, however that ends. Of nothing, uint8 (0, 1, 1, 3). Raises TruelikeError where
+    there is no space, ValueError for arrays of several shapes.
+    """
+    root = scratch_root()
+    shape, dtype, count = (1, 1, 3), np.dtype(np.uint8), 0
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root) as file:
+            for array in arrays:
+                if count and array.shape != shape:
+                    raise ValueError(f"all arrays must have one shape, found {shape} and {array.shape}")
+                shape, dtype, count = array.shape, array.dtype, count + 1
+                file.write(array.tobytes())
+            file.flush()
+            if not count:
+                return np.zeros((0, *shape), dtype)
+            return np.asarray(np.memmap(file, dtype, "c", shape=(count, *shape)))
 
 
 class ImageSet:

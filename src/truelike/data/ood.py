@@ -12,7 +12,7 @@ from tqdm import tqdm
 from truelike.config import Corrupt, OodSet
 from truelike.data.corruptions import SEVERITIES, corrupt
 from truelike.data.images import decode_rgb, to_square
-from truelike.data.imageset import ImageSet, Sample, write_image_set
+from truelike.data.imageset import ImageSet, Sample, stack_on_disk, write_image_set
 from truelike.data.prepare import image_key
 from truelike.data.sources import Record, read_source
 from truelike.data.splits import few_shots
@@ -36,11 +36,12 @@ def _corrupted(test: ImageSet, settings: Corrupt) -> Iterator[Sample]:
         range(len(test)), settings.images_per_class, lambda p: keys[p], lambda p: str(labels[p]), settings.seed
     )
     positions = sorted(chosen)
-    pixels = test.load(positions)
+    pixels = stack_on_disk(map(test.pixels, positions))
     for kind in settings.kinds:
         for severity in SEVERITIES:
-            seeds = [corruption_seed(settings.seed, kind, severity, keys[position]) for position in positions]
-            for position, image in zip(positions, corrupt(pixels, kind, severity, np.array(seeds)), strict=True):
+            for position, original in zip(positions, pixels, strict=True):
+                seed = corruption_seed(settings.seed, kind, severity, keys[position])
+                image = corrupt(original[None], kind, severity, np.array([seed]))[0]
                 columns = {"split": "test", "corruption": kind, "severity": severity, "source_key": keys[position]}
                 yield Sample(f"{keys[position]}-{kind}-{severity}", int(labels[position]), image, columns)
 

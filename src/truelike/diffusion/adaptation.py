@@ -67,10 +67,13 @@ def add_lora(pipeline: Any, settings: Adapt, name: str = WHOLE_SET) -> dict[str,
 
 
 @torch.no_grad()
-def training_states(pipeline: Any, prompts: Sequence[str], vectors: np.ndarray | None) -> Conditioning:
-    """The conditioning of every image's prompt under visual guidance, each tensor (N, ...)."""
-    states = encode_prompts(pipeline, prompts)
-    return states if vectors is None else guide(states, torch.from_numpy(vectors))
+def training_states(
+    pipeline: Any, prompts: Sequence[str], vectors: np.ndarray | None, cache: dict[str, Conditioning] | None = None
+) -> Conditioning:
+    """The conditioning of images' prompts under visual guidance, each tensor (N, ...), float32 also in autocast."""
+    with torch.autocast(pipeline.device.type, enabled=False):
+        states = encode_prompts(pipeline, prompts, cache)
+        return states if vectors is None else guide(states, torch.from_numpy(vectors))
 
 
 def learn_adapter(
@@ -90,7 +93,7 @@ def learn_adapter(
     the losses are those of the whole batch: their number changes sums by rounding only.
     """
     latents = encode_images(pipeline, real)
-    states = training_states(pipeline, prompts, vectors)
+    encoded: dict[str, Conditioning] = {}
     empty = training_states(pipeline, [""], None)
     labels = torch.tensor(real.labels)
     present = labels.unique().tolist()
@@ -100,10 +103,13 @@ def learn_adapter(
 
     def losses_of(images: Tensor, generator: torch.Generator, step: int) -> dict[str, Tensor]:
         chosen = images[torch.randperm(len(images), generator=generator)[: settings.batch_size]]
-        noised = draw_noised(schedule, latents[chosen], dm.timesteps, generator)
+        noised = draw_noised(schedule, latents[chosen].to(pipeline.device), dm.timesteps, generator)
         dropped = torch.rand(len(chosen), generator=generator) < settings.caption_dropout
         mine = own_rows(len(chosen))
-        context = {name: drop(value[chosen], empty[name], dropped)[mine] for name, value in states.items()}
+        rows = chosen[mine].tolist()
+        guides = None if vectors is None else vectors[rows]
+        states = training_states(pipeline, [prompts[row] for row in rows], guides, encoded)
+        context = {name: drop(value, empty[name], dropped[mine]) for name, value in states.items()}
         own = family_of(pipeline).denoise(pipeline, noised.latents[mine], noised.timesteps[mine], context)
         predicted = all_rows(own, len(chosen))
         weights = min_snr_weights(noised.snr, settings.min_snr_gamma, schedule.prediction)

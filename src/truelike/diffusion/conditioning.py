@@ -11,17 +11,22 @@ from truelike.config import VisualGuidance
 from truelike.errors import TruelikeError
 from truelike.models.families import Conditioning, family_of
 
+CACHED = 256  # prompts whose states are kept
+
 
 def encode_prompts(pipeline: Any, prompts: Sequence[str], cache: dict[str, Conditioning] | None = None) -> Conditioning:
     """The conditioning of prompts, each tensor (N, ...); each distinct prompt is encoded once.
 
-    Prompts are encoded one by one, so that a prompt's states do not depend on its neighbours.
+    Prompts are encoded one by one, so that a prompt's states do not depend on its neighbours. `cache` keeps those of
+    the last CACHED prompts.
     """
-    known = {} if cache is None else cache
+    cache = {} if cache is None else cache
     for prompt in dict.fromkeys(prompts):
-        if prompt not in known:
-            known[prompt] = family_of(pipeline).encode(pipeline, prompt)
-    return {name: torch.cat([known[prompt][name] for prompt in prompts]) for name in known[prompts[0]]}
+        cache[prompt] = cache.pop(prompt) if prompt in cache else family_of(pipeline).encode(pipeline, prompt)
+    states = {name: torch.cat([cache[prompt][name] for prompt in prompts]) for name in cache[prompts[0]]}
+    for prompt in list(cache)[:-CACHED]:
+        del cache[prompt]
+    return states
 
 
 def guidance_vectors(

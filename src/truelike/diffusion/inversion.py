@@ -131,8 +131,9 @@ def learn_style(pipeline: Any, real: ImageSet, settings: Invert, dtype: str, fol
     latents = encode_images(pipeline, real)
     schedule = noise_schedule(pipeline.scheduler, pipeline.device)
 
-    def loss_of(place: int, clean: Tensor, generator: torch.Generator) -> Tensor:
-        """The loss of latents of the class at `place` in `present`."""
+    def loss_of(place: int, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The loss of images (their positions) of the class at `place` in `present`."""
+        clean = latents[images].to(pipeline.device)
         noised = draw_noised(schedule, clean, "per_sample", generator)
         token, family = words[place][0], family_of(pipeline)
         with ExitStack() as hooks:
@@ -148,13 +149,13 @@ def learn_style(pipeline: Any, real: ImageSet, settings: Invert, dtype: str, fol
         place = step % len(present) if settings.scope == "class" else drawn
         images = members[present[place]]
         chosen = torch.randint(len(images), (settings.batch_size,), generator=generator)
-        return {"loss": loss_of(place, latents[images[chosen]], generator)}
+        return {"loss": loss_of(place, images[chosen], generator)}
 
     def heldout_losses() -> dict[str, float]:
         losses: dict[str, list[float]] = {}
         for place, label in enumerate(present):
             generator = torch.Generator().manual_seed(settings.seed)  # the same noise and timesteps every time
-            batches = latents[held[label].repeat_interleave(DRAWS)].split(settings.batch_size)
+            batches = held[label].repeat_interleave(DRAWS).split(settings.batch_size)
             total = sum(float(loss_of(place, batch, generator)) * len(batch) for batch in batches)
             losses.setdefault(words[place][0], []).append(total / (len(held[label]) * DRAWS))
         return {token: sum(values) / len(values) for token, values in losses.items()}

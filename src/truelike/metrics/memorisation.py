@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 CROPS = (15 / 16, 7 / 8)  # sides of the central crops
-CHUNK = 2048
+CHUNK, BLOCK = 2048, 2**23  # rows at once, and numbers in their similarities
 
 
 def unit(features: np.ndarray) -> np.ndarray:
@@ -20,8 +20,9 @@ def nearest(features: np.ndarray, references: np.ndarray, exclude_self: bool = F
     """
     base = unit(references)
     positions, similarities = [], []
-    for start in range(0, len(features), CHUNK):
-        similarity = unit(features[start : start + CHUNK]) @ base.T
+    size = max(1, min(CHUNK, BLOCK // len(base)))
+    for start in range(0, len(features), size):
+        similarity = unit(features[start : start + size]) @ base.T
         rows = np.arange(len(similarity))
         if exclude_self:
             similarity[rows, start + rows] = -np.inf

@@ -1,5 +1,6 @@
 """Opens the generator: a text-to-image pipeline, with a learned style and an adapter where there are any."""
 
+import itertools
 import json
 import warnings
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from truelike.data.imageset import ImageSet
+from truelike.data.imageset import ImageSet, stack_on_disk
 from truelike.errors import TruelikeError
 from truelike.models.families import FAMILIES, denoiser_of, family_of, text_encoders
 from truelike.models.source import device, resolve, torch_dtype, variant
@@ -209,9 +210,10 @@ def latents_of(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def encode_images(pipeline: Any, images: ImageSet, batch_size: int = 16) -> torch.Tensor:
-    """Encode a whole image set into scaled latents (N, C, h, w)."""
+    """Encode a whole image set into scaled latents (N, C, h, w), on the CPU and mapped from the scratch folder."""
     check_resolution(pipeline, images)
-    return torch.cat([latents_of(pipeline, torch.from_numpy(batch)) for batch in images.batches(batch_size)])
+    batches = (latents_of(pipeline, torch.from_numpy(batch)).cpu().numpy() for batch in images.batches(batch_size))
+    return torch.from_numpy(stack_on_disk(itertools.chain.from_iterable(batches)))
 
 
 def check_resolution(pipeline: Any, images: ImageSet) -> None:

@@ -132,7 +132,7 @@ def answer(
             recipe=Recipe.of(pipeline.train),
             real=load_images(half),
             partner=partner,
-            evaluated={"images": images.load()},
+            evaluated={"images": load_images(images).pixels},
             checkpoint_every=pipeline.train.checkpoint_every,
         )
         place = folder / "arms" / name

@@ -46,7 +46,7 @@ def select(
             nearest_key=np.array(train.keys)[positions],
             nearest_similarity=similarity,
         )
-        distance = pixel_distance(decoded.pixels, real.pixels[positions])
+        distance = pixel_distance(decoded.pixels, (real.pixels[position] for position in positions))
         chosen = limits if settings.drop_near_copies else None
         tables.append(decide(table, distance, settings.min_class_probability, chosen))
     return pd.concat(tables, ignore_index=True)

@@ -1,5 +1,6 @@
 """Scores of one synthetic image each: how probable its class is, and how near it is to a training image."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,8 +58,8 @@ class CopyLimits:
     distance: float
 
 
-def pixel_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Root mean square difference of uint8 images (N, H, W, 3), in grey levels: float64 of shape (N,)."""
+def pixel_distance(first: Iterable[np.ndarray], second: Iterable[np.ndarray]) -> np.ndarray:
+    """Root mean square difference of pairs of N uint8 images (H, W, 3), in grey levels: float64 of shape (N,)."""
     squares = [np.mean((a.astype(np.float32) - b) ** 2, dtype=np.float64) for a, b in zip(first, second, strict=True)]
     return np.sqrt(np.array(squares))
 
@@ -70,5 +71,5 @@ def copy_limits(features: np.ndarray, pixels: np.ndarray) -> CopyLimits:
     of these pixel distances, so one accidental pair in a thousand does not move them. Ours, not a paper's.
     """
     positions, similarity = nearest(features, features, exclude_self=True)
-    distance = pixel_distance(pixels, pixels[positions])
+    distance = pixel_distance(pixels, (pixels[position] for position in positions))
     return CopyLimits(float(np.quantile(similarity, 0.999)), float(np.quantile(distance, 0.001)))

@@ -65,7 +65,7 @@ def train_arm(
         recipe=recipe,
         real=images,
         partner=partner,
-        evaluated={split: images.load() for split, images in evaluated.items()},
+        evaluated={split: load_images(images).pixels for split, images in evaluated.items()},
         checkpoint_every=settings.checkpoint_every,
     )
     versions = [torch.__version__, timm.__version__, device().type, platform.machine()]

@@ -1,4 +1,4 @@
-"""The images that an arm trains on: the real ones, and the kept ones of its partner set."""
+"""The images that an arm trains on, decoded once: the real ones, and the kept ones of its partner set."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 
 from truelike.config import Arm
-from truelike.data.imageset import ImageSet
+from truelike.data.imageset import ImageSet, stack_on_disk
 from truelike.errors import TruelikeError
 from truelike.selection.table import undecided
 from truelike.training.loop import LabelledImages
 
 
 def load_images(images: ImageSet) -> LabelledImages:
-    """Decode a whole image set."""
-    return LabelledImages(images.load(), images.labels)
+    """Decode a whole image set into the scratch folder."""
+    return LabelledImages(stack_on_disk(map(images.pixels, range(len(images)))), images.labels)
 
 
 def partner_rows(selection: pd.DataFrame, arm: Arm) -> pd.DataFrame:
@@ -27,18 +27,21 @@ def partner_rows(selection: pd.DataFrame, arm: Arm) -> pd.DataFrame:
 
 
 def load_kept(selection: pd.DataFrame, class_names: Sequence[str]) -> LabelledImages:
-    """Decode the images that a selection table keeps, with its labels; raises where the sets' class names differ."""
-    kept = LabelledImages(np.zeros((0, 1, 1, 3), np.uint8), np.zeros(0, np.int64))
+    """Decode the images that a selection table keeps into the scratch folder, with the table's labels.
+
+    Raises TruelikeError where the sets' class names differ.
+    """
+    places: list[tuple[ImageSet, int]] = []
+    kept_labels: list[int] = []
     for folder, rows in selection[selection["keep"]].groupby("folder", sort=False):
         images = ImageSet(Path(str(folder)))
         if images.class_names != list(class_names):
             raise TruelikeError(f"{folder}: its classes are not those of the real training images; run `dvc repro`")
         labels = dict(zip(rows["key"], rows["label"], strict=True))
-        positions = [position for position, key in enumerate(images.keys) if key in labels]
-        chosen_labels = [labels[key] for key in images.keys if key in labels]
-        chosen = LabelledImages(images.load(positions), np.array(chosen_labels, dtype=np.int64))
-        kept = kept + chosen if len(kept) else chosen
-    return kept
+        places += [(images, position) for position, key in enumerate(images.keys) if key in labels]
+        kept_labels += [labels[key] for key in images.keys if key in labels]
+    pixels = stack_on_disk(images.pixels(position) for images, position in places)
+    return LabelledImages(pixels, np.array(kept_labels, dtype=np.int64))
 
 
 def check_partner(name: str, arm: Arm, partner: LabelledImages, class_names: Sequence[str]) -> None:

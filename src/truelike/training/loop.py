@@ -51,8 +51,35 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __add__(self, other: "LabelledImages") -> "LabelledImages":
-        return LabelledImages(np.concatenate([self.pixels, other.pixels]), np.concatenate([self.labels, other.labels]))
+    def take(self, positions: np.ndarray) -> np.ndarray:
+        """The pixels at these positions, uint8 (B, H, W, 3)."""
+        return self.pixels[positions]
+
+
+@dataclass(frozen=True)
+class Union:
+    """Two sets of images as one, those of the second after those of the first; no pixels are copied."""
+
+    first: LabelledImages
+    second: LabelledImages
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.concatenate([self.first.labels, self.second.labels])
+
+    def take(self, positions: np.ndarray) -> np.ndarray:
+        """The pixels at these positions, uint8 (B, H, W, 3)."""
+        behind = positions - len(self.first)
+        chosen = np.empty((len(positions), *self.first.pixels.shape[1:]), np.uint8)
+        chosen[behind < 0] = self.first.take(positions[behind < 0])
+        chosen[behind >= 0] = self.second.take(behind[behind >= 0])
+        return chosen
+
+
+TrainingSet = LabelledImages | Union
 
 
 LogRow = tuple[int, int, float, float]  # step, phase, loss, learning rate
@@ -137,7 +164,7 @@ class Progress:
 
 def fit(
     open_model: Callable[[], nn.Module],
-    sources: Callable[[Phase], Sequence[LabelledImages]],
+    sources: Callable[[Phase], Sequence[TrainingSet]],
     phases: Sequence[Phase],
     recipe: Recipe,
     seed: int,
@@ -208,14 +235,14 @@ def _begin(model: nn.Module, sets: int, recipe: Recipe, rng: np.random.Generator
 def _run_phase(
     progress: Progress,
     proxy: nn.Module | None,
-    sets: Sequence[LabelledImages],
+    sets: Sequence[TrainingSet],
     phase: Phase,
     recipe: Recipe,
     begun: int,
     steps: int,
 ) -> Iterator[tuple[float, float]]:
     where, model, optimizer = device(), progress.model, progress.optimizer
-    tensors = [(torch.from_numpy(images.pixels).permute(0, 3, 1, 2), torch.tensor(images.labels)) for images in sets]
+    labels = [torch.tensor(images.labels) for images in sets]
     # A joint step sees as many images as any other: half a batch of each set.
     half = recipe.batch_size // 2
     sizes = [half, recipe.batch_size - half] if phase.joint else [recipe.batch_size]
@@ -231,12 +258,12 @@ def _run_phase(
         ]
         progress.waiting = [waiting for _, waiting in drawn]
         losses = []
-        for weight, (pixels, labels), (positions, _) in zip(weights, tensors, drawn, strict=True):
-            chosen = torch.from_numpy(positions)
-            inputs = normalise(pixels[chosen].to(where), mean, std)
+        for weight, images, own_labels, (positions, _) in zip(weights, sets, labels, drawn, strict=True):
+            pixels = torch.from_numpy(images.take(positions)).permute(0, 3, 1, 2)
+            inputs = normalise(pixels.to(where), mean, std)
             if recipe.crop_scale < 1 or recipe.flip:
                 inputs = random_resized_crop(inputs, recipe.crop_scale, recipe.flip, progress.augmentation)
-            targets = labels[chosen].to(where)
+            targets = own_labels[torch.from_numpy(positions)].to(where)
             losses.append(
                 weight * batch_loss(model, proxy, inputs, targets, phase, recipe.label_smoothing, progress.rng)
             )

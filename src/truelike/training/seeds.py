@@ -22,7 +22,7 @@ from tqdm import tqdm
 from truelike.config import Phase
 from truelike.models.classifier import open_classifier, open_proxy
 from truelike.scratch import discard, finished, write_finished
-from truelike.training.loop import LabelledImages, LogRow, Recipe, fit, one_thread, predict
+from truelike.training.loop import LabelledImages, LogRow, Recipe, TrainingSet, Union, fit, one_thread, predict
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Job:
     def has_teacher(self) -> bool:
         return any(phase.soft_labels for phase in self.phases)
 
-    def sources(self, phase: Phase, taught: np.ndarray | None = None) -> list[LabelledImages]:
+    def sources(self, phase: Phase, taught: np.ndarray | None = None) -> list[TrainingSet]:
         """The images of a phase: one set, of which `real+partner` is the plain union, or both sets of a joint phase.
 
         `taught`: the teacher's class probabilities of the partner images (N, K), for a phase with soft labels.
@@ -55,7 +55,7 @@ class Job:
             real, partner = replace(real, labels=hard[real.labels]), replace(partner, labels=soft)
         if phase.on != "real+partner":
             return [real if phase.on == "real" else partner]
-        return [real, partner] if phase.joint else [real + partner]
+        return [real, partner] if phase.joint else [Union(real, partner)]
 
 
 def seed_file(folder: Path, seed: int) -> Path:
