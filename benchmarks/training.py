@@ -20,7 +20,7 @@ from benchmarks import compare, table, write
 from truelike.config import Phase, load_params
 from truelike.data.imageset import ImageSet, encode_png, open_replicas
 from truelike.models.classifier import input_statistics, open_classifier
-from truelike.selection.decide import undecided
+from truelike.selection.table import undecided
 from truelike.training.images import load_kept
 from truelike.training.loop import LabelledImages, Recipe, learning_rate, predict
 from truelike.training.seeds import Job, seed_file, train_seeds
