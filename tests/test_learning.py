@@ -19,7 +19,7 @@ from truelike.data.imageset import ImageSet
 from truelike.diffusion.adaptation import learn_adapter
 from truelike.diffusion.inversion import class_styles, hold_out, learn_style
 from truelike.errors import TruelikeError
-from truelike.models.generator import add_style, encode_images, open_generator, read_adapter
+from truelike.models.generator import add_style, encode_images, latents_of, open_generator, read_adapter
 from truelike.prompts import training_prompts
 from truelike.synthesis.render import Renderer
 
@@ -93,6 +93,15 @@ def test_the_first_losses_of_adaptation_are_the_formula_s(
     assert row["diff"] == pytest.approx(diff, rel=1e-4)
     assert row["dm"] == pytest.approx(matching, rel=1e-4)
     assert row["loss"] == pytest.approx(diff + 0.003 * matching, rel=1e-4)
+
+
+def test_latents_on_disk_are_those_of_the_vae_in_its_order_in_memory(generator: Path, real: ImageSet) -> None:
+    pipeline = open_generator(str(generator), "float32")
+    with torch.no_grad():
+        expected = torch.cat([latents_of(pipeline, torch.from_numpy(batch)) for batch in real.batches(4)])
+    found = encode_images(pipeline, real, 4)
+    assert torch.equal(found, expected)
+    assert found.stride() == expected.stride()
 
 
 # Adaptation

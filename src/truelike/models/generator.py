@@ -212,8 +212,10 @@ def latents_of(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
 def encode_images(pipeline: Any, images: ImageSet, batch_size: int = 16) -> torch.Tensor:
     """Encode a whole image set into scaled latents (N, C, h, w), on the CPU and mapped from the scratch folder."""
     check_resolution(pipeline, images)
-    batches = (latents_of(pipeline, torch.from_numpy(batch)).cpu().numpy() for batch in images.batches(batch_size))
-    return torch.from_numpy(stack_on_disk(itertools.chain.from_iterable(batches)))
+    batches = (latents_of(pipeline, torch.from_numpy(batch)) for batch in images.batches(batch_size))
+    # Channels last, as the VAE gives them: the order in memory decides how the denoiser rounds its sums.
+    rows = itertools.chain.from_iterable(batch.permute(0, 2, 3, 1).cpu().numpy() for batch in batches)
+    return torch.from_numpy(stack_on_disk(rows)).permute(0, 3, 1, 2)
 
 
 def check_resolution(pipeline: Any, images: ImageSet) -> None:
