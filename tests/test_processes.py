@@ -1,8 +1,9 @@
-"""Adaptation by several processes: the losses and the gradient are those of one, and one writes."""
+"""Several processes: adaptation has the losses and the gradient of one, parts are shared out, and one writes."""
 
 import multiprocessing
 import os
 import socket
+import time
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from truelike.data.imageset import ImageSet
 from truelike.diffusion.adaptation import learn_adapter, write_adapter
 from truelike.errors import TruelikeError
 from truelike.models.generator import LORA_FILE, open_generator
-from truelike.processes import joined, own_rows
+from truelike.processes import joined, own_cores, own_part, own_rows, wait_for_all
 from truelike.scratch import is_first
 from truelike.training.loop import one_thread
 
@@ -87,3 +88,26 @@ def test_batches_too_small_for_the_processes_are_refused(monkeypatch: pytest.Mon
     assert np.arange(20)[own_rows(20)].tolist() == [3, 11, 19]
     with pytest.raises(TruelikeError, match="8 processes for batches of 7 images; start fewer"):
         own_rows(7)
+
+
+def share(items: list[str], folder: Path) -> None:
+    for name in items[own_part()]:
+        time.sleep(0.3)
+        (folder.parent / name).touch()
+    wait_for_all()
+    assert {file.name for file in folder.parent.iterdir()} == set(items)
+
+
+@pytest.mark.parametrize("items", [["a", "b", "c"], ["a"]])
+def test_each_has_a_part_of_its_own_and_waits_until_all_are_done(items: list[str], tmp_path: Path) -> None:
+    assert items[own_part()] == items
+    assert run_two(partial(share, items), tmp_path) == [0, 0]
+
+
+def test_processes_of_one_machine_divide_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert own_cores() == 16
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "5")
+    assert own_cores() == 3
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "32")
+    assert own_cores() == 1

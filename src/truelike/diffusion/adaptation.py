@@ -225,8 +225,9 @@ def adapt(
             styles = [learned.text(name) for name in names]
             written = training_prompts(pipeline.tokenizer, prompts, images.keys, names, texts, styles)
             learn_adapter(pipeline, images, written, vectors, settings, dtype, folder)
-            if not is_first():
-                return
+        if not is_first():
+            return
+        if settings.enabled:
             files = write_adapter(folder, pipeline, settings, learned.fingerprint)
         else:
             files = write_no_adapter(folder)

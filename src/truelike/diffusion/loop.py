@@ -103,7 +103,7 @@ def optimize(
                 if key not in best or loss < best[key][0]:
                     best[key] = (loss, parameters[key].detach().clone())
             log[-1]["heldout"] = sum(found.values()) / len(found)
-        if at_checkpoint:
+        if at_checkpoint and is_first():
             state = {
                 "parameters": {key: value.detach() for key, value in parameters.items()},
                 "optimizer": optimizer.state_dict(),
@@ -116,7 +116,8 @@ def optimize(
         average.copy_to(parameters.values())
     for key, (_, value) in best.items():
         parameters[key].data.copy_(value)
-    write_once(folder / LOG_FILE, lambda path: _write_log(path, log))
+    if is_first():
+        write_once(folder / LOG_FILE, lambda path: _write_log(path, log))
 
 
 def _write_log(path: Path, log: list[dict[str, float]]) -> None:

@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from truelike.data.imageset import INDEX_FILE, ImageSet
 from truelike.data.tables import write_table
 from truelike.models.classifier import __file__ as classifier_source
 from truelike.models.classifier import open_classifier
-from truelike.scratch import fingerprint, scratch
+from truelike.processes import joined, own_part, wait_for_all
+from truelike.scratch import fingerprint, is_first, scratch
 from truelike.training.images import check_partner, load_images, load_kept, partner_rows
 from truelike.training.loop import Recipe, device, phase_steps
 from truelike.training.seeds import Job, seed_file, train_seeds
 
 SPLITS = ("validation", "test")
+PATIENCE = timedelta(days=30)  # of a process that has trained its seeds, for the others
 
 
 def train_arm(
@@ -38,7 +41,7 @@ def train_arm(
 
     Files: predictions.parquet (seed, split, key, label, probs), log.csv (seed, step, phase, loss, lr), summary.json.
     Validation and test images and those of the sets `ood` (split ``ood/NAME``) are only predicted, when training is
-    over. A killed run goes on from its checkpoints.
+    over. A killed run goes on from its checkpoints. Several processes share the seeds, and the first writes `out`.
     An arm on extra real images where there are none would repeat another arm: it is not trained, no seed in its
     summary.json says so, and the other files are not written.
     """
@@ -78,8 +81,11 @@ def train_arm(
         Path(__file__).parent,
         classifier_source,
     )
-    with scratch("train", key) as folder:
-        train_seeds(job, settings.seeds, folder)
+    with scratch("train", key) as folder, joined(PATIENCE):  # in this order: none starts before the first may write
+        train_seeds(job, settings.seeds[own_part()], folder)
+        wait_for_all()
+        if not is_first():
+            return
         results = {seed: dict(np.load(seed_file(folder, seed))) for seed in settings.seeds}
     write_table(out / "predictions.parquet", _predictions(results, evaluated))
     _log(results).to_csv(out / "log.csv", index=False)

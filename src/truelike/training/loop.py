@@ -148,7 +148,7 @@ class Progress:
             "rng": self.rng.bit_generator.state,
             "augmentation": self.augmentation.get_state(),
             "torch": torch.get_rng_state(),  # of dropout and stochastic depth
-            "cuda": torch.cuda.get_rng_state_all(),
+            "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # whichever GPU it goes on with
             "waiting": [torch.from_numpy(positions) for positions in self.waiting],
         }
 
@@ -158,7 +158,8 @@ class Progress:
         self.rng.bit_generator.state = state["rng"]
         self.augmentation.set_state(state["augmentation"])
         torch.set_rng_state(state["torch"])
-        torch.cuda.set_rng_state_all(state["cuda"])
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda"])
         self.waiting = [positions.numpy() for positions in state["waiting"]]
 
 

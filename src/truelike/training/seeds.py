@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +20,8 @@ from tqdm import tqdm
 
 from truelike.config import Phase
 from truelike.models.classifier import open_classifier, open_proxy
-from truelike.scratch import discard, finished, write_finished
+from truelike.processes import end_with, own_cores
+from truelike.scratch import discard, finished, is_first, write_finished
 from truelike.training.loop import LabelledImages, LogRow, Recipe, TrainingSet, Union, fit, one_thread, predict
 
 
@@ -71,17 +71,19 @@ def checkpoint_file(folder: Path, seed: int, network: Literal["student", "teache
 def train_seeds(job: Job, seeds: Sequence[int], folder: Path, workers: int | None = None) -> None:
     """Train the seeds that have no file in `folder` yet.
 
-    On a GPU one after the other; on CPUs up to `workers` (default: cores) at once, each in a process with one thread,
-    so that the bytes do not depend on their number. Raises RuntimeError if a process fails, after its own message.
+    On a GPU one after the other; on CPUs up to `workers` (default: the cores of this process) at once, each in a
+    process with one thread, so that the bytes do not depend on their number. Raises RuntimeError if a process fails,
+    after its own message.
     """
     pending = [seed for seed in seeds if not finished(seed_file(folder, seed))]
     networks = 2 if job.has_teacher else 1
-    with tqdm(total=len(pending) * networks * job.recipe.steps, unit="step", disable=None) as bar:
+    steps = len(pending) * networks * job.recipe.steps
+    with tqdm(total=steps, unit="step", disable=None if is_first() else True) as bar:
         if torch.cuda.is_available():
             for seed in pending:
                 _train_seed(job, seed, folder, lambda: bar.update())
         elif pending:
-            _train_in_processes(job, pending, folder, min(workers or os.cpu_count() or 1, len(pending)), bar)
+            _train_in_processes(job, pending, folder, min(workers or own_cores(), len(pending)), bar)
 
 
 def _train_seed(job: Job, seed: int, folder: Path, on_step: Callable[[], object]) -> None:
@@ -151,7 +153,7 @@ def _train_in_processes(job: Job, pending: list[int], folder: Path, workers: int
 def _worker(job: Job, seed: int, folder: Path, steps: Any, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
 
     def count() -> None:
@@ -159,10 +161,3 @@ def _worker(job: Job, seed: int, folder: Path, steps: Any, parent: int) -> None:
             steps.value += 1
 
     _train_seed(job, seed, folder, count)
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent was killed: the parent's successor wants the scratch folder."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
