@@ -1,11 +1,15 @@
 """One module per stage of dvc.yaml; each reads its parameters, calls the library and writes its outs."""
 
+import gc
 import os
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+
+if sys.argv[0] == "-m":  # `python -m stages.x` begins to import: what the imports make stays, there is no garbage yet
+    gc.disable()
 
 # `dvc exp run --queue` runs a stage in a copy of the project, while an editable install would import the main
 # checkout's library: the copy's own code goes first.
@@ -22,6 +26,8 @@ def run(stage: str, main: Callable[[], None]) -> None:
     A signal ends the process by that signal's default action or as an error, never with exit status 0, which DVC
     would take for success. A killed `dvc` leaves its stage running: a second process of the same stage is refused.
     """
+    gc.freeze()
+    gc.enable()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     name = "@".join([stage, *sys.argv[1:]])  # train@bridged, as DVC names it
     try:

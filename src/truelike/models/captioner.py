@@ -8,9 +8,12 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.utils.logging import disable_progress_bar
 
 from truelike.errors import TruelikeError
 from truelike.models.source import device, model_type, resolve, torch_dtype, variant
+
+disable_progress_bar()  # bars for loading would hide those of the work itself
 
 INSTRUCTION = "Describe this image in one short sentence."  # for models that chat
 

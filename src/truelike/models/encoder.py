@@ -8,9 +8,12 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPModel
+from transformers.utils.logging import disable_progress_bar
 
 from truelike.errors import TruelikeError
 from truelike.models.source import device, model_type, resolve, torch_dtype, variant
+
+disable_progress_bar()  # bars for loading would hide those of the work itself
 
 
 @dataclass(frozen=True)

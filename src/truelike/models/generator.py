@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers.utils.logging
 import torch
+import transformers.utils.logging
 from diffusers import DiffusionPipeline
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file
@@ -22,6 +24,8 @@ from truelike.scratch import fingerprint
 STYLE_FILE, EMBEDS_FILE = "style.json", "learned_embeds.safetensors"
 ADAPTER_FILE, LORA_FILE = "adapter.json", "pytorch_lora_weights.safetensors"
 
+diffusers.utils.logging.disable_progress_bar()  # bars for loading would hide those of the work itself
+transformers.utils.logging.disable_progress_bar()
 warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a LoRA for each class is what is wanted
 
 

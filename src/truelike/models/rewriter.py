@@ -9,9 +9,12 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from truelike.errors import TruelikeError
 from truelike.models.source import device, model_type, resolve, torch_dtype, variant
+
+disable_progress_bar()  # bars for loading would hide those of the work itself
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,13 @@ import json
 import sys
 from pathlib import Path
 
-import diffusers.utils.logging
 import torch
-import transformers.utils.logging
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from truelike.config import read_yaml
 from truelike.errors import TruelikeError
-
-diffusers.utils.logging.disable_progress_bar()  # bars for loading would hide those of the work itself
-transformers.utils.logging.disable_progress_bar()
 
 FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")  # weights without pickle, and no code
 
