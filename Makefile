@@ -25,7 +25,7 @@ test: $(INSTALLED)
 	.venv/bin/mypy
 	OMP_NUM_THREADS=1 .venv/bin/pytest -n auto --dist loadfile
 
-BENCHMARKS := demo pipeline synthesis training storage metrics memory
+BENCHMARKS := demo pipeline replicas synthesis training storage metrics memory
 
 bench: $(INSTALLED)
 	for name in $(BENCHMARKS); do .venv/bin/python -m benchmarks.$$name || exit 1; done

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import Cost, compare, demo, memory, metrics, storage, synthesis, table, training, write
+from benchmarks import Cost, compare, demo, memory, metrics, replicas, storage, synthesis, table, training, write
 from truelike.config import Phase, Prompts, Synthesize, VisualGuidance, load_params, read_yaml
 from truelike.data.imageset import ImageSet
 from truelike.data.tables import write_features, write_table
@@ -71,6 +71,22 @@ def test_the_time_of_the_last_whole_run_is_split_by_stage() -> None:
         "prepare": {"runs": 1, "inside": 2.0, "between": 0.0},
         "train": {"runs": 2, "inside": 13.0, "between": 7.0},
     }
+
+
+def test_replicas_are_forgotten_and_a_log_tells_how_far_one_came(tmp_path: Path) -> None:
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages:\n  adapt: {cmd: a}\n  synthesize@0: {cmd: b}\n")
+    (tmp_path / "outputs/synthetic/0").mkdir(parents=True)
+    replicas.forget(tmp_path)
+    assert read_yaml(tmp_path / "dvc.lock")["stages"] == {"adapt": {"cmd": "a"}}
+    assert list((tmp_path / "outputs").iterdir()) == []
+    (tmp_path / "params.yaml").write_text("synthesize: {replicas: [0], steps: 20}\n")
+    replicas.set_synthesis(tmp_path, replicas=[0, 1])
+    assert read_yaml(tmp_path / "params.yaml")["synthesize"] == {"replicas": [0, 1], "steps": 20}
+    log = tmp_path / "log"
+    log.write_text("Running\n")
+    assert replicas.bar(log) is None
+    log.write_text("Running\nsynthesize 0:  20%|# | 32/160 [00:11<00:44]synthesize 0:  40%|# | 64/160 [00:21<00:31]")
+    assert replicas.bar(log) == (64, 160)
 
 
 def test_measures_equal_the_usual_libraries() -> None:
