@@ -11,7 +11,7 @@ from truelike.config import VisualGuidance
 from truelike.errors import TruelikeError
 from truelike.models.families import Conditioning, family_of
 
-CACHED = 256  # prompts whose states are kept
+CACHED = 1024  # prompts whose states are kept
 
 
 def encode_prompts(pipeline: Any, prompts: Sequence[str], cache: dict[str, Conditioning] | None = None) -> Conditioning:
