@@ -90,7 +90,7 @@ def names(section: dict, prefix: str = "") -> set[str]:
     return {
         name
         for key, value in section.items()
-        for name in (names(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"})
+        for name in (names(value, f"{prefix}{key}.") if value and isinstance(value, dict) else {f"{prefix}{key}"})
     }
 
 
