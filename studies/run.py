@@ -7,20 +7,25 @@ common comes from the run cache.
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from studies import Study, experiment_name, load_studies
 from truelike.config import load_params
 
 
-def setting(name: str, value: Any) -> str:
-    """A parameter as `dvc exp run -S` takes it."""
-    return f"{name}={json.dumps(value)}"
+def written(value: Any) -> str:
+    """A value as `dvc exp run -S` takes it: JSON, but for the keys of mappings, which have no quotes."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {written(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(written, value)) + "]"
+    return json.dumps(value)
 
 
 def arguments(study: Study, run: str, arms: list[str]) -> list[str]:
     """What follows `dvc exp run`: the run's settings, and of `arms` only the study's."""
-    settings = [setting(name, value) for name, value in study.overrides(run).items()]
+    settings = [f"{name}={written(value)}" for name, value in study.overrides(run).items()]
     settings += [f"~train.arms.{arm}" for arm in arms if arm not in study.arms]
     return [word for item in settings for word in ("-S", item)]
 

@@ -48,14 +48,18 @@ def cell(accuracy: dict[str, Any], arm: str) -> str:
 
 
 def table(study: Study, found: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[str]:
-    """The lines of a study's table: a row per run, a column per arm, then the coverage."""
-    yield "| run | " + " | ".join(f"`{arm}`" for arm in study.arms) + " | coverage |"
-    yield "|---" * (len(study.arms) + 2) + "|"
+    """The lines of a study's table: runs against arms and the coverage, the longer of both downwards."""
+    rows = [["", *(f"`{arm}`" for arm in study.arms), "coverage"]]
     for run, (accuracy, audit) in found.items():
-        texts = [cell(accuracy, arm) for arm in study.arms]
         coverage = audit["measures"]["synthetic"]["coverage"]
         shown = "" if coverage is None else f"{coverage['value']:.2f}"
-        yield f"| {run} | {' | '.join(texts)} | {shown} |"
+        rows.append([run, *(cell(accuracy, arm) for arm in study.arms), shown])
+    if len(study.runs) < len(study.arms):
+        rows = [list(column) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        yield f"| {' | '.join(row)} |"
+        if not number:
+            yield "|---" * len(row) + "|"
 
 
 def page() -> str:
