@@ -27,12 +27,16 @@ def cost(run: Callable[[], object]) -> Cost:
     return Cost(wall, sum(after[:4]) - sum(before[:4]))
 
 
-def compare(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Cost]:
+def compare(
+    sides: Mapping[str, Callable[[], object]],
+    repeats: int,
+    measure: Callable[[Callable[[], object]], Cost] = cost,
+) -> dict[str, Cost]:
     """The medians of `repeats` runs of every side, the sides taking turns so that a busy machine slows all alike."""
     costs: dict[str, list[Cost]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, run in sides.items():
-            costs[name].append(cost(run))
+            costs[name].append(measure(run))
     return {name: Cost(*map(median, zip(*runs, strict=True))) for name, runs in costs.items()}
 
 

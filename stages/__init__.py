@@ -1,5 +1,6 @@
 """One module per stage of dvc.yaml; each reads its parameters, calls the library and writes its outs."""
 
+import ctypes
 import gc
 import os
 import signal
@@ -19,6 +20,18 @@ from truelike.errors import TruelikeError
 from truelike.ledger import record
 from truelike.scratch import is_first, only_writer
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep up to 1 GiB of what was freed, in blocks of up to 32 MiB: the next batch needs as much again.
+
+    Given back, it would come zeroed from the kernel each time, which is a tenth of a small model's time on a CPU.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_TRIM_THRESHOLD, 2**30)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**25)
+
 
 def run(stage: str, main: Callable[[], None]) -> None:
     """Run a stage's main function as a process: exit 1 with the message of a TruelikeError, record what it cost.
@@ -28,6 +41,7 @@ def run(stage: str, main: Callable[[], None]) -> None:
     """
     gc.freeze()
     gc.enable()
+    keep_freed_memory()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     name = "@".join([stage, *sys.argv[1:]])  # train@bridged, as DVC names it
     try:
