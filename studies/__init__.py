@@ -15,7 +15,8 @@ PLAN = Path(__file__).parent / "plan.yaml"
 class Study(BaseModel):
     """Runs that are compared with each other: each a name and the parameters in which it differs from params.yaml.
 
-    `text` is what is compared, `finding` what came of it.
+    `text` is what is compared, `finding` what came of it. The accuracies of a run named in `against` are compared with
+    those of the run it stands there with; of any other run, with those of its own arm `real`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +27,7 @@ class Study(BaseModel):
     arms: tuple[str, ...]
     common: Mapping[str, Any] = {}
     runs: Mapping[str, Mapping[str, Any]]
+    against: Mapping[str, str] = {}
 
     def overrides(self, run: str) -> dict[str, Any]:
         """The parameters of a run by dotted name."""

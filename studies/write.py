@@ -2,16 +2,19 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 import dvc.api
+import pandas as pd
 
 from studies import Study, experiment_name, load_studies
-from truelike.config import load_params
+from truelike.config import Evaluate, load_params
+from truelike.metrics.verdict import REFERENCE, compare_arms, read_predictions, resample_arms
 
 PAGE = Path("docs/results.md")
 fold = partial(wrap, width=120, break_on_hyphens=False, break_long_words=False)
@@ -20,40 +23,67 @@ HEAD = """# Results
 What the demo's task says about the papers' findings: {shots} real images per class of Fashion-MNIST, the embedded
 models, {steps} optimizer steps for every arm, {seeds} seeds, 5,000 test images. Test accuracy in %: of `real` with its
 95 % interval over seeds and test images, of the others with the difference to `real` in points and the interval of that
-(paired). Coverage is of the real training images by the synthetic ones. Settings are those of params.yaml, chosen on
-validation images, but for what a row names. Written by `python -m studies.write` from the DVC experiments of
+(paired); in a row with *to*, with the difference to the same arm in the row that it names. Coverage is of the real
+training images by the synthetic ones. Settings are those of params.yaml, chosen on validation images, but for what a
+row names. Written by `python -m studies.write` from the DVC experiments of
 [studies/plan.yaml](../studies/plan.yaml), which `python -m studies.run` makes.
 """
 
 
-def read(experiment: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The contents of metrics/accuracy.json and audit.json of the newest experiment of a name; None without one."""
+@dataclass(frozen=True)
+class Result:
+    """An experiment's contents of metrics/accuracy.json and audit.json, and how to read the predictions of an arm."""
+
+    accuracy: dict[str, Any]
+    audit: dict[str, Any]
+    predictions: Callable[[str], pd.DataFrame]
+
+
+def read(experiment: str) -> Result | None:
+    """The newest experiment of a name; None without one."""
     listed = ["git", "for-each-ref", "--sort=-creatordate", "--format=%(refname)", f"refs/exps/*/*/{experiment}"]
     refs = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split()
     if not refs:
         return None
+
+    @cache
+    def predictions(arm: str) -> pd.DataFrame:
+        with dvc.api.open(f"outputs/train/{arm}/predictions.parquet", rev=refs[0], mode="rb") as file:
+            return pd.read_parquet(file)
+
     accuracy, audit = (json.loads(dvc.api.read(f"metrics/{name}.json", rev=refs[0])) for name in ("accuracy", "audit"))
-    return accuracy, audit
+    return Result(accuracy, audit, predictions)
 
 
-def cell(accuracy: dict[str, Any], arm: str) -> str:
-    """An arm's accuracy with the difference to `real` and its interval; of `real` itself with its own interval."""
-    if arm not in accuracy["accuracy"]:
+def difference(result: Result, against: Result, arm: str, settings: Evaluate) -> dict[str, float]:
+    """Of the test accuracy of an arm in two runs, in points, with its interval over the same seeds and images."""
+    both = {name: read_predictions(of.predictions(arm), "test") for name, of in ((REFERENCE, against), (arm, result))}
+    resampled = resample_arms(both, settings)
+    found = compare_arms(resampled, [(arm, REFERENCE)], settings.confidence).iloc[0]
+    return {name: float(found[name]) for name in ("points", "low", "high")}
+
+
+def cell(result: Result, against: Result | None, arm: str, settings: Evaluate) -> str:
+    """An arm's accuracy with the difference to `against`, None for the arm `real`; of `real` with its own interval."""
+    if arm not in result.accuracy["accuracy"]:
         return ""
-    found = accuracy["accuracy"][arm]
-    if arm == "real":
+    found = result.accuracy["accuracy"][arm]
+    if arm == REFERENCE:
         return f"{found['top1']:.1f} [{found['low']:.1f}, {found['high']:.1f}]"
-    gain = accuracy["difference_to_real"][arm]
+    gain = difference(result, against, arm, settings) if against else result.accuracy["difference_to_real"][arm]
     return f"{found['top1']:.1f}, {gain['points']:+.1f} [{gain['low']:+.1f}, {gain['high']:+.1f}]"
 
 
-def table(study: Study, found: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[str]:
+def table(study: Study, found: Mapping[str, Result], settings: Evaluate) -> Iterator[str]:
     """The lines of a study's table: runs against arms and the coverage, the longer of both downwards."""
     rows = [["", *(f"`{arm}`" for arm in study.arms), "coverage"]]
-    for run, (accuracy, audit) in found.items():
-        coverage = audit["measures"]["synthetic"]["coverage"]
+    for run, result in found.items():
+        base = study.against.get(run, "")
+        against = found.get(base)
+        title = f"{run}, to *{base}*" if against else run
+        coverage = result.audit["measures"]["synthetic"]["coverage"]
         shown = "" if coverage is None else f"{coverage['value']:.2f}"
-        rows.append([run, *(cell(accuracy, arm) for arm in study.arms), shown])
+        rows.append([title, *(cell(result, against, arm, settings) for arm in study.arms), shown])
     if len(study.runs) < len(study.arms):
         rows = [list(column) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):
@@ -70,7 +100,7 @@ def page() -> str:
         results = {run: read(experiment_name(name, run)) for run in study.runs}
         found = {run: result for run, result in results.items() if result}
         lines += [f"## {study.title}", *fold(study.text), ""]
-        lines += [*table(study, found), ""] if found else ["Not run yet.", ""]
+        lines += [*table(study, found, params.evaluate), ""] if found else ["Not run yet.", ""]
         lines += [*fold(study.finding), ""] if study.finding else []
         missing = [run for run in study.runs if run not in found]
         if found and missing:

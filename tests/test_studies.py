@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from dvc.utils.hydra import apply_overrides
 
 from studies import experiment_name, load_studies
 from studies.run import arguments
-from studies.write import table
+from studies.write import Result, table
 from truelike.config import Arm, load_params
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,13 +49,15 @@ def test_a_table_has_the_runs_that_were_made_and_is_longer_than_wide() -> None:
     gain = {"synthetic": {"points": -10.04, "low": -12.0, "high": -8.16}}
     accuracy = {"accuracy": {"real": row, "synthetic": row | {"top1": 60.0}}, "difference_to_real": gain}
     audit = json.loads('{"measures": {"synthetic": {"coverage": {"value": 0.981}}}}')
-    assert list(table(study, {"1x": (accuracy, audit)})) == [
+    found = {"1x": Result(accuracy, audit, lambda arm: pd.DataFrame())}
+    settings = load_params().evaluate
+    assert list(table(study, found, settings)) == [
         "|  | `real` | `synthetic` | `more_real` | coverage |",
         "|---|---|---|---|---|",
         "| 1x | 70.0 [69.0, 71.0] | 60.0, -10.0 [-12.0, -8.2] |  | 0.98 |",
     ]
     turned = study.model_copy(update={"runs": {"1x": {}}})
-    assert list(table(turned, {"1x": (accuracy, audit)})) == [
+    assert list(table(turned, found, settings)) == [
         "|  | 1x |",
         "|---|---|",
         "| `real` | 70.0 [69.0, 71.0] |",
@@ -62,3 +65,26 @@ def test_a_table_has_the_runs_that_were_made_and_is_longer_than_wide() -> None:
         "| `more_real` |  |",
         "| coverage | 0.98 |",
     ]
+
+
+def test_a_run_is_compared_with_the_run_that_it_stands_against() -> None:
+    """One seed, four images: right on all of them against right on half, whatever is drawn at least as good."""
+    study = STUDIES["scale"].model_copy(update={"arms": ("synthetic",), "against": {"2x": "1x"}})
+    audit: dict = {"measures": {"synthetic": {"coverage": None}}}
+
+    def result(right: int) -> Result:
+        probs = [[0.9, 0.1]] * right + [[0.1, 0.9]] * (4 - right)
+        rows = {"split": "test", "seed": 0, "key": list("abcd"), "label": 0, "probs": probs}
+        accuracy = {"synthetic": {"top1": 25.0 * right}}
+        gain = {"synthetic": {"points": -1.0, "low": -2.0, "high": 0.0}}
+        return Result({"accuracy": accuracy, "difference_to_real": gain}, audit, lambda arm: pd.DataFrame(rows))
+
+    first, second = list(table(study, {"1x": result(2), "2x": result(4)}, load_params().evaluate))[2:]
+    assert first == "| 1x | 50.0, -1.0 [-2.0, +0.0] |  |"
+    assert second == "| 2x, to *1x* | 100.0, +50.0 [+0.0, +100.0] |  |"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_run_stands_against_a_run_of_its_study(name: str) -> None:
+    study = STUDIES[name]
+    assert {run for pair in study.against.items() for run in pair} <= set(study.runs)
