@@ -11,12 +11,19 @@ from typing import Any
 
 import dvc.api
 import pandas as pd
+from matplotlib.figure import Figure
 
 from studies import Study, experiment_name, load_studies
+from studies.figures import scale_figure, shots_figure
 from truelike.config import Evaluate, load_params
 from truelike.metrics.verdict import REFERENCE, compare_arms, read_predictions, resample_arms
+from truelike.reporting.style import to_png
 
 PAGE = Path("docs/results.md")
+FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {  # of which studies' accuracies
+    "real-count": (scale_figure, ("scale", "real-count")),
+    "shots": (shots_figure, ("shots",)),
+}
 fold = partial(wrap, width=120, break_on_hyphens=False, break_long_words=False)
 HEAD = """# Results
 
@@ -92,14 +99,30 @@ def table(study: Study, found: Mapping[str, Result], settings: Evaluate) -> Iter
             yield "|---" * len(row) + "|"
 
 
+def results(name: str, study: Study) -> dict[str, Result]:
+    """Those of a study's runs that were made."""
+    found = {run: read(experiment_name(name, run)) for run in study.runs}
+    return {run: result for run, result in found.items() if result}
+
+
+def accuracies(name: str) -> pd.DataFrame:
+    """The accuracies of a study as rows of run, arm, top1, low, high."""
+    rows = [
+        {"run": run, "arm": arm} | accuracy
+        for run, result in results(name, load_studies()[name]).items()
+        for arm, accuracy in result.accuracy["accuracy"].items()
+    ]
+    return pd.DataFrame(rows)
+
+
 def page() -> str:
     """The whole page; studies without any run are named as not run."""
     params = load_params()
     lines = [HEAD.format(shots=params.data.shots, steps=params.train.steps, seeds=len(params.train.seeds))]
     for name, study in load_studies().items():
-        results = {run: read(experiment_name(name, run)) for run in study.runs}
-        found = {run: result for run, result in results.items() if result}
+        found = results(name, study)
         lines += [f"## {study.title}", *fold(study.text), ""]
+        lines += [f"![{study.title}](images/{name}.png)", ""] if name in FIGURES and found else []
         lines += [*table(study, found, params.evaluate), ""] if found else ["Not run yet.", ""]
         lines += [*fold(study.finding), ""] if study.finding else []
         missing = [run for run in study.runs if run not in found]
@@ -110,3 +133,6 @@ def page() -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    for name, (draw, studies) in FIGURES.items():
+        if all(len(accuracies(study)) for study in studies):
+            (PAGE.parent / "images" / f"{name}.png").write_bytes(to_png(draw(*map(accuracies, studies))))
