@@ -50,8 +50,10 @@ def table(costs: Mapping[str, Cost], usual: str) -> list[str]:
 
 
 def write(name: str, lines: Sequence[str], page: Path = PAGE) -> None:
-    """Print `lines`, and put them between the markers ``<!-- name -->`` and ``<!-- end -->`` of the page."""
+    """Print `lines`, and put them between ``<!-- name -->`` and ``<!-- end -->`` of the page if it has such markers."""
     text = "\n".join(lines)
     print(text)
     before, marker, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
+    if not marker:
+        return
     page.write_text(f"{before}{marker}{text}\n<!-- end -->{rest.partition('<!-- end -->')[2]}", encoding="utf-8")

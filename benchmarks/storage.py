@@ -67,7 +67,7 @@ def main() -> None:
         costs = {side: spent[operation] for side, spent in found.items()}
         lines += [f"`dvc {operation}`", "", *table(costs, "loose files"), ""]
     total = {side: Cost(*map(sum, zip(*costs.values(), strict=True))) for side, costs in found.items()}
-    write("storage", [*lines, "All four:", "", *table(total, "loose files")])
+    write(f"storage {len(images)}", [*lines, "All four:", "", *table(total, "loose files")])
 
 
 if __name__ == "__main__":
