@@ -8,6 +8,7 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 
 from studies import experiment_name, load_studies
+from studies.figures import scale_figure, shots_figure
 from studies.run import arguments
 from studies.write import Result, table
 from truelike.config import Arm, load_params
@@ -88,3 +89,19 @@ def test_a_run_is_compared_with_the_run_that_it_stands_against() -> None:
 def test_a_run_stands_against_a_run_of_its_study(name: str) -> None:
     study = STUDIES[name]
     assert {run for pair in study.against.items() for run in pair} <= set(study.runs)
+
+
+def test_the_figures_show_every_run() -> None:
+    def accuracies(runs: list[str], arms: list[str]) -> pd.DataFrame:
+        rows = [{"run": run, "arm": arm, "top1": 60.0, "low": 59.0, "high": 61.0} for run in runs for arm in arms]
+        return pd.DataFrame(rows)
+
+    axes = scale_figure(accuracies(["1x", "10x"], ["real", "synthetic"]), accuracies(["1x", "6x"], ["real"])).axes[0]
+    assert {str(line.get_label()): list(line.get_xdata()) for line in axes.lines} == {
+        "real": [1, 6],
+        "synthetic": [1, 10],
+    }
+    runs = ["16, scratch", "4, scratch", "4, pretrained"]
+    scratch, pretrained = shots_figure(accuracies(runs, ["real", "mixed", "synthetic", "bridged_pp"])).axes
+    assert [list(line.get_xdata()) for line in scratch.lines] == [[4, 16]] * 4
+    assert [list(line.get_xdata()) for line in pretrained.lines] == [[4]] * 4
