@@ -110,7 +110,7 @@ def peaks(per_class: int, stages: tuple[str, ...] = STAGES) -> dict[str, tuple[f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--per-class", type=int, nargs="+", default=[20, 80, 320], help="images of each of ten classes")
+    parser.add_argument("--per-class", type=int, nargs="+", default=[50, 200, 800], help="images of each of ten classes")
     sizes = parser.parse_args().per_class
     found = [peaks(size) for size in sizes]
     lines = [
@@ -120,7 +120,7 @@ def main() -> None:
         "|---" * (len(sizes) + 2) + "|",
     ]
     for stage in found[0]:
-        slope = 1024 * (found[-1][stage][0] - found[0][stage][0]) / (10 * (sizes[-1] - sizes[0]))
+        slope = 1024 * (found[-1][stage][0] - found[-2][stage][0]) / (10 * (sizes[-1] - sizes[-2]))
         cells = [f"{row[stage][0]:.0f} ({row[stage][1]:.0f})" for row in found]
         lines.append(f"| {stage} | {' | '.join(cells)} | {slope:.1f} |")
     write("memory", lines)
