@@ -110,7 +110,7 @@ def peaks(per_class: int, stages: tuple[str, ...] = STAGES) -> dict[str, tuple[f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--per-class", type=int, nargs="+", default=[50, 200, 800], help="images of each of ten classes")
+    parser.add_argument("--per-class", type=int, nargs="+", default=[50, 200, 800], help="images per class, of ten")
     sizes = parser.parse_args().per_class
     found = [peaks(size) for size in sizes]
     lines = [
