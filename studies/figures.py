@@ -1,4 +1,4 @@
-"""The figures of docs/results.md, from rows of a study's `accuracy`: run, arm, top1, low, high, in percent."""
+"""The figures of docs/results.md, from rows of a study's accuracies: run, arm, top1, low, high, in percent."""
 
 import matplotlib as mpl
 import pandas as pd
@@ -33,9 +33,7 @@ def shots_figure(accuracy: pd.DataFrame) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(1.5 * WIDTH, 3.4))
         panels = figure.subplots(1, 2, sharey=True)
-        for axes, (start, title) in zip(
-            panels, (("scratch", "from scratch"), ("pretrained", "pretrained")), strict=True
-        ):
+        for axes, start, title in zip(panels, ("scratch", "pretrained"), ("from scratch", "pretrained"), strict=True):
             for arm in COLOURS:
                 own = rows[(rows["arm"] == arm) & (rows["start"] == start)].sort_values("shots")
                 _line(axes, own["shots"], own, arm)

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -46,6 +46,7 @@ class Result:
     predictions: Callable[[str], pd.DataFrame]
 
 
+@cache
 def read(experiment: str) -> Result | None:
     """The newest experiment of a name; None without one."""
     listed = ["git", "for-each-ref", "--sort=-creatordate", "--format=%(refname)", f"refs/exps/*/*/{experiment}"]
@@ -115,14 +116,21 @@ def accuracies(name: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def page() -> str:
-    """The whole page; studies without any run are named as not run."""
+def figure(name: str) -> Figure | None:
+    """The figure of a study of FIGURES; None while one of the studies that it shows has no run."""
+    draw, studies = FIGURES[name]
+    shown = [accuracies(study) for study in studies]
+    return draw(*shown) if all(map(len, shown)) else None
+
+
+def page(figures: Collection[str]) -> str:
+    """The whole page, with the figures of these studies; studies without any run are named as not run."""
     params = load_params()
     lines = [HEAD.format(shots=params.data.shots, steps=params.train.steps, seeds=len(params.train.seeds))]
     for name, study in load_studies().items():
         found = results(name, study)
         lines += [f"## {study.title}", *fold(study.text), ""]
-        lines += [f"![{study.title}](images/{name}.png)", ""] if name in FIGURES and found else []
+        lines += [f"![{study.title}](images/{name}.png)", ""] if name in figures else []
         lines += [*table(study, found, params.evaluate), ""] if found else ["Not run yet.", ""]
         lines += [*fold(study.finding), ""] if study.finding else []
         missing = [run for run in study.runs if run not in found]
@@ -132,7 +140,7 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    for name, (draw, studies) in FIGURES.items():
-        if all(len(accuracies(study)) for study in studies):
-            (PAGE.parent / "images" / f"{name}.png").write_bytes(to_png(draw(*map(accuracies, studies))))
+    drawn = {name: shown for name in FIGURES if (shown := figure(name))}
+    for name, shown in drawn.items():
+        (PAGE.parent / "images" / f"{name}.png").write_bytes(to_png(shown))
+    PAGE.write_text(page(drawn), encoding="utf-8")
