@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from truelike.data.imageset import ImageSet, Sample, write_image_set
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.writing import Sample, write_image_set
 from truelike.synthesis.plan import image_seed
 
 CLASSES = [f"class {number}" for number in range(1000)]

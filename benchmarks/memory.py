@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 
 from benchmarks import write
 from truelike.config import PARAMS_FILE
-from truelike.data.imageset import encode_png
+from truelike.imageset.writing import encode_png
 
 STAGES = (
     "prepare",

@@ -14,7 +14,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from benchmarks import compare, table, write
-from truelike.metrics.fidelity import frechet_distance, manifold_metrics
+from truelike.audit.fidelity import frechet_distance, manifold_metrics
 
 NEIGHBOURS = 5
 

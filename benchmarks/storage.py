@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import Cost, cost, table, write
-from truelike.data.imageset import Sample, encode_png, write_image_set
+from truelike.imageset.writing import Sample, encode_png, write_image_set
 
 CLASSES = [f"class-{number}" for number in range(10)]
 

@@ -20,12 +20,23 @@ from safetensors.torch import load_file
 
 from benchmarks import Cost, compare, cost, table, write
 from stages import keep_freed_memory
-from truelike.config import Synthesize, load_params
-from truelike.data.imageset import ImageSet
-from truelike.diffusion.sampling import make_generators, make_sampler
-from truelike.models.generator import EMBEDS_FILE, LORA_FILE, read_adapter, read_style
-from truelike.models.source import torch_dtype
-from truelike.synthesis.run import Job, plan_of, replica_job, synthesize
+from truelike.config import load_params
+from truelike.generator.pipeline import (
+    EMBEDS_FILE,
+    LORA_FILE,
+    read_adapter,
+    read_style,
+)
+from truelike.generator.samplers import make_generators, make_sampler
+from truelike.imageset.reading import ImageSet
+from truelike.runtime.devices import torch_dtype
+from truelike.synthesis.run import (
+    Job,
+    plan_of,
+    replica_job,
+    synthesize,
+)
+from truelike.synthesis.settings import Synthesize
 
 FAST = Path("recipes/fast.yaml")
 STOCK, OURS, QUICK = "stock pipeline", "truelike", "truelike, `recipes/fast.yaml`"

@@ -17,13 +17,20 @@ from timm.optim import create_optimizer_v2
 from torch.utils.data import DataLoader
 
 from benchmarks import compare, table, write
-from truelike.config import Phase, load_params
-from truelike.data.imageset import ImageSet, encode_png, open_replicas
-from truelike.models.classifier import input_statistics, open_classifier
-from truelike.selection.table import undecided
+from truelike.config import load_params
+from truelike.imageset.reading import ImageSet, open_replicas
+from truelike.imageset.tables import undecided
+from truelike.imageset.writing import encode_png
 from truelike.training.images import load_kept
-from truelike.training.loop import LabelledImages, Recipe, learning_rate, predict
+from truelike.training.loop import (
+    LabelledImages,
+    Recipe,
+    learning_rate,
+    predict,
+)
+from truelike.training.networks import input_statistics, open_classifier
 from truelike.training.seeds import Job, seed_file, train_seeds
+from truelike.training.settings import Phase
 
 WORKERS = 2  # of the usual loop's DataLoader
 

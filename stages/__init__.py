@@ -16,9 +16,9 @@ if sys.argv[0] == "-m":  # `python -m stages.x` begins to import: what the impor
 # checkout's library: the copy's own code goes first.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from truelike.errors import TruelikeError
-from truelike.ledger import record
-from truelike.scratch import is_first, only_writer
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.ledger import record
+from truelike.runtime.scratch import is_first, only_writer
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from stages import run
+from truelike.adaptation.lora import adapt
 from truelike.config import load_params
-from truelike.diffusion.adaptation import adapt
 
 OUTPUTS = Path("outputs")
 

@@ -7,9 +7,9 @@ import pandas as pd
 
 from stages import run
 from truelike.config import load_params
-from truelike.data.tables import write_table
-from truelike.metrics.membership import infer
-from truelike.scratch import remove_stale
+from truelike.imageset.tables import write_table
+from truelike.privacy.lira import infer
+from truelike.runtime.scratch import remove_stale
 
 PRIVACY = Path("outputs/privacy")
 

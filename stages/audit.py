@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from stages import run
+from truelike.audit.audit import audit
+from truelike.audit.extract import extract, extract_views
 from truelike.config import load_params
-from truelike.data.imageset import ImageSet, open_replicas
-from truelike.data.tables import write_table
-from truelike.metrics.audit import audit
-from truelike.metrics.extract import extract, extract_views
+from truelike.imageset.reading import ImageSet, open_replicas
+from truelike.imageset.tables import write_table
 
 OUTPUTS = Path("outputs")
 

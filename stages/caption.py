@@ -3,10 +3,15 @@
 from pathlib import Path
 
 from stages import run
-from truelike.captions import caption_images, no_captions, read_caption_file, rewrite_captions
+from truelike.captioning.captions import (
+    caption_images,
+    no_captions,
+    read_caption_file,
+    rewrite_captions,
+)
 from truelike.config import load_params
-from truelike.data.imageset import ImageSet
-from truelike.data.tables import write_table
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.tables import write_table
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from stages import run
 from truelike.config import load_params
-from truelike.data.imageset import ImageSet
-from truelike.data.ood import write_corrupted
+from truelike.imageset.reading import ImageSet
+from truelike.sources.ood import write_corrupted
 
 
 def main() -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from stages import run
 from truelike.config import load_params
-from truelike.data.imageset import ImageSet
-from truelike.data.tables import write_features
-from truelike.models.apply import map_images
-from truelike.models.encoder import features, open_encoder
+from truelike.features.encoder import features, open_encoder
+from truelike.imageset.mapping import map_images
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.tables import write_features
 
 
 def main() -> None:

@@ -8,10 +8,8 @@ import pandas as pd
 
 from stages import run
 from truelike.config import load_params
-from truelike.data.imageset import ImageSet
-from truelike.data.tables import write_table
-from truelike.metrics.ood import ood_accuracy, summarise_ood
-from truelike.metrics.verdict import (
+from truelike.evaluation.ood import ood_accuracy, summarise_ood
+from truelike.evaluation.verdict import (
     accuracy_table,
     compare_all,
     confusion_table,
@@ -19,7 +17,9 @@ from truelike.metrics.verdict import (
     resample_arms,
     summarise,
 )
-from truelike.scratch import remove_stale
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.tables import write_table
+from truelike.runtime.scratch import remove_stale
 
 TRAIN, OOD = Path("outputs/train"), Path("outputs/ood")
 

@@ -6,9 +6,9 @@ import pandas as pd
 
 from stages import run
 from truelike.config import load_params
-from truelike.data.imageset import ImageSet
-from truelike.data.splits import halves
-from truelike.data.tables import write_table
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.tables import write_table
+from truelike.sources.split import halves
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from stages import run
+from truelike.adaptation.inversion import invert
 from truelike.config import load_params
-from truelike.diffusion.inversion import invert
 
 
 def main() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from stages import run
 from truelike.config import load_params
-from truelike.data.imageset import ImageSet
-from truelike.data.ood import write_ood_set
+from truelike.imageset.reading import ImageSet
+from truelike.sources.ood import write_ood_set
 
 
 def main() -> None:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from stages import run
 from truelike.config import load_params
-from truelike.data.imageset import ImageSet
-from truelike.data.tables import write_table
-from truelike.selection.table import undecided
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.tables import undecided, write_table
 from truelike.synthesis.run import replica_job, synthesize, without
 
 OUTPUTS = Path("outputs")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from stages import run
 from truelike.config import load_params
-from truelike.data.prepare import prepare
+from truelike.sources.prepare import prepare
 
 
 def main() -> None:

@@ -7,13 +7,13 @@ import pandas as pd
 
 from stages import run
 from truelike.config import load_params
-from truelike.data.imageset import ImageSet, open_replicas
-from truelike.errors import TruelikeError
-from truelike.ledger import latest_costs
-from truelike.metrics.gates import breaches
+from truelike.imageset.reading import ImageSet, open_replicas
+from truelike.reporting.gates import breaches
 from truelike.reporting.measures import key_numbers
 from truelike.reporting.page import Material, write_report
 from truelike.reporting.provenance import model_sources, used_models
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.ledger import latest_costs
 
 
 def main() -> None:

@@ -6,11 +6,10 @@ import pandas as pd
 
 from stages import run
 from truelike.config import load_params
-from truelike.data.imageset import ImageSet, open_replicas
-from truelike.data.tables import write_table
-from truelike.scratch import remove_stale
+from truelike.imageset.reading import ImageSet, open_replicas
+from truelike.imageset.tables import undecided, write_table
+from truelike.runtime.scratch import remove_stale
 from truelike.selection.run import select
-from truelike.selection.table import undecided
 
 OUTPUTS = Path("outputs")
 

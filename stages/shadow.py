@@ -7,7 +7,7 @@ import pandas as pd
 
 from stages import run
 from truelike.config import load_params
-from truelike.privacy.shadow import Pipeline, run_shadow
+from truelike.privacy.shadows import Pipeline, run_shadow
 
 OUTPUTS = Path("outputs")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stages import run
 from truelike.config import load_params
-from truelike.errors import TruelikeError
+from truelike.runtime.errors import TruelikeError
 from truelike.training.arm import train_arm
 
 OUTPUTS = Path("outputs")

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from truelike.config import read_yaml
+from truelike.runtime.yaml import read_yaml
 
 PLAN = Path(__file__).parent / "plan.yaml"
 

@@ -6,7 +6,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from truelike.reporting.style import LINES, MARKS, PALETTE, STYLE, WIDTH, legend_above, settle
+from truelike.reporting.style import (
+    LINES,
+    MARKS,
+    PALETTE,
+    STYLE,
+    WIDTH,
+    legend_above,
+    settle,
+)
 
 COLOURS = {"real": "real", "synthetic": "synthetic", "mixed": "naive", "bridged_pp": "partial"}
 

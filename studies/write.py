@@ -15,8 +15,14 @@ from matplotlib.figure import Figure
 
 from studies import Study, experiment_name, load_studies
 from studies.figures import scale_figure, shots_figure
-from truelike.config import Evaluate, load_params
-from truelike.metrics.verdict import REFERENCE, compare_arms, read_predictions, resample_arms
+from truelike.config import load_params
+from truelike.evaluation.settings import Evaluate
+from truelike.evaluation.verdict import (
+    REFERENCE,
+    compare_arms,
+    read_predictions,
+    resample_arms,
+)
 from truelike.reporting.style import to_png
 
 PAGE = Path("docs/results.md")

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from truelike.data.imageset import ImageSet, Sample, write_image_set
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.writing import Sample, write_image_set
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from truelike.config import Corrupt, Params, load_params
-from truelike.data.imageset import ImageSet, Sample, write_image_set
-from truelike.data.ood import write_corrupted
-from truelike.ledger import FIELDS
+from truelike.config import Params, load_params
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.writing import Sample, write_image_set
 from truelike.reporting.measures import GAPS, MEASURES
 from truelike.reporting.page import Material
 from truelike.reporting.provenance import ModelSource
+from truelike.runtime.ledger import FIELDS
+from truelike.sources.ood import write_corrupted
+from truelike.sources.settings import Corrupt
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ["t-shirt", "<script>alert('bag')</script>", "Stiefel & Söhne"]

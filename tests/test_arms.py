@@ -17,14 +17,27 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.test_training import CLASSES, RECIPE, TRAIN, coloured, job, load
-from truelike.config import Phase, Train
-from truelike.errors import TruelikeError
-from truelike.models.classifier import input_statistics, open_classifier, open_proxy
+from truelike.runtime.errors import TruelikeError
 from truelike.training import loop
-from truelike.training.augment import cutmix, mix, mixup, normalise, random_resized_crop
-from truelike.training.loop import LabelledImages, Recipe, fit, learning_rate, one_thread, predict
+from truelike.training.augmentation import (
+    cutmix,
+    mix,
+    mixup,
+    normalise,
+    random_resized_crop,
+)
+from truelike.training.loop import (
+    LabelledImages,
+    Recipe,
+    fit,
+    learning_rate,
+    one_thread,
+    predict,
+)
 from truelike.training.losses import batch_loss, proxy_divergence
+from truelike.training.networks import input_statistics, open_classifier, open_proxy
 from truelike.training.seeds import train_seeds
+from truelike.training.settings import Phase, Train
 
 ROOT = Path(__file__).resolve().parent.parent
 

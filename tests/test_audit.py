@@ -3,15 +3,20 @@
 import numpy as np
 import pytest
 
-from truelike.config import Gates
-from truelike.metrics.appearance import STATISTICS, low_level, standardised_differences
-from truelike.metrics.audit import Findings, audit
-from truelike.metrics.compare import Features
-from truelike.metrics.curves import curve_sizes
-from truelike.metrics.gates import breaches
-from truelike.metrics.probe import few_shot_hits, fit_probe, probe_probabilities, two_sample_hits
-from truelike.metrics.scaling import PowerLaw, fit_power_law, real_equivalent
-from truelike.metrics.transfer import leep
+from truelike.audit.appearance import STATISTICS, low_level, standardised_differences
+from truelike.audit.audit import Findings, audit
+from truelike.audit.compare import Features
+from truelike.audit.curves import curve_sizes
+from truelike.audit.probe import (
+    few_shot_hits,
+    fit_probe,
+    probe_probabilities,
+    two_sample_hits,
+)
+from truelike.audit.scaling import PowerLaw, fit_power_law, real_equivalent
+from truelike.audit.settings import Gates
+from truelike.audit.transfer import leep
+from truelike.reporting.gates import breaches
 
 
 def planted(name: str, seed: int, size: int, spread: float = 1.0, shift: float = 0.0, wrong: int = 0) -> Features:
@@ -124,7 +129,7 @@ def test_few_shot_probes_see_as_many_images_as_asked_and_larger_ones_the_same(mo
         assert np.bincount(labels).tolist() == [len(labels) // 2] * 2
         return fit_probe(features, labels)
 
-    monkeypatch.setattr("truelike.metrics.probe.fit_probe", spy)
+    monkeypatch.setattr("truelike.audit.probe.fit_probe", spy)
     train, test = planted("t", 0, 20), planted("h", 1, 30)
     hits = few_shot_hits((train.values, train.labels), (test.values, test.labels), [1, 3, 10], 2, seed=0)
     assert hits.shape == (3, 2, 30)

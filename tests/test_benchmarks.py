@@ -7,14 +7,18 @@ import pandas as pd
 import pytest
 
 from benchmarks import Cost, compare, demo, memory, metrics, replicas, storage, synthesis, table, training, write
-from truelike.config import Phase, Prompts, Synthesize, VisualGuidance, load_params, read_yaml
-from truelike.data.imageset import ImageSet
-from truelike.data.tables import write_features, write_table
-from truelike.diffusion.adaptation import write_no_adapter
-from truelike.models.generator import Style
+from truelike.adaptation.lora import write_no_adapter
+from truelike.config import load_params
+from truelike.generator.pipeline import Style
+from truelike.generator.settings import Prompts, VisualGuidance
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.tables import write_features, write_table
+from truelike.runtime.yaml import read_yaml
 from truelike.synthesis.run import Job
+from truelike.synthesis.settings import Synthesize
 from truelike.training.loop import LabelledImages, Recipe
 from truelike.training.seeds import Job as Arm
+from truelike.training.settings import Phase
 
 ROOT = Path(__file__).resolve().parent.parent
 

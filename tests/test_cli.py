@@ -13,9 +13,11 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from truelike import cli
-from truelike.config import Params, load_params, read_yaml
-from truelike.data.export import folder_names
-from truelike.data.imageset import ImageSet, Sample, encode_png, write_image_set
+from truelike.config import Params, load_params
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.writing import Sample, encode_png, write_image_set
+from truelike.runtime.yaml import read_yaml
+from truelike.sharing.export import folder_names
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,9 +13,14 @@ from ruamel.yaml import YAML
 
 from tests.report_material import accuracy_metrics, audit_metrics
 from tests.test_sweeps import ENVIRONMENT
-from truelike.config import read_yaml
-from truelike.errors import TruelikeError
-from truelike.reporting.compare import Run, compare_page, differing, read_run
+from truelike.reporting.compare import (
+    Run,
+    compare_page,
+    differing,
+    read_run,
+)
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 MAKE = """

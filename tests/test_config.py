@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from truelike.config import load_params, parse_params, read_yaml
-from truelike.errors import TruelikeError
+from truelike.config import load_params, parse_params
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULTS = read_yaml(ROOT / "params.yaml")

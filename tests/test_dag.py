@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from truelike.config import PARAMS_FILE, Params, load_params, read_yaml
+from truelike.config import PARAMS_FILE, Params, load_params
+from truelike.runtime.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = {name: stage.get("do", stage) for name, stage in read_yaml(ROOT / "dvc.yaml")["stages"].items()}

@@ -8,15 +8,28 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from tests import tiny_models
-from truelike.config import Adapt, DistributionMatching, Invert, VisualGuidance
-from truelike.data.imageset import ImageSet
-from truelike.diffusion import conditioning, loop
-from truelike.diffusion.adaptation import learn_adapter, write_adapter, write_no_adapter
-from truelike.diffusion.conditioning import encode_prompts, guidance_vectors, guide
-from truelike.diffusion.inversion import initial_embedding, learn_style, style_tokens, write_style
-from truelike.errors import TruelikeError
-from truelike.models.families import Conditioning
-from truelike.models.generator import add_adapter, add_style, open_generator, read_adapter, read_style
+from truelike.adaptation import loop
+from truelike.adaptation.inversion import (
+    initial_embedding,
+    learn_style,
+    style_tokens,
+    write_style,
+)
+from truelike.adaptation.lora import learn_adapter, write_adapter, write_no_adapter
+from truelike.adaptation.settings import Adapt, DistributionMatching, Invert
+from truelike.generator import conditioning
+from truelike.generator.conditioning import encode_prompts, guidance_vectors, guide
+from truelike.generator.families import Conditioning
+from truelike.generator.pipeline import (
+    add_adapter,
+    add_style,
+    open_generator,
+    read_adapter,
+    read_style,
+)
+from truelike.generator.settings import VisualGuidance
+from truelike.imageset.reading import ImageSet
+from truelike.runtime.errors import TruelikeError
 
 INVERT = Invert(
     enabled=True,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from truelike.config import Params, load_params, parse_params, read_yaml
+from truelike.config import Params, load_params, parse_params
 from truelike.reporting.markdown import accuracy_summary
+from truelike.runtime.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -16,12 +16,12 @@ import pytest
 from tests import tiny_models
 from tests.test_synthesis import job as job_fixture
 from tests.toy_parts import Toy, make_mistake, make_poison, make_slowly
-from truelike.captions import caption_images
-from truelike.data.imageset import ImageSet
-from truelike.errors import TruelikeError
-from truelike.executor import Part, Progress, map_parts
-from truelike.models.apply import map_images
-from truelike.models.encoder import features, open_encoder
+from truelike.captioning.captions import caption_images
+from truelike.features.encoder import features, open_encoder
+from truelike.imageset.mapping import map_images
+from truelike.imageset.reading import ImageSet
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.executor import Part, Progress, map_parts
 from truelike.synthesis.run import Job, synthesize
 
 job = job_fixture

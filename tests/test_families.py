@@ -12,15 +12,15 @@ from safetensors.torch import load_file
 from tests import tiny_models
 from tests.test_diffusion import ADAPT, INVERT
 from tests.test_synthesis import OFF, PROMPTS, SETTINGS
-from truelike.config import VisualGuidance
-from truelike.data.imageset import ImageSet
-from truelike.diffusion.adaptation import learn_adapter, write_adapter
-from truelike.diffusion.conditioning import guidance_vectors
-from truelike.diffusion.inversion import learn_style, write_style
-from truelike.diffusion.sampling import make_generators, make_sampler
-from truelike.errors import TruelikeError
-from truelike.models.families import denoiser_of, text_encoders
-from truelike.models.generator import add_style, latents_of, open_generator
+from truelike.adaptation.inversion import learn_style, write_style
+from truelike.adaptation.lora import learn_adapter, write_adapter
+from truelike.generator.conditioning import guidance_vectors
+from truelike.generator.families import denoiser_of, text_encoders
+from truelike.generator.pipeline import add_style, latents_of, open_generator
+from truelike.generator.samplers import make_generators, make_sampler
+from truelike.generator.settings import VisualGuidance
+from truelike.imageset.reading import ImageSet
+from truelike.runtime.errors import TruelikeError
 from truelike.synthesis.run import Job, open_renderer, plan_of
 
 SHORT = {"steps": 2, "lr": 0.1}

@@ -15,10 +15,15 @@ from prdc import compute_prdc
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
-from truelike.metrics import fidelity
-from truelike.metrics.fidelity import frechet_distance, manifold_metrics, vendi_score
-from truelike.metrics.kernel import kernel_distance, median_distance, polynomial, rbf
-from truelike.metrics.statistics import class_resamples
+from truelike.audit import fidelity
+from truelike.audit.fidelity import frechet_distance, manifold_metrics, vendi_score
+from truelike.audit.kernel import (
+    kernel_distance,
+    median_distance,
+    polynomial,
+    rbf,
+)
+from truelike.evaluation.intervals import class_resamples
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -182,8 +187,8 @@ PEAK = """
 import re
 from pathlib import Path
 import numpy as np
-from truelike.metrics.fidelity import frechet_distance, manifold_metrics, vendi_score
-from truelike.metrics.kernel import kernel_distance, polynomial
+from truelike.audit.fidelity import frechet_distance, manifold_metrics, vendi_score
+from truelike.audit.kernel import kernel_distance, polynomial
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024

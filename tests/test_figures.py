@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from tests.report_material import build_material, membership
-from truelike.config import Rung
 from truelike.reporting import figures
 from truelike.reporting.measures import recovery
 from truelike.reporting.page import Material
 from truelike.reporting.pictures import contact_sheet, data_uri, scale_to
+from truelike.reporting.settings import Rung
 from truelike.reporting.style import to_svg
 
 

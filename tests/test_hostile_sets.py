@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from truelike.data import checks
-from truelike.data.checks import CLASS_NAMES, SUMS_FILE, write_sums
-from truelike.data.export import export
-from truelike.data.imageset import INDEX_FILE, ImageSet, Sample, verify, write_image_set
-from truelike.errors import TruelikeError
+from truelike.imageset import checks
+from truelike.imageset.checks import CLASS_NAMES, SUMS_FILE, write_sums
+from truelike.imageset.reading import INDEX_FILE, ImageSet, verify
+from truelike.imageset.writing import Sample, write_image_set
+from truelike.runtime.errors import TruelikeError
+from truelike.sharing.export import export
 
 NAMES = ["boot", "bag"]
 

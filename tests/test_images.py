@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from truelike.data.images import decode_rgb, to_square
-from truelike.errors import TruelikeError
+from truelike.runtime.errors import TruelikeError
+from truelike.sources.decode import decode_rgb, to_square
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:

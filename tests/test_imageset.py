@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from truelike.data.checks import SUMS_FILE, write_sums
-from truelike.data.imageset import INDEX_FILE, ImageSet, Sample, stack_on_disk, write_image_set
-from truelike.errors import TruelikeError
+from truelike.imageset.checks import SUMS_FILE, write_sums
+from truelike.imageset.reading import INDEX_FILE, ImageSet
+from truelike.imageset.writing import Sample, write_image_set
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.scratch import stack_on_disk
 
 NAMES = ["boot", "großer Hut"]
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40))

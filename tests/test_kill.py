@@ -28,7 +28,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from tests import tiny_models
-from truelike.config import read_yaml
+from truelike.runtime.yaml import read_yaml
 from truelike.training.loop import one_thread
 
 ROOT = Path(__file__).resolve().parent.parent

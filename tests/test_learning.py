@@ -14,13 +14,19 @@ from safetensors.torch import load_file
 
 from tests.test_diffusion import ADAPT, INVERT, learn_and_write_adapter, learn_and_write_style, unet_output
 from tests.tiny_models import SCHEDULER
-from truelike.config import Prompts
-from truelike.data.imageset import ImageSet
-from truelike.diffusion.adaptation import learn_adapter
-from truelike.diffusion.inversion import class_styles, hold_out, learn_style
-from truelike.errors import TruelikeError
-from truelike.models.generator import add_style, encode_images, latents_of, open_generator, read_adapter
-from truelike.prompts import training_prompts
+from truelike.adaptation.inversion import class_styles, hold_out, learn_style
+from truelike.adaptation.lora import learn_adapter
+from truelike.generator.pipeline import (
+    add_style,
+    encode_images,
+    latents_of,
+    open_generator,
+    read_adapter,
+)
+from truelike.generator.prompts import training_prompts
+from truelike.generator.settings import Prompts
+from truelike.imageset.reading import ImageSet
+from truelike.runtime.errors import TruelikeError
 from truelike.synthesis.render import Renderer
 
 

@@ -8,10 +8,16 @@ import pandas as pd
 import pytest
 
 from tests.report_material import build_material
-from truelike.config import Arm, PartialSet, Phase
-from truelike.ledger import count_images, gpu_energy, latest_costs, record
 from truelike.reporting.measures import arm_costs
 from truelike.reporting.page import Material
+from truelike.runtime.ledger import (
+    count_images,
+    gpu_energy,
+    latest_costs,
+    record,
+)
+from truelike.synthesis.settings import PartialSet
+from truelike.training.settings import Arm, Phase
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,7 @@ def test_costs_are_of_the_latest_run_of_each_stage(tmp_path, monkeypatch):
 
 TWO_STAGES = """
 import subprocess, sys
-from truelike.ledger import record
+from truelike.runtime.ledger import record
 with record("alone"):
     pass
 with record("parent"):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from truelike.diffusion.loop import optimize
+from truelike.adaptation.loop import optimize
 
 SETTINGS = {"name": "toy", "dtype": "float32", "weight_decay": 0.0, "clip": None, "seed": 0, "checkpoint_every": 2}
 

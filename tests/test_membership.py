@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
 
-from truelike.data.splits import halves
-from truelike.metrics.membership import (
+from truelike.privacy.lira import (
     area,
     attack_scores,
     balanced_accuracy,
@@ -23,6 +22,7 @@ from truelike.metrics.membership import (
     roc,
     tpr_at,
 )
+from truelike.sources.split import halves
 
 
 def half_splits(images: int, shadows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

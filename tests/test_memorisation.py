@@ -9,9 +9,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from truelike.metrics import memorisation
-from truelike.metrics.memorisation import authentic, copy_threshold, near_copy_rate, nearest, views
-from truelike.models.encoder import Encoder, open_encoder
+from truelike.audit import memorisation
+from truelike.audit.memorisation import (
+    authentic,
+    copy_threshold,
+    near_copy_rate,
+    views,
+)
+from truelike.features.encoder import Encoder, open_encoder
+from truelike.features.neighbours import nearest
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINED_ON = 160

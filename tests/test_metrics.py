@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassCalibrationError
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from truelike.config import Arm, Evaluate
-from truelike.errors import TruelikeError
-from truelike.metrics.accuracy import (
+from truelike.evaluation.accuracy import (
     class_accuracy,
     confusion_matrix,
     correct,
@@ -19,7 +17,7 @@ from truelike.metrics.accuracy import (
     negative_log_likelihood,
     scores,
 )
-from truelike.metrics.statistics import (
+from truelike.evaluation.intervals import (
     Interval,
     bootstrap_means,
     class_resamples,
@@ -30,7 +28,8 @@ from truelike.metrics.statistics import (
     two_sided_p_value,
     wilson_interval,
 )
-from truelike.metrics.verdict import (
+from truelike.evaluation.settings import Evaluate
+from truelike.evaluation.verdict import (
     Predictions,
     accuracy_table,
     compare_all,
@@ -40,6 +39,8 @@ from truelike.metrics.verdict import (
     summarise,
     verdict_sentence,
 )
+from truelike.runtime.errors import TruelikeError
+from truelike.training.settings import Arm
 
 
 def probabilities(seed: int, size: int = 300, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:

@@ -10,15 +10,21 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, CLIPModel
 
 from tests import tiny_models
-from truelike.captions import caption_images
-from truelike.data.imageset import ImageSet
-from truelike.errors import TruelikeError
-from truelike.models import source
-from truelike.models.captioner import Captioner, open_captioner
-from truelike.models.encoder import open_encoder
-from truelike.models.generator import add_style, identify, latents_of, open_generator, pixels_of
-from truelike.models.rewriter import open_rewriter
-from truelike.models.source import resolve, variant
+from truelike.captioning.captioner import Captioner, open_captioner
+from truelike.captioning.captions import caption_images
+from truelike.captioning.rewriter import open_rewriter
+from truelike.features.encoder import open_encoder
+from truelike.generator.pipeline import (
+    add_style,
+    identify,
+    latents_of,
+    open_generator,
+    pixels_of,
+)
+from truelike.imageset.reading import ImageSet
+from truelike.runtime import hub as source
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.hub import resolve, variant
 
 
 def test_a_directory_is_its_own_model(generator: Path) -> None:

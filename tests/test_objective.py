@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tiny_models import SCHEDULER
-from truelike.diffusion.objective import (
+from truelike.adaptation.objective import (
     NoiseSchedule,
     add_noise,
     diffusion_loss,

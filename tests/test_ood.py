@@ -9,13 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from truelike.config import Corrupt, Evaluate, OodSet, load_params, parse_params, read_yaml
-from truelike.data.corruptions import CONSTANTS, SEVERITIES, corrupt
-from truelike.data.imageset import ImageSet, Sample, verify, write_image_set
-from truelike.data.ood import write_corrupted, write_ood_set
-from truelike.errors import TruelikeError
-from truelike.metrics.ood import masked, ood_accuracy, summarise_ood
-from truelike.metrics.verdict import Predictions
+from truelike.config import load_params, parse_params
+from truelike.evaluation.ood import masked, ood_accuracy, summarise_ood
+from truelike.evaluation.settings import Evaluate
+from truelike.evaluation.verdict import Predictions
+from truelike.imageset.reading import ImageSet, verify
+from truelike.imageset.writing import Sample, write_image_set
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.yaml import read_yaml
+from truelike.sources.corruptions import CONSTANTS, SEVERITIES, corrupt
+from truelike.sources.ood import write_corrupted, write_ood_set
+from truelike.sources.settings import Corrupt, OodSet
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ["bag", "boot", "coat"]

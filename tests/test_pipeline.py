@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from truelike.data.imageset import ImageSet
+from truelike.imageset.reading import ImageSet
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("red thing", "Grüner Kreis")

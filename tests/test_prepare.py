@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from truelike.config import Data
-from truelike.data.imageset import ImageSet
-from truelike.data.prepare import image_key, prepare
-from truelike.errors import TruelikeError
+from truelike.imageset.reading import ImageSet
+from truelike.runtime.errors import TruelikeError
+from truelike.sources.prepare import image_key, prepare
+from truelike.sources.settings import Data
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,13 +13,19 @@ import torch
 from safetensors.torch import load_file
 
 from tests.test_diffusion import ADAPT
-from truelike.config import Adapt
-from truelike.data.imageset import ImageSet
-from truelike.diffusion.adaptation import learn_adapter, write_adapter
-from truelike.errors import TruelikeError
-from truelike.models.generator import LORA_FILE, open_generator
-from truelike.processes import joined, own_cores, own_part, own_rows, wait_for_all
-from truelike.scratch import is_first
+from truelike.adaptation.lora import learn_adapter, write_adapter
+from truelike.adaptation.settings import Adapt
+from truelike.generator.pipeline import LORA_FILE, open_generator
+from truelike.imageset.reading import ImageSet
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.processes import (
+    joined,
+    own_cores,
+    own_part,
+    own_rows,
+    wait_for_all,
+)
+from truelike.runtime.scratch import is_first
 from truelike.training.loop import one_thread
 
 

@@ -8,14 +8,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tiny_models import LENGTH, make_tokenizer
-from truelike import captions as captions_module
-from truelike.captions import caption_images, no_captions, read_caption_file, rewrite_captions, right_length
-from truelike.config import Prompts, Rewrite, parse_params, read_yaml
-from truelike.data.imageset import ImageSet, Sample, write_image_set
-from truelike.data.tables import read_captions, read_rewrites, write_table
-from truelike.errors import TruelikeError
-from truelike.prompts import base_prompt, inversion_prompt, sampling_prompt, training_prompt, truncated
+from truelike.captioning import captions as captions_module
+from truelike.captioning.captions import (
+    caption_images,
+    no_captions,
+    read_caption_file,
+    rewrite_captions,
+    right_length,
+)
+from truelike.captioning.settings import Rewrite
+from truelike.config import parse_params
+from truelike.generator.prompts import (
+    base_prompt,
+    inversion_prompt,
+    sampling_prompt,
+    training_prompt,
+    truncated,
+)
+from truelike.generator.settings import Prompts
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.tables import read_captions, read_rewrites, write_table
+from truelike.imageset.writing import Sample, write_image_set
 from truelike.recipes import use_recipe
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.yaml import read_yaml
 from truelike.synthesis.plan import caption_of
 
 ROOT = Path(__file__).resolve().parent.parent

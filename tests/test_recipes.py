@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from dvc.utils.hydra import get_hydra_sweeps, to_hydra_overrides
 
-from truelike.config import parse_params, read_yaml
+from truelike.config import parse_params
 from truelike.recipes import use_recipe
+from truelike.runtime.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.report_material import ARMS, CLASSES, ROOT, build_material, membership, privacy_metrics
-from truelike.config import Arm, load_params, parse_params
+from truelike.config import load_params, parse_params
 from truelike.reporting import figures
 from truelike.reporting.markdown import accuracy_summary
 from truelike.reporting.measures import GAPS, MEASURES, key_numbers
@@ -17,6 +17,7 @@ from truelike.reporting.page import Material, render, write_report
 from truelike.reporting.pictures import data_uri
 from truelike.reporting.provenance import model_sources, used_models, warnings
 from truelike.reporting.words import describe_arm
+from truelike.training.settings import Arm
 
 SECTIONS = ["accuracy", "pictures", "selection", "fidelity", "gaps", "copies", "ood", "cost", "settings", "again"]
 VOID = {"meta", "img", "br", "link", "input", "hr"}

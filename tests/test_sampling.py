@@ -5,8 +5,9 @@ import torch
 from diffusers import AutoPipelineForImage2Image, FlowMatchEulerDiscreteScheduler
 
 from tests import tiny_models
-from truelike.diffusion.conditioning import encode_prompts
-from truelike.diffusion.sampling import (
+from truelike.generator.conditioning import encode_prompts
+from truelike.generator.families import Conditioning, family_of
+from truelike.generator.samplers import (
     FLOW_SAMPLERS,
     SAMPLERS,
     draw_noise,
@@ -15,8 +16,7 @@ from truelike.diffusion.sampling import (
     sample,
     start_at,
 )
-from truelike.errors import TruelikeError
-from truelike.models.families import Conditioning, family_of
+from truelike.runtime.errors import TruelikeError
 
 PROMPTS, NEGATIVE, SEEDS = ["a boot", "a bag"], "blurry", [3, 4]
 PRIOR = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(9))

@@ -16,11 +16,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from truelike import scratch as scratch_module
-from truelike.data.imageset import Sample, stack_on_disk, write_image_set
-from truelike.data.tables import write_table
-from truelike.errors import TruelikeError
-from truelike.scratch import finished, only_writer, publish, scratch, write_finished, write_once
+from truelike.imageset.tables import write_table
+from truelike.imageset.writing import Sample, write_image_set
+from truelike.runtime import scratch as scratch_module
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.scratch import (
+    finished,
+    only_writer,
+    publish,
+    scratch,
+    stack_on_disk,
+    write_finished,
+    write_once,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -136,7 +144,7 @@ STAGE = """
 import sys, time
 from pathlib import Path
 from stages import run
-from truelike.scratch import publish, scratch, write_finished, finished
+from truelike.runtime.scratch import publish, scratch, write_finished, finished
 
 def main():
     with scratch("toy", "abc") as folder:

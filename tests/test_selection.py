@@ -7,14 +7,13 @@ import pandas as pd
 import pytest
 
 from tests.test_training import CLASSES, coloured, write
-from truelike.config import Select
-from truelike.data.imageset import ImageSet
-from truelike.data.tables import write_features
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.tables import undecided, write_features
 from truelike.selection import run as selection_run
-from truelike.selection.decide import decide, relabel
+from truelike.selection.decisions import decide, relabel
 from truelike.selection.run import select
 from truelike.selection.scores import CopyLimits, copy_limits, pixel_distance
-from truelike.selection.table import undecided
+from truelike.selection.settings import Select
 
 
 class MeanColours:

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from truelike.config import load_params
-from truelike.data.imageset import ImageSet, Sample, write_image_set
-from truelike.data.splits import halves
-from truelike.data.tables import write_features, write_table
-from truelike.metrics.membership import infer
-from truelike.privacy import shadow as shadow_module
-from truelike.privacy.shadow import Pipeline, answer, run_shadow
-from truelike.selection.table import undecided
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.tables import undecided, write_features, write_table
+from truelike.imageset.writing import Sample, write_image_set
+from truelike.privacy import shadows as shadow_module
+from truelike.privacy.lira import infer
+from truelike.privacy.shadows import Pipeline, answer, run_shadow
+from truelike.sources.split import halves
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ["boot", "bag"]

@@ -17,16 +17,16 @@ import pytest
 from torch.utils.data import DataLoader
 
 import truelike
-from truelike.data.imageset import ImageSet, verify
-from truelike.data.repair import discard_damaged
-from truelike.errors import TruelikeError
+from truelike.imageset.reading import ImageSet, verify
+from truelike.runtime.errors import TruelikeError
+from truelike.sharing.repair import discard_damaged
 
 MAKE = """
 import sys
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, {source!r})
-from truelike.data.imageset import Sample, write_image_set
+from truelike.imageset.reading import Sample, write_image_set
 
 replica, shade = int(sys.argv[1]), int(Path("shade").read_text())
 with Path({log!r}).open("a") as log:

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from truelike.data import sources
-from truelike.data.sources import open_source
-from truelike.errors import TruelikeError
+from truelike.runtime.errors import TruelikeError
+from truelike.sources import formats as sources
+from truelike.sources.formats import open_source
 
 
 def png(value: int = 0) -> bytes:

@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truelike.data.splits import distinct, few_shots, halves, hash_order, hold_out
-from truelike.errors import TruelikeError
+from truelike.runtime.errors import TruelikeError
+from truelike.sources.split import (
+    distinct,
+    few_shots,
+    halves,
+    hash_order,
+    hold_out,
+)
 
 POOLS = st.integers(2, 40).flatmap(
     lambda size: st.lists(st.sampled_from("abc"), min_size=size, max_size=size).map(

@@ -11,7 +11,8 @@ from studies import experiment_name, load_studies
 from studies.figures import scale_figure, shots_figure
 from studies.run import arguments
 from studies.write import Result, table
-from truelike.config import Arm, load_params
+from truelike.config import load_params
+from truelike.training.settings import Arm
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDIES = load_studies()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from truelike.config import load_params, read_yaml
+from truelike.config import load_params
+from truelike.runtime.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 WHO = {f"GIT_{role}_{what}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}

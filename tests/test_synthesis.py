@@ -14,17 +14,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from truelike.config import Prompts, Synthesize, VisualGuidance
-from truelike.data.imageset import ImageSet
-from truelike.data.tables import write_features, write_table
-from truelike.diffusion.adaptation import write_no_adapter
-from truelike.errors import TruelikeError
-from truelike.models.generator import Adapter, Style
-from truelike.scratch import scratch
+from truelike.adaptation.lora import write_no_adapter
+from truelike.generator.pipeline import Adapter, Style
+from truelike.generator.settings import Prompts, VisualGuidance
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.tables import write_features, write_table
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.scratch import scratch
 from truelike.synthesis import regenerate as regenerate_module
 from truelike.synthesis.plan import batches, image_seed, make_plan
 from truelike.synthesis.regenerate import regenerate
-from truelike.synthesis.run import Job, job_fingerprint, open_renderer, plan_of, synthesize, without
+from truelike.synthesis.run import (
+    Job,
+    job_fingerprint,
+    open_renderer,
+    plan_of,
+    synthesize,
+    without,
+)
+from truelike.synthesis.settings import Synthesize
 
 PROMPTS = Prompts(
     base="a {class}", definitions={}, caption=", {caption}", style=" {style}", quality=" best", negative="bad", seed=0

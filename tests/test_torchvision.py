@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from truelike import _torchvision
+from truelike.runtime import torchvision as _torchvision
 
 
 @pytest.fixture

@@ -19,15 +19,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stages import evaluate
-from truelike.config import Arm, Phase, Train, load_params
-from truelike.data.imageset import ImageSet, Sample, stack_on_disk, write_image_set
-from truelike.errors import TruelikeError
-from truelike.models.classifier import open_classifier
-from truelike.scratch import discard
-from truelike.selection.table import undecided
+from truelike.config import load_params
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.tables import undecided
+from truelike.imageset.writing import Sample, write_image_set
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.scratch import discard, stack_on_disk
 from truelike.training import seeds as seeds_module
 from truelike.training.arm import train_arm
-from truelike.training.augment import crop_matrices, mixup, normalise, random_resized_crop
+from truelike.training.augmentation import (
+    crop_matrices,
+    mixup,
+    normalise,
+    random_resized_crop,
+)
 from truelike.training.images import load_kept, partner_rows
 from truelike.training.loop import (
     LabelledImages,
@@ -43,7 +48,9 @@ from truelike.training.loop import (
     predict,
     reset_head,
 )
+from truelike.training.networks import open_classifier
 from truelike.training.seeds import Job, seed_file, train_seeds
+from truelike.training.settings import Arm, Phase, Train
 
 CLASSES = ["red", "green", "blue"]
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,8 +5,8 @@ import signal
 import time
 from pathlib import Path
 
-from truelike.errors import TruelikeError
-from truelike.executor import Progress
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.executor import Progress
 
 
 class Toy:

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from truelike import _torchvision
+from truelike.runtime import torchvision as _torchvision
 
 _torchvision.install()
 
@@ -13,5 +13,5 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """``truelike.load``, found when it is asked for: it needs torch, and no stage needs it."""
     if name == "load":
-        return importlib.import_module("truelike.data.shared").load
+        return importlib.import_module("truelike.sharing.load").load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from truelike.errors import TruelikeError
+from truelike.runtime.errors import TruelikeError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,9 +49,9 @@ def peek(
     """Count the images of each class and draw a contact sheet of the first ones."""
     import pandas as pd
 
-    from truelike.data.export import sets_in
-    from truelike.data.imageset import ImageSet
+    from truelike.imageset.reading import ImageSet
     from truelike.reporting.pictures import contact_sheet
+    from truelike.sharing.export import sets_in
 
     sets = [ImageSet(folder) for folder in sets_in(path)]
     names = sets[0].class_names
@@ -76,10 +76,10 @@ def verify(
     ] = False,
 ) -> None:
     """Recompute every hash and count of image sets; exit status 1 if anything is damaged, missing or too much."""
-    from truelike.data.export import sets_in
-    from truelike.data.imageset import ImageSet
-    from truelike.data.imageset import verify as verify_set
-    from truelike.data.repair import discard_damaged
+    from truelike.imageset.reading import ImageSet
+    from truelike.imageset.reading import verify as verify_set
+    from truelike.sharing.export import sets_in
+    from truelike.sharing.repair import discard_damaged
 
     damaged = 0
     for folder in [folder for path in paths for folder in sets_in(path)]:
@@ -101,7 +101,7 @@ def export(
     target: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory for CLASS/KEY.png.")],
 ) -> None:
     """Write images as a folder of PNG files, one subfolder per class."""
-    from truelike.data.export import export as export_sets
+    from truelike.sharing.export import export as export_sets
 
     print(f"{target}: {export_sets(path, target)} images")
 
@@ -112,8 +112,8 @@ def trace(
     path: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to look for image sets.")] = Path("outputs"),
 ) -> None:
     """List a real image and every image that was made from it or from its caption."""
-    from truelike.data.export import sets_in
-    from truelike.data.trace import trace as trace_image
+    from truelike.sharing.export import sets_in
+    from truelike.sharing.trace import trace as trace_image
 
     table = trace_image(name, sets_in(path))
     for folder, key, origin in zip(table["folder"], table["key"], table["made_from"], strict=True):
@@ -148,7 +148,8 @@ def regenerate(
     """Make one synthetic image again and compare it with the stored one; exit status 1 if it differs."""
     import numpy as np
 
-    from truelike.data.imageset import ImageSet, encode_png
+    from truelike.imageset.reading import ImageSet
+    from truelike.imageset.writing import encode_png
     from truelike.synthesis.regenerate import regenerate as render
 
     pixels = render(path, key)

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from truelike.config import PARAMS_FILE, parse_params, read_yaml
-from truelike.errors import TruelikeError
-from truelike.scratch import write_once
+from truelike.config import PARAMS_FILE, parse_params
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.scratch import write_once
+from truelike.runtime.yaml import read_yaml
 
 RECIPES = Path("recipes")
 

@@ -10,11 +10,11 @@ from markupsafe import Markup
 from ruamel.yaml import YAML
 
 from truelike.config import PARAMS_FILE
-from truelike.errors import TruelikeError
 from truelike.reporting.figures import runs_figure
 from truelike.reporting.html import flatten, template_environment
 from truelike.reporting.measures import MEASURES
 from truelike.reporting.style import to_svg
+from truelike.runtime.errors import TruelikeError
 
 WORKSPACE = "workspace"
 WORTH = {"real_equivalent": ("worth in real images per class ↑", 1, 1)}

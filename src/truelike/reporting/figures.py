@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from truelike.metrics.scaling import FEWEST_SIZES, fit_power_law
+from truelike.audit.scaling import FEWEST_SIZES, fit_power_law
 from truelike.reporting.style import (
     LINES,
     LONGEST,

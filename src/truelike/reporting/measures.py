@@ -6,7 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from truelike.config import Arm, PartialSet, Piece, Rung
+from truelike.reporting.settings import Rung
+from truelike.synthesis.settings import PartialSet, Piece
+from truelike.training.settings import Arm
 
 MEASURES = {  # name: (shown as, digits, factor)
     "frechet": ("Fréchet distance ↓", 2, 1),

@@ -12,12 +12,18 @@ from markupsafe import Markup
 from PIL import Image
 
 from truelike.config import Params
-from truelike.data.imageset import ImageSet
+from truelike.imageset.reading import ImageSet
 from truelike.reporting import figures
 from truelike.reporting.card import dataset_card
 from truelike.reporting.html import flatten, template_environment
 from truelike.reporting.markdown import accuracy_summary
-from truelike.reporting.measures import ATTACKS, GAPS, MEASURES, arm_costs, recovery
+from truelike.reporting.measures import (
+    ATTACKS,
+    GAPS,
+    MEASURES,
+    arm_costs,
+    recovery,
+)
 from truelike.reporting.pictures import contact_sheet, data_uri
 from truelike.reporting.provenance import ModelSource, warnings
 from truelike.reporting.style import to_png, to_svg

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from truelike.data.imageset import encode_png
+from truelike.imageset.writing import encode_png
 
 INK = (31, 35, 40)
 PAPER = (255, 255, 255)

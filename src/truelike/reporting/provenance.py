@@ -4,7 +4,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from truelike.config import Params, read_yaml
+from truelike.config import Params
+from truelike.runtime.yaml import read_yaml
 
 DEMO_DATA = "data/fashion"
 DEMO_GENERATOR = "models/generator"

@@ -1,6 +1,6 @@
 """Settings put into words: what an arm trains on, and when."""
 
-from truelike.config import Arm, Phase
+from truelike.training.settings import Arm, Phase
 
 PARTNERS = {
     "synthetic": "the synthetic images",

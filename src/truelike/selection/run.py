@@ -5,15 +5,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from truelike.config import Select
-from truelike.data.imageset import ImageSet
-from truelike.data.tables import read_features
-from truelike.metrics.memorisation import nearest
-from truelike.models.apply import map_images
-from truelike.models.encoder import features, open_encoder
-from truelike.selection.decide import decide, relabel
+from truelike.features.encoder import features, open_encoder
+from truelike.features.neighbours import nearest
+from truelike.imageset.mapping import map_images
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.tables import read_features, undecided
+from truelike.selection.decisions import decide, relabel
 from truelike.selection.scores import Judge, copy_limits, pixel_distance
-from truelike.selection.table import undecided
+from truelike.selection.settings import Select
 from truelike.training.images import load_images
 
 ENCODER_BATCH = 64

@@ -5,10 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from truelike.config import Phase
-from truelike.metrics.memorisation import nearest
-from truelike.models.classifier import open_classifier
-from truelike.training.loop import LabelledImages, Recipe, fit, one_thread, predict
+from truelike.features.neighbours import nearest
+from truelike.training.loop import (
+    LabelledImages,
+    Recipe,
+    fit,
+    one_thread,
+    predict,
+)
+from truelike.training.networks import open_classifier
+from truelike.training.settings import Phase
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from truelike.config import Prompts, Synthesize, VisualGuidance
-from truelike.prompts import sampling_prompt
+from truelike.generator.prompts import sampling_prompt
+from truelike.generator.settings import Prompts, VisualGuidance
+from truelike.synthesis.settings import Synthesize
 
 
 def image_seed(seed: int, replica: int, source_key: str) -> int:

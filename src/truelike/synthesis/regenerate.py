@@ -6,10 +6,17 @@ import numpy as np
 import pandas as pd
 
 from truelike.config import load_params
-from truelike.data.imageset import ImageSet
-from truelike.errors import TruelikeError
+from truelike.imageset.reading import ImageSet
+from truelike.runtime.errors import TruelikeError
 from truelike.synthesis.plan import batches
-from truelike.synthesis.run import Job, naive_job, open_renderer, plan_of, replica_job, without
+from truelike.synthesis.run import (
+    Job,
+    naive_job,
+    open_renderer,
+    plan_of,
+    replica_job,
+    without,
+)
 
 
 def current_job(folder: Path) -> Job:

@@ -12,11 +12,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from truelike.data.imageset import ImageSet
-from truelike.diffusion.conditioning import encode_prompts, guide
-from truelike.diffusion.sampling import draw_noise, make_generators, make_sampler, sample
-from truelike.models.families import Conditioning, denoiser_of, family_of
-from truelike.models.generator import latents_of, pixels_of, use_class
+from truelike.generator.conditioning import encode_prompts, guide
+from truelike.generator.families import Conditioning, denoiser_of, family_of
+from truelike.generator.pipeline import latents_of, pixels_of, use_class
+from truelike.generator.samplers import (
+    draw_noise,
+    make_generators,
+    make_sampler,
+    sample,
+)
+from truelike.imageset.reading import ImageSet
 
 
 @dataclass(frozen=True)

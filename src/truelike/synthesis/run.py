@@ -12,15 +12,8 @@ import pandas as pd
 import torch
 
 import truelike
-from truelike.config import Naive, Piece, Prompts, Synthesize, VisualGuidance
-from truelike.data.checks import SUMS_FILE, write_sums
-from truelike.data.imageset import INDEX_FILE, ImageSet, Sample, shard_name, write_index, write_shard
-from truelike.data.tables import read_captions, read_features, read_rewrites
-from truelike.diffusion.conditioning import guidance_vectors
-from truelike.errors import TruelikeError
-from truelike.executor import Part, Progress, map_parts
-from truelike.ledger import count_images
-from truelike.models.generator import (
+from truelike.generator.conditioning import guidance_vectors
+from truelike.generator.pipeline import (
     add_adapter,
     add_style,
     check_resolution,
@@ -29,11 +22,30 @@ from truelike.models.generator import (
     read_adapter,
     read_style,
 )
-from truelike.models.source import device
-from truelike.prompts import truncated
-from truelike.scratch import fingerprint, publish, scratch, write_once
+from truelike.generator.prompts import truncated
+from truelike.generator.settings import Prompts, VisualGuidance
+from truelike.imageset.checks import SUMS_FILE, write_sums
+from truelike.imageset.reading import INDEX_FILE, ImageSet
+from truelike.imageset.tables import read_captions, read_features, read_rewrites
+from truelike.imageset.writing import (
+    Sample,
+    shard_name,
+    write_index,
+    write_shard,
+)
+from truelike.runtime.devices import device
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.executor import Part, Progress, map_parts
+from truelike.runtime.ledger import count_images
+from truelike.runtime.scratch import (
+    fingerprint,
+    publish,
+    scratch,
+    write_once,
+)
 from truelike.synthesis.plan import batches, make_plan
 from truelike.synthesis.render import Renderer
+from truelike.synthesis.settings import Naive, Piece, Synthesize
 
 
 @dataclass(frozen=True)

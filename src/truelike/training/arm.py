@@ -12,16 +12,21 @@ import pandas as pd
 import timm
 import torch
 
-from truelike.config import Arm, Train
-from truelike.data.imageset import INDEX_FILE, ImageSet
-from truelike.data.tables import write_table
-from truelike.models.classifier import __file__ as classifier_source
-from truelike.models.classifier import open_classifier
-from truelike.processes import joined, own_part, wait_for_all
-from truelike.scratch import fingerprint, is_first, scratch
-from truelike.training.images import check_partner, load_images, load_kept, partner_rows
+from truelike.imageset.reading import INDEX_FILE, ImageSet
+from truelike.imageset.tables import write_table
+from truelike.runtime.processes import joined, own_part, wait_for_all
+from truelike.runtime.scratch import fingerprint, is_first, scratch
+from truelike.training.images import (
+    check_partner,
+    load_images,
+    load_kept,
+    partner_rows,
+)
 from truelike.training.loop import Recipe, device, phase_steps
+from truelike.training.networks import __file__ as classifier_source
+from truelike.training.networks import open_classifier
 from truelike.training.seeds import Job, seed_file, train_seeds
+from truelike.training.settings import Arm, Train
 
 SPLITS = ("validation", "test")
 PATIENCE = timedelta(days=30)  # of a process that has trained its seeds, for the others

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from truelike.config import Arm
-from truelike.data.imageset import ImageSet, stack_on_disk
-from truelike.errors import TruelikeError
-from truelike.selection.table import undecided
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.tables import undecided
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.scratch import stack_on_disk
 from truelike.training.loop import LabelledImages
+from truelike.training.settings import Arm
 
 
 def load_images(images: ImageSet) -> LabelledImages:

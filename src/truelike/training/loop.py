@@ -14,11 +14,11 @@ import torch
 from timm.optim import create_optimizer_v2
 from torch import nn
 
-from truelike.config import Phase, Train
-from truelike.models.classifier import input_statistics
-from truelike.scratch import finished, write_finished
-from truelike.training.augment import normalise, random_resized_crop
+from truelike.runtime.scratch import finished, write_finished
+from truelike.training.augmentation import normalise, random_resized_crop
 from truelike.training.losses import batch_loss
+from truelike.training.networks import input_statistics
+from truelike.training.settings import Phase, Train
 
 
 @dataclass(frozen=True)

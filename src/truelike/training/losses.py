@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from truelike.config import Phase
-from truelike.training.augment import mix
+from truelike.training.augmentation import mix
+from truelike.training.settings import Phase
 
 
 def batch_loss(

@@ -18,11 +18,25 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from truelike.config import Phase
-from truelike.models.classifier import open_classifier, open_proxy
-from truelike.processes import end_with, own_cores
-from truelike.scratch import discard, finished, is_first, write_finished
-from truelike.training.loop import LabelledImages, LogRow, Recipe, TrainingSet, Union, fit, one_thread, predict
+from truelike.runtime.processes import end_with, own_cores
+from truelike.runtime.scratch import (
+    discard,
+    finished,
+    is_first,
+    write_finished,
+)
+from truelike.training.loop import (
+    LabelledImages,
+    LogRow,
+    Recipe,
+    TrainingSet,
+    Union,
+    fit,
+    one_thread,
+    predict,
+)
+from truelike.training.networks import open_classifier, open_proxy
+from truelike.training.settings import Phase
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,70 @@
+"""The sections `invert` and `adapt` of params.yaml."""
+
+from typing import Literal
+
+from pydantic import field_validator
+
+from truelike.runtime.settings import Count, Fraction, NonNegative, Positive, Probability, Rate, Section
+
+
+class Invert(Section):
+    """Dataset style inversion (BT): one new token for the whole data set, or one for each class as the baseline."""
+
+    enabled: bool
+    scope: Literal["set", "class"]
+    token: str
+    initializer: str
+    tokens_per_style: Positive
+    template: str
+    steps: Positive
+    batch_size: Positive
+    lr: Rate
+    weight_decay: NonNegative
+    choose: Literal["last", "best"]
+    checkpoint_every: Positive
+    seed: Count
+
+    @field_validator("template")
+    @classmethod
+    def _uses_token(cls, template: str) -> str:
+        if "{class}" not in template or "{style}" not in template:
+            raise ValueError(f"must contain {{class}} and {{style}}, found {template!r}")
+        return template
+
+
+class DistributionMatching(Section):
+    """The squared-MMD term of RF: lambda, the kernel, and how the batch is reduced, timed and grouped."""
+
+    weight: NonNegative
+    kernel: Literal["linear", "rbf"]
+    reduction: Literal["sum", "mean"]
+    timesteps: Literal["per_sample", "shared"]
+    groups: Literal["batch", "class"]
+
+
+class Adapt(Section):
+    """LoRA: one adapter for the whole set, or one for each class, the steps divided over the classes."""
+
+    enabled: bool
+    scope: Literal["set", "class"]
+    rank: Positive
+    alpha: Positive
+    targets: tuple[Literal["q", "k", "v", "out"], ...]
+    steps: Positive
+    batch_size: Positive
+    lr: Rate
+    weight_decay: NonNegative
+    clip: Rate
+    ema_decay: Fraction | None
+    min_snr_gamma: Rate | None
+    caption_dropout: Probability
+    dm: DistributionMatching
+    checkpoint_every: Positive
+    seed: Count
+
+    @field_validator("targets")
+    @classmethod
+    def _some_targets(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        if not targets or len(set(targets)) != len(targets):
+            raise ValueError(f"must be a list of distinct projections such as [q, k, v, out], found {list(targets)}")
+        return targets

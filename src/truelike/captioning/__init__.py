@@ -1,0 +1,1 @@
+"""Captions of real images, and their rewrites."""

@@ -1,0 +1,120 @@
+"""Captions of real images, made by a model or read from a file, and their rewrites; an image without is an error."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+import transformers
+
+import truelike
+from truelike.captioning.captioner import captions as captions_of
+from truelike.captioning.captioner import open_captioner
+from truelike.captioning.rewriter import Rewriter, open_rewriter
+from truelike.captioning.settings import Rewrite
+from truelike.imageset.mapping import map_images
+from truelike.imageset.reading import ImageSet
+from truelike.runtime.devices import device
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.executor import Part, Progress, map_parts
+from truelike.runtime.hub import resolve
+from truelike.runtime.scratch import fingerprint, scratch
+
+REWRITTEN_AT_ONCE = 32  # captions of a part
+
+
+def caption_images(images: ImageSet, captioner: str, dtype: str, max_tokens: int, batch_size: int) -> pd.DataFrame:
+    """Caption every image: key, caption, truncated (cut off at `max_tokens`); raises for an empty caption.
+
+    The key of a synthetic image's caption is that of the real image it was made for.
+    """
+    made = map_images(
+        images, open_captioner, captioner, dtype, captions_of, batch_size, "caption", max_tokens=max_tokens
+    )
+    keys = images.index["source_key"].tolist() if "source_key" in images.index else images.keys
+    return _checked(keys, made["caption"].tolist(), "models.captioner").assign(truncated=made["truncated"])
+
+
+def no_captions(images: ImageSet) -> pd.DataFrame:
+    """An empty caption for every image, for class-only prompts."""
+    return pd.DataFrame({"key": images.keys, "caption": "", "truncated": False})
+
+
+def read_caption_file(images: ImageSet, path: str) -> pd.DataFrame:
+    """Captions from a parquet or csv table with a `caption` column and a `key` or `source` column.
+
+    Raises TruelikeError if the file or a column is missing, if an image has no caption or an empty one, or several.
+    """
+    if not Path(path).is_file():
+        raise TruelikeError(f"models.captioner: {path}: no such file")
+    table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path, keep_default_na=False)
+    by = next((name for name in ("key", "source") if name in table), None)
+    if by is None or "caption" not in table:
+        raise TruelikeError(
+            f"models.captioner: {path} must have the columns caption and key or source, "
+            f"found {', '.join(map(str, table))}"
+        )
+    if (twice := table[by].duplicated()).any():
+        raise TruelikeError(f"models.captioner: {path}: {by} {table[by][twice].iloc[0]!r} has more than one caption")
+    given = dict(zip(table[by].astype(str), table["caption"].fillna("").astype(str), strict=True))
+    captions = [" ".join(given.get(item, "").split()) for item in images.index[by].astype(str)]
+    return _checked(images.keys, captions, f"models.captioner: {path}").assign(truncated=False)
+
+
+def rewrite_captions(captions: pd.DataFrame, rewriter: str, dtype: str, settings: Rewrite) -> pd.DataFrame:
+    """Add the column `rewrites`: up to ``settings.count`` of each caption, those whose length is right (CiP, RF).
+
+    An image's rewrites depend on its key, its caption and the seed, not on other images. Finished parts of a killed run
+    are used again.
+    """
+    resolve(rewriter)  # a model that is missing is named
+    rows = list(zip(captions["key"], captions["caption"], strict=True))
+    parts = [
+        Part((f"{start:08d}.json",), work, len(work))
+        for start in range(0, len(rows), REWRITTEN_AT_ONCE)
+        for work in [rows[start : start + REWRITTEN_AT_ONCE]]
+    ]
+    versions = [torch.__version__, transformers.__version__, device().type, platform.machine()]
+    code = [Path(truelike.__file__).parent / "models", Path(__file__)]
+    key = fingerprint([settings.model_dump(), dtype, versions, rows], rewriter, *code)
+    with scratch("rewrite", key) as folder:
+        make = partial(_rewrite, settings=settings)
+        map_parts(parts, folder, partial(open_rewriter, rewriter, dtype), make, "rewrite", "caption")
+        rewrites = [texts for part in parts for texts in json.loads((folder / part.files[0]).read_text())]
+    return captions.assign(rewrites=pd.Series(rewrites, index=captions.index, dtype=object))
+
+
+def _rewrite(
+    rewriter: Rewriter, captions: list[tuple[str, str]], progress: Progress, *, settings: Rewrite
+) -> list[bytes]:
+    rewrites = []
+    for key, caption in captions:
+        request = settings.instruction.replace("{caption}", caption)
+        texts = rewriter.rewrite(request, settings.count, settings.max_tokens, rewrite_seed(settings.seed, key))
+        rewrites.append([text for text in texts if right_length(text)])
+        progress(1)
+    return [json.dumps(rewrites).encode()]
+
+
+def rewrite_seed(seed: int, key: str) -> int:
+    """The seed of one image's rewrites, from 0 to 2^63 - 1."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/rewrite/{key}".encode()).digest()[:8], "big") >> 1
+
+
+def right_length(text: str) -> bool:
+    """Whether a rewritten caption has between 5 and 65 words, both excluded."""
+    return 5 < len(text.split()) < 65
+
+
+def _checked(keys: Sequence[str], captions: Sequence[str], origin: str) -> pd.DataFrame:
+    empty = [key for key, caption in zip(keys, captions, strict=True) if not caption]
+    if empty:
+        raise TruelikeError(
+            f"{origin}: no caption for {len(empty)} of {len(keys)} images, the first is {empty[0]!r}; "
+            "add it, or set caption.by to 'none' for prompts of the class alone"
+        )
+    return pd.DataFrame({"key": list(keys), "caption": list(captions)})

@@ -1,0 +1,45 @@
+"""The section `caption` of params.yaml."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from truelike.runtime.settings import Count, Positive, Section
+
+
+class Rewrite(Section):
+    """Rewrites of each caption by ``models.rewriter``; a synthetic image's replica chooses among them."""
+
+    count: Count
+    instruction: str
+    max_tokens: Positive
+    seed: Count
+
+    @field_validator("instruction")
+    @classmethod
+    def _uses_caption(cls, instruction: str) -> str:
+        if "{caption}" not in instruction:
+            raise ValueError(f"must contain {{caption}}, found {instruction!r}")
+        return instruction
+
+
+class Caption(Section):
+    """How captions are made: by ``models.captioner``, read from the table that it names, or not at all.
+
+    `images` are the real training images, or a replica of naive ones that each give the real image they were made for
+    its caption (CiP without real images).
+    """
+
+    images: Annotated[str, Field(pattern=r"^outputs/(real/train|naive/\d+)$")]
+    by: Literal["model", "file", "none"]
+    max_tokens: Positive
+    batch_size: Positive
+    rewrite: Rewrite
+
+    @model_validator(mode="after")
+    def _has_captions(self) -> "Caption":
+        if self.by != "model" and self.images != "outputs/real/train":
+            raise ValueError(f"by {self.by!r} does not look at images: set images to outputs/real/train")
+        if self.by == "none" and self.rewrite.count:
+            raise ValueError(f"by 'none' leaves nothing to rewrite: set rewrite.count to 0, found {self.rewrite.count}")
+        return self

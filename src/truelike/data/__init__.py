@@ -1,1 +1,0 @@
-"""Image sets: the format, the sources they come from, how they are split, and how they are loaded."""

@@ -1,1 +1,0 @@
-"""What is learned on a diffusion model, and how it is conditioned and sampled."""

@@ -1,0 +1,1 @@
+"""Accuracy of the arms, with intervals, and the verdict."""

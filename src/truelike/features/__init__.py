@@ -1,0 +1,1 @@
+"""Features of images in a frozen encoder, and nearest neighbours in them."""

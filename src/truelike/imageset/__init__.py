@@ -1,0 +1,1 @@
+"""The image-set format: reading, writing, checking, and tables keyed by image."""

@@ -1,0 +1,91 @@
+"""Applies a model to all images of a set, in parts that survive a kill."""
+
+import inspect
+import io
+import platform
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+import truelike
+from truelike.imageset.reading import INDEX_FILE, ImageSet
+from truelike.runtime.devices import device
+from truelike.runtime.executor import Part, Progress, map_parts
+from truelike.runtime.hub import resolve
+from truelike.runtime.scratch import fingerprint, scratch
+
+BATCHES = 4  # of images in a part
+
+
+def map_images(
+    images: ImageSet,
+    open_model: Callable[[str, str], Any],
+    model: str,
+    dtype: str,
+    function: Callable[..., dict[str, np.ndarray]],
+    batch_size: int,
+    name: str,
+    **settings: Any,
+) -> dict[str, np.ndarray]:
+    """``function(open_model(model, dtype), pixels, **settings)`` of all batches of an image set, joined by name.
+
+    `function` takes uint8 (B, H, W, 3) and gives arrays of B rows each, without objects; it and `open_model` are found
+    by their names in their modules. Finished parts of a killed run are used again.
+    """
+    resolve(model)  # a model that is missing is named
+    size = BATCHES * batch_size
+    starts = range(0, len(images), size)
+    parts = [
+        Part((f"{number:05d}.npz",), range(start, min(start + size, len(images))), min(size, len(images) - start))
+        for number, start in enumerate(starts)
+    ]
+    library = Path(truelike.__file__).parent
+    code = [library / "data", library / "models", Path(inspect.getfile(function)).parent]
+    versions = [torch.__version__, transformers.__version__, device().type, platform.machine()]
+    key = fingerprint(
+        [function.__qualname__, settings, dtype, batch_size, versions], model, images.folder / INDEX_FILE, *code
+    )
+    with scratch(name, key) as folder:
+        map_parts(
+            parts,
+            folder,
+            partial(_open, images.folder, open_model, model, dtype),
+            partial(_make_part, function=function, batch_size=batch_size, settings=settings),
+            name,
+        )
+        made = [dict(np.load(folder / part.files[0])) for part in parts]
+    return {column: np.concatenate([part[column] for part in made]) for column in made[0]}
+
+
+def _open(folder: Path, open_model: Callable[[str, str], Any], model: str, dtype: str) -> tuple[Any, ImageSet]:
+    return _opened(open_model, model, dtype), ImageSet(folder)
+
+
+@lru_cache(maxsize=1)  # a stage that looks at several image sets opens its model once
+def _opened(open_model: Callable[[str, str], Any], model: str, dtype: str) -> Any:
+    return open_model(model, dtype)
+
+
+def _make_part(
+    opened: tuple[Any, ImageSet],
+    positions: range,
+    progress: Progress,
+    *,
+    function: Callable[..., dict[str, np.ndarray]],
+    batch_size: int,
+    settings: dict[str, Any],
+) -> list[bytes]:
+    model, images = opened
+    results = []
+    for start in range(positions.start, positions.stop, batch_size):
+        pixels = images.load(range(start, min(start + batch_size, positions.stop)))
+        results.append(function(model, pixels, **settings))
+        progress(len(pixels))
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: np.concatenate([result[name] for result in results]) for name in results[0]})  # type: ignore[arg-type]
+    return [buffer.getvalue()]

@@ -1,1 +1,0 @@
-"""Opens captioners, generators, encoders and classifiers, from a directory or a hub revision."""

@@ -1,0 +1,1 @@
+"""What runs a stage, and never what it computes: errors, scratch folders, the ledger, executors, models' places."""

@@ -1,0 +1,86 @@
+"""What each stage cost: a line of JSON per run, beside the pipeline's outputs and not one of them."""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from truelike.runtime.scratch import scratch_root
+
+FIELDS = ("finished", "stage", "seconds", "images", "peak_memory_mib", "cpus", "device", "energy_kj")
+images_made = 0
+
+
+def ledger_file() -> Path:
+    """The file of JSON lines, in the scratch folder: costs differ from run to run, so they are no stage's output."""
+    return scratch_root() / "ledger.jsonl"
+
+
+def count_images(number: int) -> None:
+    """Add to the images that the running stage has made."""
+    global images_made
+    images_made += number
+
+
+@contextmanager
+def record(stage: str) -> Iterator[None]:
+    """Append what `stage` cost to the ledger when the block succeeds: the values of FIELDS.
+
+    Wall-clock seconds; images made, none for a stage that makes none; peak resident memory in MiB, of the process plus
+    that of its largest child; the device; energy in kilojoules of all GPUs that NVML sees, whoever used them.
+    """
+    global images_made
+    images_made = 0
+    start, energy = time.perf_counter(), gpu_energy()
+    yield
+    used = gpu_energy()
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    row = {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "stage": stage,
+        "seconds": round(time.perf_counter() - start, 2),
+        "images": images_made or None,
+        "peak_memory_mib": round(sum(peaks) / 1024),
+        "cpus": os.cpu_count(),
+        "device": device_name(),
+        "energy_kj": None if energy is None or used is None else round(used - energy, 3),
+    }
+    path = ledger_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def device_name() -> str:
+    """The GPU that torch uses in this process, or ``cpu``; torch is not imported for it."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "cpu"
+
+
+def gpu_energy() -> float | None:
+    """Kilojoules that all GPUs have used since their driver was loaded; None without GPUs, their driver or pynvml."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        gpus = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
+        return sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu) for gpu in gpus) / 1e6 if gpus else None
+    except pynvml.NVMLError:
+        return None
+
+
+def latest_costs() -> pd.DataFrame:
+    """The latest run of each stage, in the order they finished: the columns of FIELDS, no rows without a ledger."""
+    if not ledger_file().exists():
+        return pd.DataFrame(columns=FIELDS)
+    rows = pd.read_json(ledger_file(), lines=True, convert_dates=False)
+    return rows.drop_duplicates("stage", keep="last").sort_values("finished", kind="stable")

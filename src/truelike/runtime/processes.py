@@ -1,0 +1,89 @@
+"""The processes that torchrun starts for one stage: each does its part, and the first one writes the result."""
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from truelike.runtime.errors import TruelikeError
+
+
+@contextmanager
+def joined(timeout: timedelta | None = None) -> Iterator[None]:
+    """Be one of the processes that torchrun started, each with its own GPU where there are any; else do nothing.
+
+    They start together. `timeout` is how long one may wait for another, torch's default if None. A process whose
+    torchrun was killed ends too.
+    """
+    if not dist.is_torchelastic_launched():
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timeout)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def end_with(parent: int) -> None:
+    """End this process once the process `parent` has ended: the parent's successor wants the scratch folder."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def own_cores() -> int:
+    """How many of this machine's cores are this process's: an equal part, at least one."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def own_part() -> slice:
+    """Which elements of a sequence are this process's."""
+    return slice(dist.get_rank(), None, dist.get_world_size()) if dist.is_initialized() else slice(None)
+
+
+def wait_for_all() -> None:
+    """Wait until every process has come here, and handle signals meanwhile."""
+    if dist.is_initialized():
+        arrival = dist.all_reduce(torch.zeros(1), async_op=True)
+        while not arrival.is_completed():
+            time.sleep(0.1)
+        arrival.wait()
+
+
+def own_rows(count: int) -> slice:
+    """Which of `count` rows are this process's; raises TruelikeError if there are not enough for every process."""
+    if dist.is_initialized() and count < dist.get_world_size():
+        raise TruelikeError(f"torchrun: {dist.get_world_size()} processes for batches of {count} images; start fewer")
+    return own_part()
+
+
+def all_rows(own: Tensor, count: int) -> Tensor:
+    """All `count` rows (count, ...), of which `own` are this process's; these alone have a gradient.
+
+    A loss of all rows is then the same in every process, and its gradient is the sum of those in the processes.
+    """
+    if not dist.is_initialized():
+        return own
+    rows = own.new_zeros(count, *own.shape[1:])
+    rows[own_rows(count)] = own.detach()
+    dist.all_reduce(rows)
+    rows[own_rows(count)] = own
+    return rows
+
+
+def sum_gradients(parameters: Iterable[Tensor]) -> None:
+    """Add up the gradients of all processes, in each of them."""
+    if dist.is_initialized():
+        for parameter in parameters:
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)

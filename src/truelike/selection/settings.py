@@ -1,0 +1,14 @@
+"""The section `select` of params.yaml."""
+
+from typing import Literal
+
+from truelike.runtime.settings import Count, Positive, Probability, Section
+
+
+class Select(Section):
+    sets: tuple[Literal["synthetic", "naive"], ...]
+    min_class_probability: Probability
+    drop_near_copies: bool
+    relabel: bool
+    classifier_steps: Positive
+    seed: Count

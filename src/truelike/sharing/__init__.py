@@ -1,0 +1,1 @@
+"""Image sets for others: load, export, trace, repair."""

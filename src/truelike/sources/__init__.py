@@ -1,0 +1,1 @@
+"""Real images: decoding, squaring, splits, few shots, corruptions and out-of-distribution sets."""

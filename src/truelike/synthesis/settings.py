@@ -1,0 +1,63 @@
+"""The sections `naive`, `synthesize` and `partial` of params.yaml."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from truelike.generator.settings import SamplerName
+from truelike.runtime.settings import Count, NonNegative, Positive, Probability, Section
+
+
+class Naive(Section):
+    """The yardstick: plain text-to-image from class prompts, nothing learned from the real images."""
+
+    sampler: SamplerName
+    steps: Positive
+    guidance_scale: NonNegative
+    batch_size: Positive
+    shard_size: Positive
+    seed: Count
+
+
+class Synthesize(Section):
+    replicas: tuple[Count, ...]
+    sampler: SamplerName
+    steps: Positive
+    guidance_scale: NonNegative
+    guidance_interval: tuple[Probability, Probability]
+    strength: Annotated[float, Field(gt=0, le=1)]
+    lora_scale: Annotated[float, Field(ge=0, le=2)]
+    batch_size: Positive
+    shard_size: Positive
+    seed: Count
+
+    @field_validator("replicas")
+    @classmethod
+    def _distinct(cls, replicas: tuple[int, ...]) -> tuple[int, ...]:
+        if not replicas or len(set(replicas)) != len(replicas):
+            raise ValueError(f"must be a list of distinct numbers such as [0, 1, 2], found {list(replicas)}")
+        return replicas
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _ordered(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if interval[0] > interval[1]:
+            raise ValueError(
+                f"must be two rising fractions of the noise levels such as [0.0, 1.0], found {list(interval)}"
+            )
+        return interval
+
+
+Piece = Literal["caption", "style", "adapter", "prior"]
+
+
+class PartialSet(Section):
+    """One replica of synthetic images without some of what `synthesize` uses; the rest as there."""
+
+    without: tuple[Piece, ...]
+
+    @model_validator(mode="after")
+    def _adapter_keeps_its_style(self) -> "PartialSet":
+        if "style" in self.without and "adapter" not in self.without:
+            raise ValueError("the adapter was trained with the style: without style there can be no adapter either")
+        return self
