@@ -12,7 +12,7 @@ from truelike.imageset.writing import Sample, write_image_set
 @pytest.fixture(scope="session")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Stable Diffusion pipeline."""
-    from tests import tiny_models
+    from tests.support import tiny_models
 
     return tiny_models.save_generator(tmp_path_factory.mktemp("models") / "generator")
 
@@ -20,7 +20,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny CLIP whose projection is as wide as the generator's text states."""
-    from tests import tiny_models
+    from tests.support import tiny_models
 
     return tiny_models.save_encoder(tmp_path_factory.mktemp("models") / "encoder")
 
@@ -28,7 +28,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BLIP."""
-    from tests import tiny_models
+    from tests.support import tiny_models
 
     return tiny_models.save_blip(tmp_path_factory.mktemp("models") / "captioner")
 

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, CLIPModel
 
-from tests import tiny_models
+from tests.support import tiny_models
 from truelike.captioning.captioner import Captioner, open_captioner
 from truelike.captioning.captions import caption_images
 from truelike.captioning.rewriter import open_rewriter

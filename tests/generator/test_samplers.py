@@ -1,0 +1,158 @@
+from functools import partial
+
+import pytest
+import torch
+from diffusers import AutoPipelineForImage2Image, FlowMatchEulerDiscreteScheduler
+
+from tests.support import tiny_models
+from truelike.generator.conditioning import encode_prompts
+from truelike.generator.families import Conditioning, family_of
+from truelike.generator.samplers import (
+    FLOW_SAMPLERS,
+    SAMPLERS,
+    draw_noise,
+    make_generators,
+    make_sampler,
+    sample,
+    start_at,
+)
+from truelike.runtime.errors import TruelikeError
+
+PROMPTS, NEGATIVE, SEEDS = ["a boot", "a bag"], "blurry", [3, 4]
+PRIOR = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(9))
+
+
+def ours(pipeline, sampler: str, **options) -> torch.Tensor:
+    """Eight steps for two prompts by our loop, latents."""
+    with torch.no_grad():
+        conditioning, negative = encode_prompts(pipeline, PROMPTS), encode_prompts(pipeline, [NEGATIVE])
+    generators = make_generators(SEEDS)
+    noise = draw_noise(generators, (4, 8, 8))
+    denoise = partial(family_of(pipeline).denoise, pipeline)
+    scheduler = make_sampler(sampler, pipeline.scheduler)
+    return sample(denoise, scheduler, conditioning, negative, noise, generators, steps=8, **options)
+
+
+def stock(pipeline, sampler: str, **options) -> torch.Tensor:
+    """The same by diffusers' own pipeline, from the prompts' text on."""
+    checkpoint, pipeline.scheduler = pipeline.scheduler, make_sampler(sampler, pipeline.scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    made = pipeline(
+        prompt=PROMPTS,
+        negative_prompt=[NEGATIVE] * 2,
+        generator=make_generators(SEEDS),
+        num_inference_steps=8,
+        output_type="latent",
+        **options,
+    ).images
+    pipeline.scheduler = checkpoint
+    return made
+
+
+def test_strength_follows_the_image_to_image_convention() -> None:
+    unipc = make_sampler("unipc", tiny_models.make_pipeline().scheduler)
+    timesteps = start_at(unipc, 30, 0.75)
+    assert len(timesteps) == 22
+    assert int(timesteps[0]) == 733
+    assert float(unipc.alphas_cumprod[733].sqrt()) == pytest.approx(0.2535, abs=1e-4)
+    assert len(start_at(unipc, 30, 1.0)) == 30
+    assert len(start_at(unipc, 30, 0.01)) == 1
+
+
+CASES = [(family, sampler) for family in ("sd1", "sd2", "sdxl") for sampler in SAMPLERS]
+CASES += [("sd3", sampler) for sampler in FLOW_SAMPLERS if sampler != "lcm"]  # stock gives its noise no generator
+
+
+@pytest.mark.parametrize(("family", "sampler"), CASES)
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_samples_equal_the_stock_pipelines(family: str, sampler: str, guidance_scale: float) -> None:
+    pipeline = tiny_models.FAMILIES[family]()
+    expected = stock(pipeline, sampler, height=16, width=16, guidance_scale=guidance_scale)
+    made = ours(pipeline, sampler, guidance_scale=guidance_scale)
+    torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-4)
+    if family == "sd3" and sampler != "euler":
+        return  # the stock image-to-image pipeline knows no other
+    other = AutoPipelineForImage2Image.from_pipe(pipeline)
+    expected = stock(other, sampler, image=PRIOR, strength=0.75, guidance_scale=guidance_scale)
+    made = ours(pipeline, sampler, prior=PRIOR, strength=0.75, guidance_scale=guidance_scale)
+    torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_stable_diffusion_3_works_without_its_third_text_encoder() -> None:
+    pipeline = tiny_models.make_sd3(with_t5=False)
+    expected = stock(pipeline, "euler", height=16, width=16, guidance_scale=3.0)
+    torch.testing.assert_close(ours(pipeline, "euler", guidance_scale=3.0), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", FLOW_SAMPLERS)
+def test_a_flow_s_prior_is_mixed_with_noise_linearly(sampler: str) -> None:
+    checkpoint = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    seen = []
+
+    def denoise(latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        seen.append((latents, float(timestep) / 1000))
+        return torch.zeros_like(latents)
+
+    generators = make_generators(SEEDS)
+    noise = draw_noise(generators, PRIOR.shape[1:])
+    scheduler = make_sampler(sampler, checkpoint)
+    options = {"steps": 8, "guidance_scale": 1.0, "prior": PRIOR, "strength": 0.5}
+    sample(denoise, scheduler, {}, {}, noise, generators, **options)
+    latents, sigma = seen[0]
+    assert len(seen) == 4
+    assert 0.6 < sigma < 0.9
+    torch.testing.assert_close(latents, (1 - sigma) * PRIOR + sigma * noise, atol=1e-2, rtol=0)  # t is whole
+
+
+def test_a_sampler_that_flow_matching_lacks_is_refused() -> None:
+    with pytest.raises(TruelikeError, match=r"'ddim' cannot sample from a flow.* unipc, dpm\+\+2m, euler, lcm"):
+        make_sampler("ddim", FlowMatchEulerDiscreteScheduler())
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd3"])
+def test_lcm_draws_each_image_s_noise_from_its_own_seed(family: str) -> None:
+    pipeline = tiny_models.FAMILIES[family]()
+    made = ours(pipeline, "lcm", guidance_scale=1.0)
+    torch.manual_seed(5)
+    assert torch.equal(ours(pipeline, "lcm", guidance_scale=1.0), made)
+    with torch.no_grad():
+        second = encode_prompts(pipeline, PROMPTS[1:])
+    generators = make_generators(SEEDS[1:])
+    noise = draw_noise(generators, (4, 8, 8))
+    denoise = partial(family_of(pipeline).denoise, pipeline)
+    alone = sample(
+        denoise, make_sampler("lcm", pipeline.scheduler), second, second, noise, generators, steps=8, guidance_scale=1.0
+    )
+    torch.testing.assert_close(alone[0], made[1], atol=1e-4, rtol=1e-4)
+
+
+def test_guidance_is_applied_inside_its_interval_only() -> None:
+    pipeline = tiny_models.make_pipeline()
+    calls = []
+
+    def denoise(latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        calls.append((int(timestep), len(latents), len(conditioning["states"])))
+        return latents
+
+    arguments = {"steps": 10, "guidance_scale": 2.0, "guidance_interval": (0.3, 0.6)}
+    generators = make_generators(SEEDS)
+    states, negative = {"states": torch.zeros(2, 1)}, {"states": torch.ones(1, 1)}
+    scheduler = make_sampler("ddim", pipeline.scheduler)
+    sample(denoise, scheduler, states, negative, draw_noise(generators, (4, 8, 8)), generators, **arguments)
+    assert calls == [(t, 4 if 300 <= t <= 600 else 2, 4 if 300 <= t <= 600 else 2) for t in range(901, 0, -100)]
+
+
+def test_an_empty_interval_is_no_guidance_and_a_full_one_is_all() -> None:
+    pipeline = tiny_models.make_pipeline()
+    plain, guided = (ours(pipeline, "euler", guidance_scale=scale) for scale in (1.0, 3.0))
+    assert torch.equal(ours(pipeline, "euler", guidance_scale=3.0, guidance_interval=(1.0, 1.0)), plain)
+    assert torch.equal(ours(pipeline, "euler", guidance_scale=3.0, guidance_interval=(0.0, 1.0)), guided)
+    between = ours(pipeline, "euler", guidance_scale=3.0, guidance_interval=(0.2, 0.7))
+    assert not torch.allclose(between, plain)
+    assert not torch.allclose(between, guided)
+
+
+def test_noise_belongs_to_the_image_not_to_the_batch() -> None:
+    together = draw_noise(make_generators([5, 6, 2**63 - 1]), (4, 2, 2))
+    assert torch.equal(draw_noise(make_generators([6]), (4, 2, 2))[0], together[1])
+    assert not torch.equal(together[0], together[1])

@@ -1,0 +1,77 @@
+"""`dvc exp run -S` as a user types it: numbers arrive as numbers, mistakes are named, finished work is kept."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from truelike.config import load_params
+from truelike.runtime.yaml import read_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+WHO = {f"GIT_{role}_{what}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+ENVIRONMENT = os.environ | WHO | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+PIPELINE = """
+stages:
+  prepare:
+    cmd: python -m stages.prepare
+    deps: [stages/prepare.py, "${data.source}"]
+    params: [data, adapt.lr]
+    outs: [outputs/real/train, outputs/real/validation, outputs/real/test, outputs/extra]
+"""
+
+
+def run(project: Path, *command: str) -> tuple[int, str]:
+    done = subprocess.run(command, cwd=project, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout + done.stderr
+
+
+def state(project: Path) -> str:
+    return run(project, "git", "status", "--short")[1]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A git and DVC project of the stage prepare alone, committed."""
+    project = tmp_path_factory.mktemp("project")
+    for name in ("stages", "src", "data"):
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("params.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, project)
+    (project / ".dvc").mkdir()
+    for name in ("config", ".gitignore"):
+        shutil.copy(ROOT / ".dvc" / name, project / ".dvc")
+    (project / "dvc.yaml").write_text(PIPELINE)
+    for command in (["git", "init", "-q"], ["git", "add", "."], ["git", "commit", "-qm", "start"]):
+        assert run(project, *command)[0] == 0
+    return project
+
+
+@pytest.mark.slow
+def test_a_small_number_arrives_as_a_number(project):
+    code, output = run(project, "dvc", "exp", "run", "-S", "adapt.lr=5e-5", "-S", "data.shots=2", "prepare")
+    assert code == 0, output
+    params = load_params(project / "params.yaml")
+    assert isinstance(params.adapt.lr, float)
+    assert (params.adapt.lr, params.data.shots) == (5e-5, 2)
+    lock = read_yaml(project / "dvc.lock")["stages"]["prepare"]
+    assert lock["params"]["params.yaml"]["data"]["shots"] == 2
+    assert {line.split()[-1] for line in state(project).splitlines()} == {"params.yaml", "dvc.lock"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("+data.shot=3", "unknown parameter 'data.shot'; did you mean 'shots'?"),
+        ("data.shots=many", "data.shots: "),
+    ],
+)
+def test_a_mistake_stops_the_stage_with_its_name(project, setting, message):
+    code, output = run(project, "dvc", "exp", "run", "-S", setting, "prepare")
+    assert code != 0
+    assert message in output
+    run(project, "git", "checkout", "-q", "params.yaml")

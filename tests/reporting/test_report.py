@@ -1,0 +1,375 @@
+"""The report: what the page says and shows, that it needs nothing else, and that names cannot break it."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.report_material import ARMS, CLASSES, ROOT, build_material, membership, privacy_metrics
+from truelike.config import load_params, parse_params
+from truelike.reporting import figures
+from truelike.reporting.markdown import accuracy_summary
+from truelike.reporting.measures import GAPS, MEASURES, key_numbers
+from truelike.reporting.page import Material, render, write_report
+from truelike.reporting.pictures import data_uri
+from truelike.reporting.provenance import model_sources, used_models, warnings
+from truelike.reporting.words import describe_arm
+from truelike.training.settings import Arm
+
+SECTIONS = ["accuracy", "pictures", "selection", "fidelity", "gaps", "copies", "ood", "cost", "settings", "again"]
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects a page's elements and text, and checks that every element is closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    return build_material(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def html(material: Material) -> str:
+    return render(material)
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def changed(material: Material, **fields: object) -> Material:
+    return Material(**{**vars(material), **fields})
+
+
+def with_params(material: Material, **values: object) -> Material:
+    raw = material.params.model_dump(mode="json")
+    for name, value in values.items():
+        section, field = name.split("__")
+        raw[section][field] = value
+    return changed(material, params=parse_params(raw))
+
+
+def test_page_is_well_formed_and_has_every_section_in_order(page):
+    assert page.open == []
+    ids = [attributes["id"] for tag, attributes in page.elements if tag == "h2"]
+    assert ids == SECTIONS
+
+
+def test_page_requests_nothing(html, page):
+    for attribute in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
+        values = [attributes[attribute] for _, attributes in page.elements if attributes.get(attribute)]
+        assert all(value.startswith(("data:image/", "#")) for value in values), attribute
+    assert not page.all("script")
+    assert not page.all("link")
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+
+
+def test_links_inside_the_page_lead_somewhere_and_no_id_is_repeated_in_conflict(page):
+    ids = [attributes["id"] for tag, attributes in page.elements if attributes.get("id") and tag != "path"]
+    targets = {attributes["href"][1:] for attributes in page.all("a")}
+    assert targets <= set(ids)
+    assert len([i for i in ids if i in SECTIONS]) == len(SECTIONS)
+
+
+def test_verdict_comes_first_with_its_interval(html, material):
+    body = html[html.index("<body>") :]
+    heading = re.search(r"<h1>(.*?)</h1>", body)[1]
+    assert heading.replace("\u00a0", " ") == material.accuracy_metrics["verdict"]["sentence"]
+    assert body.index("<h1>") < body.index("<svg")
+    assert "+1.9 to +3.4" in body[: body.index("<svg")]
+
+
+def test_names_and_captions_of_the_user_are_escaped(html, page):
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;alert(") > 3
+    assert CLASSES[1] in page.text
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_arm_has_its_numbers_in_the_table_and_in_the_figure(html, arm):
+    value = ARMS[arm]
+    interval = f"{value:.1f}\u00a0({value - 1.1:.1f} to {value + 0.9:.1f})"
+    assert interval in html.replace("&nbsp;", "\u00a0")
+    svg = html[html.index("<svg") : html.index("</svg>")]
+    assert f"{value:.1f}  ({value - 1.1:.1f} to {value + 0.9:.1f})" in svg
+
+
+def test_every_picture_is_embedded_named_and_the_dropped_ones_are_marked(page, material):
+    images = page.all("img")
+    pictures = 3 * len(material.real)
+    dropped = 3
+    pairs = 2 * (8 + 8)
+    other_looks = len(CLASSES) + 6 * 5
+    assert len(images) == pictures + dropped + pairs + other_looks
+    assert all(image["alt"] and image["title"] for image in images)
+    marked = [image for image in images if image.get("class") == "dropped"]
+    assert len(marked) == dropped
+    assert "label: 0.003 < 0.01" in marked[0]["title"]
+
+
+def test_a_synthetic_picture_stands_under_the_real_one_it_was_made_from(material):
+    shuffled = material.synthetic[0]
+    order = np.random.default_rng(0).permutation(len(shuffled))
+    shuffled.index = shuffled.index.iloc[order].reset_index(drop=True)
+    from truelike.reporting.page import _classes
+
+    for group in _classes(material):
+        for position, picture in enumerate(group["synthetic"]):
+            row = np.flatnonzero(material.real.labels == CLASSES.index(group["name"]))[position]
+            made = shuffled.keys.index(f"{material.real.keys[row]}-r0")
+            assert picture["uri"] == data_uri(shuffled.pixels(made))
+
+
+def test_what_the_pictures_were_made_from_is_told(material):
+    text = " ".join("".join(Page(render(material)).text).split())
+    assert "made for it, with its caption, starting from its latent; the naive" in text
+    rewrite = material.params.caption.rewrite.model_dump() | {"count": 5}
+    other = with_params(material, caption__images="outputs/naive/0", caption__rewrite=rewrite)
+    text = " ".join("".join(Page(render(other)).text).split())
+    assert "made for it, with a rewrite of its naive image's caption, starting from its latent; the naive" in text
+    plain = with_params(material, caption__by="none", synthesize__strength=1.0)
+    assert "made for it; the naive" in " ".join("".join(Page(render(plain)).text).split())
+
+
+def test_what_was_dropped_is_counted_by_reason(page):
+    text = " ".join("".join(page.text).split())
+    assert "27 of 30 synthetic images were kept, 3 dropped" in text
+    assert "Not recognised as its class: 2" in text
+    assert "Near-copy of a real training image: 1" in text
+
+
+def test_cut_captions_and_prompts_are_counted(page):
+    assert "1 captions at caption.max_tokens = 16, 15 prompts" in " ".join("".join(page.text).split())
+
+
+def test_cost_is_summed_and_left_out_without_a_ledger(html, material):
+    assert "1 min 01 s" in html
+    assert "2 min 21 s" in html  # 61.2 + 10 + 30 + 40
+    assert '<td class="n">2.5</td>' in html  # 25 images in 10 s
+    assert '<td class="n">7.5</td>' in html  # kJ
+    without = Page(render(changed(material, costs=material.costs.iloc[:0])))
+    assert [attributes["id"] for attributes in without.all("h2")] == [name for name in SECTIONS if name != "cost"]
+
+
+def test_every_parameter_is_listed(page, material):
+    text = set(page.text)
+    for name in ("adapt.dm.weight", "train.arms.bridged_pp.phases", "models.generator", "report.title"):
+        assert name in text
+    assert str(material.params.adapt.dm.weight) in text
+
+
+def test_the_demonstration_models_on_other_images_are_warned_of(material, html):
+    assert "demonstration base" not in html
+    assert "demonstration base" in render(with_params(material, data__source="photos/birds"))
+    own = with_params(material, data__source="photos/birds", models__generator="models/sd15.yaml")
+    assert "demonstration base" not in render(own)
+
+
+def test_a_run_without_a_verdict_still_has_a_page(material):
+    metrics = json.loads(json.dumps(material.accuracy_metrics))
+    sentence = "No verdict: no arm of train.arms has the synthetic set as its partner."
+    metrics["verdict"] = {"arm": None, "points": None, "low": None, "high": None, "sentence": sentence}
+    metrics["accuracy"] = {"real": metrics["accuracy"]["real"]}
+    metrics["difference_to_real"] = {}
+    alone = with_params(material, train__arms={"real": {"partner": "extra", "phases": [{"on": "real"}]}})
+    html = render(changed(alone, accuracy_metrics=metrics, comparisons=material.comparisons.iloc[:0]))
+    assert sentence in html
+    assert "step by step" not in html
+    assert Page(html).open == []
+
+
+def test_what_closing_a_gap_brings_is_beside_the_gap(material, html):
+    assert "truelike use gaps" in html
+    waterfall = [{"arm": "naive"}, {"arm": "synthetic", "closes": "content"}]
+    page = render(with_params(material, report__waterfall=waterfall))
+    assert "truelike use gaps" not in page
+    rows = re.findall(r'<tr><th scope="row">(content|label|quantity)</th>(.*?)</tr>', page, re.DOTALL)
+    last = {gap: re.findall(r"<td[^>]*>([^<]*)</td>", cells)[-1] for gap, cells in rows}
+    assert last["content"] == "+10.8&nbsp;(+10.0 to +11.5)"
+    assert last["label"] == last["quantity"] == "–"
+
+
+def test_missing_numbers_are_dashes(material):
+    measures = {name: dict.fromkeys(row) for name, row in material.audit_metrics["measures"].items()}
+    gaps = {name: dict.fromkeys(row) for name, row in material.audit_metrics["gaps"].items()}
+    audit = {"measures": measures, "gaps": gaps}
+    per_class = material.per_class.assign(value=np.nan, low=np.nan, high=np.nan)
+    html = render(changed(material, audit_metrics=audit, per_class=per_class))
+    assert "nan" not in html[html.index('id="fidelity"') : html.index('id="copies"')].lower()
+
+
+def test_the_same_run_gives_the_same_files(material, tmp_path):
+    write_report(material, tmp_path / "one")
+    write_report(material, tmp_path / "two")
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == ["DATASET.md", "accuracy.png", "pictures.png", "report.html", "summary.md"]
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_every_measure_and_gap_is_on_the_page_and_in_the_card(material, html, tmp_path):
+    write_report(material, tmp_path)
+    card = (tmp_path / "DATASET.md").read_text(encoding="utf-8")
+    for words in [entry[0] for entry in (MEASURES | GAPS).values()]:
+        assert words in html
+        assert words in card
+    assert "5 synthetic images per class are worth 3.2\u00a0(2.1 to 4.7) real ones" in html.replace("&nbsp;", "\u00a0")
+    assert "worth 3.2 (2.1 to 4.7) real images" in card
+    for text in ("see `models/README.md`", "`synthesize.strength` | `0.6`", "27 are kept", "## Intended use"):
+        assert text in card
+
+
+def test_other_looks_are_a_table_with_intervals_and_a_figure(html, material):
+    section = html[html.index('<h2 id="ood">') : html.index('<h2 id="cost">')].replace("&nbsp;", " ")
+    assert "55.8 (53.8 to 57.8)" in section  # bridged_pp on the sketches
+    assert "91.5 (88.0 to 95.1)" in section
+    assert re.search(r'<th scope="row">naive</th>.*<td class="n">–</td></tr>', section)
+    assert section.count("<svg") == 1
+    none = {"accuracy": {}, "mean_corruption_error": {}}
+    corrupted = material.ood_sets["corrupted"]
+    corrupted.index, whole = corrupted.index[:0], corrupted.index
+    left_out = changed(material, accuracy_metrics=material.accuracy_metrics | {"ood": none})
+    assert '"ood"' not in render(left_out)
+    corrupted.index = whole
+
+
+def test_membership_inference_has_a_section_where_it_was_measured(material, html):
+    assert "Membership inference was not measured" in html
+    measured = changed(material, membership=membership(), privacy_metrics=privacy_metrics())
+    text = render(measured)
+    page = Page(text)
+    ids = [attributes["id"] for tag, attributes in page.elements if tag == "h2"]
+    assert ids == [*SECTIONS[:6], "privacy", *SECTIONS[6:]]
+    assert "Membership inference was not measured" not in text
+    own = text[text.index('id="privacy"') : text.index('id="ood"')].replace("&nbsp;", "\u00a0")
+    assert own.count("not resolvable") == 2 * 3
+    assert "40.0\u00a0(39.0 to 43.0)" in own
+    assert "0.520\u00a0(0.510 to 0.550)" in own
+    assert "Of 400 trials with non-members a single false positive is 0.25 %" in own
+    assert "<svg" in own
+    assert "no proof that nothing leaks" in own
+    enough = changed(measured, privacy_metrics=privacy_metrics(3000))
+    assert "a single false positive" not in render(enough)
+
+
+def test_key_numbers_are_flat_enough_to_compare_runs(material):
+    numbers = key_numbers(material.accuracy_metrics, material.audit_metrics, material.privacy_metrics)
+    assert "membership" not in numbers
+    leaking = key_numbers(material.accuracy_metrics, material.audit_metrics, privacy_metrics())
+    assert leaking["membership"]["synthetic"] == {"auc": 0.52, "tpr_at_1_in_100": 0.02}
+    assert numbers["gain"] == {"arm": "bridged_pp", "points": 2.7, "low": 1.9, "high": 3.4}
+    assert numbers["accuracy"]["real"] == 73.1
+    assert numbers["synthetic"]["coverage"] == 0.75
+    assert numbers["ood"]["sketches"] == pytest.approx(55.8)
+    assert numbers["ood"]["mean_corruption_error"] == 91.5
+
+
+@pytest.mark.parametrize(
+    ("arm", "words"),
+    [
+        ({"partner": "extra", "phases": [{"on": "real"}]}, "all steps on the real images"),
+        (
+            {"partner": "extra", "phases": [{"on": "real+partner"}]},
+            "all steps on the real images and the extra real images together",
+        ),
+        (
+            {
+                "partner": "synthetic",
+                "phases": [
+                    {"on": "partner", "share": 0.75, "mixup": 0.2},
+                    {"on": "real", "share": 0.25, "reset_head": True, "lr_scale": 0.1},
+                ],
+            },
+            "75 % of the steps on the synthetic images with mixup 0.2, then 25 % of the steps on the real images "
+            "with a fresh last layer and 0.1 times the learning rate",
+        ),
+        (
+            {"partner": "synthetic", "phases": [{"on": "real+partner", "joint": [1, 0.5], "soft_labels": 1}]},
+            "all steps on the real images and the synthetic images together with losses weighed 1 to 0.5 "
+            "and 100 % soft labels",
+        ),
+        (
+            {"partner": "synthetic", "replicas": 1, "selected": False, "phases": [{"on": "partner"}]},
+            "all steps on the synthetic images (the first 1 replica, before selection)",
+        ),
+        (
+            {"partner": "partial/content", "phases": [{"on": "partner"}]},
+            "all steps on the partly adapted synthetic images (set content)",
+        ),
+    ],
+)
+def test_an_arm_in_words(arm, words):
+    assert describe_arm(Arm.model_validate(arm)) == words
+
+
+def test_markdown_summary_has_a_row_per_arm_and_signed_differences(material):
+    lines = accuracy_summary(material.accuracy_metrics, material.params).splitlines()
+    assert lines[0] == f"**{material.accuracy_metrics['verdict']['sentence']}**"
+    rows = lines[4:]
+    assert len(rows) == len(ARMS)
+    assert rows[0] == "| `real` | all steps on the real images | 73.1 (72.0 to 74.0) |  |"
+    assert rows[1].endswith("| 55.4 (54.3 to 56.3) | −17.7 (−18.5 to −17.0) |")
+
+
+def test_model_sources_hash_local_weights_and_tell_pinned_from_unpinned(tmp_path):
+    folder = tmp_path / "model"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "unet" / "weights.safetensors").write_bytes(b"abc")
+    (tmp_path / "pinned.yaml").write_text("hub: owner/name\nrevision: 0123abc\n")
+    (tmp_path / "loose.yaml").write_text("hub: owner/name\nrevision: null\n")
+    paths = {"generator": folder, "encoder": tmp_path / "pinned.yaml", "captioner": tmp_path / "loose.yaml"}
+    local, pinned, loose = model_sources({role: str(path) for role, path in paths.items()})
+    (tmp_path / "captions.csv").write_bytes(b"abc")
+    (table,) = model_sources({"captioner": str(tmp_path / "captions.csv")})
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc", FIPS 180-4
+    assert local.weights == (("unet/weights.safetensors", digest),)
+    assert table.weights == (("captions.csv", digest),)
+    assert (local.pinned, pinned.pinned, loose.pinned) == (True, True, False)
+    assert pinned.origin == "owner/name at 0123abc"
+    found = warnings(load_params(ROOT / "params.yaml"), [local, pinned, loose])
+    assert [line for line in found if "pinned" in line] == [line for line in found if "models.captioner" in line] != []
+
+
+def test_models_without_work_are_not_reported():
+    params = load_params(ROOT / "params.yaml")
+    assert list(used_models(params)) == ["generator", "encoder", "captioner", "classifier"]
+    caption = params.caption.model_copy(update={"rewrite": params.caption.rewrite.model_copy(update={"count": 5})})
+    assert used_models(params.model_copy(update={"caption": caption}))["rewriter"] == params.models.rewriter
+    caption = params.caption.model_copy(update={"by": "none"})
+    assert "captioner" not in used_models(params.model_copy(update={"caption": caption}))
+
+
+def test_template_is_shipped_with_the_package():
+    assert (Path(figures.__file__).parent / "template.html.j2").is_file()
+    assert "template.html.j2" in (ROOT / "pyproject.toml").read_text()
