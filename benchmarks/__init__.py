@@ -1,4 +1,6 @@
-"""What docs/performance.md claims: each module runs both sides of one comparison, ``python -m benchmarks.NAME``."""
+"""What docs/performance.md claims: each module runs both sides of one comparison,
+``python -m benchmarks.NAME``.
+"""
 
 import os
 import time
@@ -32,7 +34,9 @@ def compare(
     repeats: int,
     measure: Callable[[Callable[[], object]], Cost] = cost,
 ) -> dict[str, Cost]:
-    """The medians of `repeats` runs of every side, the sides taking turns so that a busy machine slows all alike."""
+    """The medians of `repeats` runs of every side, the sides taking turns so that a busy machine
+    slows all alike.
+    """
     costs: dict[str, list[Cost]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, run in sides.items():
@@ -41,19 +45,27 @@ def compare(
 
 
 def table(costs: Mapping[str, Cost], usual: str) -> list[str]:
-    """The lines of a Markdown table of sides, and how many times faster each is than the side `usual`."""
+    """The lines of a Markdown table of sides, and how many times faster each is than the side
+    `usual`.
+    """
     reference = costs[usual]
     lines = ["| | seconds | CPU seconds | times faster |", "|---|---|---|---|"]
     for name, spent in costs.items():
-        lines.append(f"| {name} | {spent.wall:.2f} | {spent.cpu:.2f} | {reference.wall / spent.wall:.2f} |")
+        lines.append(
+            f"| {name} | {spent.wall:.2f} | {spent.cpu:.2f} | {reference.wall / spent.wall:.2f} |"
+        )
     return lines
 
 
 def write(name: str, lines: Sequence[str], page: Path = PAGE) -> None:
-    """Print `lines`, and put them between ``<!-- name -->`` and ``<!-- end -->`` of the page if it has such markers."""
+    """Print `lines`, and put them between ``<!-- name -->`` and ``<!-- end -->`` of the page if it
+    has such markers.
+    """
     text = "\n".join(lines)
     print(text)
     before, marker, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
     if not marker:
         return
-    page.write_text(f"{before}{marker}{text}\n<!-- end -->{rest.partition('<!-- end -->')[2]}", encoding="utf-8")
+    page.write_text(
+        f"{before}{marker}{text}\n<!-- end -->{rest.partition('<!-- end -->')[2]}", encoding="utf-8"
+    )

@@ -1,8 +1,9 @@
 """Peak memory of the stages as the number of images grows: ``python -m benchmarks.memory``.
 
-*Anonymous* memory is what no file backs: the system cannot take it back. It is the largest sum over a stage's processes
-(Pss_Anon of Linux's smaps_rollup, which counts a page that forks share once), looked up every 50 milliseconds.
-*Resident* memory, of the ledger, has the pages of mapped files besides, which the system drops when it needs the space.
+*Anonymous* memory is what no file backs: the system cannot take it back. It is the largest sum over
+a stage's processes (Pss_Anon of Linux's smaps_rollup, which counts a page that forks share once),
+looked up every 50 milliseconds. *Resident* memory, of the ledger, has the pages of mapped files
+besides, which the system drops when it needs the space.
 """
 
 import argparse
@@ -46,7 +47,9 @@ ROOT = Path.cwd()
 
 
 def write_source(folder: Path, per_class: int, classes: int = 10, side: int = 16) -> None:
-    """An image folder of random images: a fifth more than are trained on, for validation and test."""
+    """An image folder of random images: a fifth more than are trained on, for validation and
+    test.
+    """
     draw = np.random.default_rng(0)
     for label in range(classes):
         (folder / f"class-{label}").mkdir(parents=True)
@@ -56,7 +59,9 @@ def write_source(folder: Path, per_class: int, classes: int = 10, side: int = 16
 
 
 def settings(project: Path) -> dict:
-    """The demo's parameters, with little work per image: what is measured does not depend on the number of steps."""
+    """The demo's parameters, with little work per image: what is measured does not depend on the
+    number of steps.
+    """
     params = YAML(typ="safe").load(ROOT / PARAMS_FILE)
     for name, path in params["models"].items():
         if name != "dtype":
@@ -81,12 +86,16 @@ def anonymous(parent: psutil.Process) -> int:
         for process in [parent, *parent.children(recursive=True)]:
             with suppress(OSError):  # it has ended
                 lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-                total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
+                total += sum(
+                    1024 * int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:")
+                )
     return total
 
 
 def peaks(per_class: int, stages: tuple[str, ...] = STAGES) -> dict[str, tuple[float, float]]:
-    """Peak anonymous and resident memory in MiB of each stage, run in turn on `per_class` images of a class."""
+    """Peak anonymous and resident memory in MiB of each stage, run in turn on `per_class` images of
+    a class.
+    """
     found = {}
     with tempfile.TemporaryDirectory() as temporary:
         project = Path(temporary)
@@ -96,7 +105,9 @@ def peaks(per_class: int, stages: tuple[str, ...] = STAGES) -> dict[str, tuple[f
         environment.pop("DVC_ROOT", None)
         for stage in stages:
             command = [sys.executable, "-m", *f"stages.{stage}".split()]
-            with subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.DEVNULL) as running:
+            with subprocess.Popen(
+                command, cwd=project, env=environment, stdout=subprocess.DEVNULL
+            ) as running:
                 highest, process = 0, psutil.Process(running.pid)
                 while running.poll() is None:
                     highest = max(highest, anonymous(process))
@@ -110,7 +121,9 @@ def peaks(per_class: int, stages: tuple[str, ...] = STAGES) -> dict[str, tuple[f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--per-class", type=int, nargs="+", default=[50, 200, 800], help="images per class, of ten")
+    parser.add_argument(
+        "--per-class", type=int, nargs="+", default=[50, 200, 800], help="images per class, of ten"
+    )
     sizes = parser.parse_args().per_class
     found = [peaks(size) for size in sizes]
     lines = [

@@ -1,4 +1,6 @@
-"""Fidelity measures against torchmetrics and prdc on random features: ``python -m benchmarks.metrics``."""
+"""Fidelity measures against torchmetrics and prdc on random features:
+``python -m benchmarks.metrics``.
+"""
 
 import argparse
 import contextlib
@@ -28,7 +30,10 @@ def features(count: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 def our_manifold(real: np.ndarray, fake: np.ndarray) -> dict[str, float]:
     """Precision, recall, density and coverage."""
-    return {name: float(values.mean()) for name, values in manifold_metrics(real, fake, NEIGHBOURS).items()}
+    return {
+        name: float(values.mean())
+        for name, values in manifold_metrics(real, fake, NEIGHBOURS).items()
+    }
 
 
 def usual_manifold(real: np.ndarray, fake: np.ndarray) -> dict[str, float]:
@@ -69,10 +74,25 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     samples = features(arguments.images, arguments.width)
-    manifold = {"prdc": partial(usual_manifold, *samples), "truelike": partial(our_manifold, *samples)}
-    distance = {"torchmetrics": partial(usual_distance, *samples), "truelike": partial(our_distance, *samples)}
-    lines = ["Precision, recall, density and coverage:", "", *table(compare(manifold, arguments.repeats), "prdc"), ""]
-    lines += [f"Peak memory of arrays: {', '.join(f'{k} {peak_mib(v):.0f} MiB' for k, v in manifold.items())}.", ""]
+    manifold = {
+        "prdc": partial(usual_manifold, *samples),
+        "truelike": partial(our_manifold, *samples),
+    }
+    distance = {
+        "torchmetrics": partial(usual_distance, *samples),
+        "truelike": partial(our_distance, *samples),
+    }
+    lines = [
+        "Precision, recall, density and coverage:",
+        "",
+        *table(compare(manifold, arguments.repeats), "prdc"),
+        "",
+    ]
+    lines += [
+        "Peak memory of arrays: "
+        f"{', '.join(f'{k} {peak_mib(v):.0f} MiB' for k, v in manifold.items())}.",
+        "",
+    ]
     lines += ["Fréchet distance:", "", *table(compare(distance, arguments.repeats), "torchmetrics")]
     write("metrics", lines)
 

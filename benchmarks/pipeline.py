@@ -1,4 +1,6 @@
-"""``dvc repro`` when nothing changed, against what DVC itself takes to start: ``python -m benchmarks.pipeline``."""
+"""``dvc repro`` when nothing changed, against what DVC itself takes to start:
+``python -m benchmarks.pipeline``.
+"""
 
 import subprocess
 import sys
@@ -13,7 +15,10 @@ def dvc(*words: str) -> None:
 
 def main() -> None:
     dvc("repro")
-    sides = {"`dvc repro` of all stages, nothing to do": ("repro",), "`dvc --version`, DVC's own start": ("--version",)}
+    sides = {
+        "`dvc repro` of all stages, nothing to do": ("repro",),
+        "`dvc --version`, DVC's own start": ("--version",),
+    }
     costs = compare({name: partial(dvc, *words) for name, words in sides.items()}, repeats=5)
     write("pipeline", table(costs, next(iter(sides))))
 

@@ -1,4 +1,6 @@
-"""What a second replica and a kill cost, in a copy of the project: ``python -m benchmarks.replicas``."""
+"""What a second replica and a kill cost, in a copy of the project:
+``python -m benchmarks.replicas``.
+"""
 
 import argparse
 import json
@@ -23,7 +25,9 @@ FIRST, SECOND = "one replica", "a second one beside it"
 
 
 def copy_project(source: Path, project: Path) -> None:
-    """Copy the tracked files of `source`, with its cache and the replicas' inputs, as a project of its own."""
+    """Copy the tracked files of `source`, with its cache and the replicas' inputs, as a project of
+    its own.
+    """
     files = subprocess.check_output(["git", "ls-files", "-z"], cwd=source, text=True).split("\0")
     for name in filter(None, files):
         if (source / name).is_file():
@@ -35,12 +39,16 @@ def copy_project(source: Path, project: Path) -> None:
 
 
 def dvc(project: Path, *words: str) -> None:
-    subprocess.run(["dvc", *words], cwd=project, env=environment(), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["dvc", *words], cwd=project, env=environment(), check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def environment() -> dict[str, str]:
     """This process's, without the project that it may be run by, and with the copy's own code."""
-    return {name: value for name, value in os.environ.items() if name not in ("DVC_ROOT", "PYTHONPATH")}
+    return {
+        name: value for name, value in os.environ.items() if name not in ("DVC_ROOT", "PYTHONPATH")
+    }
 
 
 def set_synthesis(project: Path, **values: object) -> None:
@@ -55,14 +63,18 @@ def forget(project: Path) -> None:
     """Make the replicas of `project` ones that were never made."""
     yaml = YAML()
     lock = yaml.load(project / LOCK_FILE)
-    lock["stages"] = {name: stage for name, stage in lock["stages"].items() if not name.startswith("synthesize@")}
+    lock["stages"] = {
+        name: stage for name, stage in lock["stages"].items() if not name.startswith("synthesize@")
+    }
     yaml.dump(lock, project / LOCK_FILE)
     for name in ("outputs/synthetic", ".work"):
         shutil.rmtree(project / name, ignore_errors=True)
 
 
 def make(project: Path, replicas: list[int]) -> None:
-    """`dvc repro` of as many replicas; those that are there are kept, a first one starts from none."""
+    """`dvc repro` of as many replicas; those that are there are kept, a first one starts from
+    none.
+    """
     if len(replicas) == 1:
         forget(project)
     set_synthesis(project, replicas=replicas)
@@ -70,13 +82,17 @@ def make(project: Path, replicas: list[int]) -> None:
 
 
 def resume(project: Path, shard_size: int) -> tuple[int, int]:
-    """Kill a replica with all its processes half-way and make it again: its images, and how many were made twice."""
+    """Kill a replica with all its processes half-way and make it again: its images, and how many
+    were made twice.
+    """
     forget(project)
     set_synthesis(project, replicas=[0], batch_size=shard_size, shard_size=shard_size)
     log = project / "log"
     command = ["dvc", "repro", "--no-run-cache", "synthesize"]
     with log.open("w") as file:
-        killed = subprocess.Popen(command, cwd=project, env=environment(), stderr=file, start_new_session=True)
+        killed = subprocess.Popen(
+            command, cwd=project, env=environment(), stderr=file, start_new_session=True
+        )
         while not (counts := bar(log)) or counts[0] < counts[1] / 2:
             time.sleep(0.05)
         os.killpg(killed.pid, signal.SIGKILL)
@@ -96,7 +112,9 @@ def bar(log: Path) -> tuple[int, int] | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="denoising steps, fewer than the demo's for a quick look")
+    parser.add_argument(
+        "--steps", type=int, help="denoising steps, fewer than the demo's for a quick look"
+    )
     parser.add_argument("--shard-size", type=int, default=16, help="of the replica that is killed")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as parent:
@@ -109,7 +127,10 @@ def main() -> None:
         total, twice = resume(project, arguments.shard_size)
     ratio = costs[SECOND].wall / costs[FIRST].wall
     lines = [*table(costs, FIRST), "", f"The second costs {ratio:.2f} times the first.", ""]
-    lines += [f"Killed half-way, of {total} images in shards of {arguments.shard_size}: {twice} made twice."]
+    lines += [
+        f"Killed half-way, of {total} images in shards of {arguments.shard_size}: {twice} made "
+        "twice."
+    ]
     write("replicas", lines)
 
 

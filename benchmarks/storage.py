@@ -1,4 +1,6 @@
-"""A set in shards against loose files in DVC: ``python -m benchmarks.storage [--images 200000]``."""
+"""A set in shards against loose files in DVC: ``python -m benchmarks.storage [--images
+200000]``.
+"""
 
 import argparse
 import shutil
@@ -20,7 +22,9 @@ def samples(count: int, side: int = 8) -> list[Sample]:
     """Random images of `side` pixels."""
     draw = np.random.default_rng(0)
     pixels = draw.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    return [Sample(f"{number:07d}", number % len(CLASSES), image) for number, image in enumerate(pixels)]
+    return [
+        Sample(f"{number:07d}", number % len(CLASSES), image) for number, image in enumerate(pixels)
+    ]
 
 
 def write_loose(folder: Path, images: list[Sample]) -> None:
@@ -44,8 +48,13 @@ def start_project(project: Path) -> None:
 
 
 def measure(project: Path) -> dict[str, Cost]:
-    """What it costs to add, check, push and pull (into a project without a cache) the folder ``set`` of a project."""
-    spent = {words: cost(partial(dvc, project, *words.split())) for words in ("add set", "status", "push")}
+    """What it costs to add, check, push and pull (into a project without a cache) the folder
+    ``set`` of a project.
+    """
+    spent = {
+        words: cost(partial(dvc, project, *words.split()))
+        for words in ("add set", "status", "push")
+    }
     shutil.rmtree(project / ".dvc/cache")
     shutil.rmtree(project / "set")
     return spent | {"pull": cost(partial(dvc, project, "pull"))}
@@ -66,7 +75,9 @@ def main() -> None:
     for operation in found["shards"]:
         costs = {side: spent[operation] for side, spent in found.items()}
         lines += [f"`dvc {operation}`", "", *table(costs, "loose files"), ""]
-    total = {side: Cost(*map(sum, zip(*costs.values(), strict=True))) for side, costs in found.items()}
+    total = {
+        side: Cost(*map(sum, zip(*costs.values(), strict=True))) for side, costs in found.items()
+    }
     write(f"storage {len(images)}", [*lines, "All four:", "", *table(total, "loose files")])
 
 

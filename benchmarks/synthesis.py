@@ -1,4 +1,6 @@
-"""One replica of the demo against stock diffusers, after the demo: ``python -m benchmarks.synthesis``."""
+"""One replica of the demo against stock diffusers, after the demo:
+``python -m benchmarks.synthesis``.
+"""
 
 import os
 import tempfile
@@ -21,21 +23,11 @@ from safetensors.torch import load_file
 from benchmarks import Cost, compare, cost, table, write
 from stages import keep_freed_memory
 from truelike.config import load_params
-from truelike.generator.pipeline import (
-    EMBEDS_FILE,
-    LORA_FILE,
-    read_adapter,
-    read_style,
-)
+from truelike.generator.pipeline import EMBEDS_FILE, LORA_FILE, read_adapter, read_style
 from truelike.generator.samplers import make_generators, make_sampler
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.devices import torch_dtype
-from truelike.synthesis.run import (
-    Job,
-    plan_of,
-    replica_job,
-    synthesize,
-)
+from truelike.synthesis.run import Job, plan_of, replica_job, synthesize
 from truelike.synthesis.settings import Synthesize
 
 FAST = Path("recipes/fast.yaml")
@@ -43,13 +35,17 @@ STOCK, OURS, QUICK = "stock pipeline", "truelike", "truelike, `recipes/fast.yaml
 
 
 def stock(job: Job, replica: int, out: Path) -> None:
-    """The usual way: a call of the stock pipeline for each class, its text encoded each time, PNG saved inline."""
+    """The usual way: a call of the stock pipeline for each class, its text encoded each time, PNG
+    saved inline.
+    """
     assert job.style
     assert job.adapter
     real = ImageSet(job.real)
     plan = plan_of(job, real, replica)
     dtype = torch_dtype(job.dtype)
-    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(job.generator, dtype=dtype, safety_checker=None)
+    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
+        job.generator, dtype=dtype, safety_checker=None
+    )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = make_sampler(job.settings.sampler, pipeline.scheduler)
     if read_style(job.style).enabled:
@@ -58,12 +54,19 @@ def stock(job: Job, replica: int, out: Path) -> None:
     if read_adapter(job.adapter).enabled:
         pipeline.load_lora_weights(job.adapter, weight_name=LORA_FILE)
     for label, rows in plan.groupby("label"):
-        # The stock pipeline draws from the VAE's posterior; ours takes its mode, and so must a fair comparison.
-        with patch.object(DiagonalGaussianDistribution, "sample", lambda posterior, generator=None: posterior.mode()):
+        # The stock pipeline draws from the VAE's posterior; ours takes its mode, and so must a fair
+        # comparison.
+        with patch.object(
+            DiagonalGaussianDistribution,
+            "sample",
+            lambda posterior, generator=None: posterior.mode(),
+        ):
             images = pipeline(
                 prompt=rows["prompt"].tolist(),
                 negative_prompt=rows["negative_prompt"].tolist(),
-                image=[Image.fromarray(real.pixels(real.keys.index(key))) for key in rows["source_key"]],
+                image=[
+                    Image.fromarray(real.pixels(real.keys.index(key))) for key in rows["source_key"]
+                ],
                 strength=job.settings.strength,
                 num_inference_steps=job.settings.steps,
                 guidance_scale=job.settings.guidance_scale,
@@ -83,7 +86,9 @@ def ours(job: Job, replica: int, out: Path) -> None:
 
 
 def largest_difference(first: Path, second: Path) -> int:
-    """Between the pixels of an image set and those of a folder of PNG files with the same keys, 0 to 255."""
+    """Between the pixels of an image set and those of a folder of PNG files with the same keys, 0
+    to 255.
+    """
     images = ImageSet(first)
     files = {file.stem: file for file in second.rglob("*.png")}
     assert sorted(files) == sorted(images.keys)
@@ -97,7 +102,9 @@ def fast(settings: Synthesize, recipe: dict[str, dict[str, Any]]) -> Synthesize:
 
 
 def second_cost(run: Callable[[], object]) -> Cost:
-    """What `run` costs in a process of its own when it runs there again, and all it needs is imported."""
+    """What `run` costs in a process of its own when it runs there again, and all it needs is
+    imported.
+    """
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         pool.submit(run).result()
         return pool.submit(cost, run).result()
@@ -122,7 +129,14 @@ def main() -> None:
         }
         lines = table(compare(sides, 3, second_cost), STOCK)
         difference = largest_difference(out / "ours", out / "stock")
-    write("synthesis", [*lines, "", f"Largest difference between the pixels of the first two: {difference} of 255."])
+    write(
+        "synthesis",
+        [
+            *lines,
+            "",
+            f"Largest difference between the pixels of the first two: {difference} of 255.",
+        ],
+    )
 
 
 if __name__ == "__main__":

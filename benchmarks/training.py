@@ -1,4 +1,6 @@
-"""An arm of the demo against timm's own loop, a transform per image per epoch: ``python -m benchmarks.training``."""
+"""An arm of the demo against timm's own loop, a transform per image per epoch:
+``python -m benchmarks.training``.
+"""
 
 import argparse
 import tempfile
@@ -22,12 +24,7 @@ from truelike.imageset.reading import ImageSet, open_replicas
 from truelike.imageset.tables import undecided
 from truelike.imageset.writing import encode_png
 from truelike.training.images import load_kept
-from truelike.training.loop import (
-    LabelledImages,
-    Recipe,
-    learning_rate,
-    predict,
-)
+from truelike.training.loop import LabelledImages, Recipe, learning_rate, predict
 from truelike.training.networks import input_statistics, open_classifier
 from truelike.training.seeds import Job, seed_file, train_seeds
 from truelike.training.settings import Phase
@@ -44,7 +41,9 @@ def write_folder(folder: Path, images: LabelledImages) -> None:
 
 
 def usual(job: Job, folder: Path, seed: int, workers: int = WORKERS) -> np.ndarray:
-    """Train one network as timm's training script does and predict the validation images, float32 (N, K)."""
+    """Train one network as timm's training script does and predict the validation images, float32
+    (N, K).
+    """
     torch.manual_seed(seed)
     recipe, size = job.recipe, job.partner.pixels.shape[1]
     model = open_classifier(job.classifier, job.num_classes, job.pretrained, size).train()
@@ -67,12 +66,16 @@ def usual(job: Job, folder: Path, seed: int, workers: int = WORKERS) -> np.ndarr
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-    optimizer = create_optimizer_v2(model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    optimizer = create_optimizer_v2(
+        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay
+    )
     criterion = LabelSmoothingCrossEntropy(recipe.label_smoothing)
     epochs = chain.from_iterable(repeat(loader))
     for step, (images, labels) in zip(range(recipe.steps), epochs, strict=False):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, recipe.steps, recipe.lr, recipe.warmup_fraction, recipe.schedule)
+            group["lr"] = learning_rate(
+                step, recipe.steps, recipe.lr, recipe.warmup_fraction, recipe.schedule
+            )
         loss = criterion(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -97,7 +100,9 @@ def our_seeds(job: Job, seeds: Sequence[int], found: dict[int, np.ndarray]) -> N
 
 def accuracy(found: dict[int, np.ndarray], labels: np.ndarray) -> float:
     """Mean over the seeds, in %."""
-    return 100 * float(np.mean([(probabilities.argmax(1) == labels).mean() for probabilities in found.values()]))
+    return 100 * float(
+        np.mean([(probabilities.argmax(1) == labels).mean() for probabilities in found.values()])
+    )
 
 
 def main() -> None:
@@ -130,11 +135,18 @@ def main() -> None:
         }
         costs = compare(sides, arguments.repeats)
     count = arguments.seeds * job.recipe.steps * job.recipe.batch_size
-    lines = [f"{len(images)} images, {job.recipe.steps} steps of {job.recipe.batch_size}, {len(seeds)} seeds:", ""]
+    lines = [
+        f"{len(images)} images, {job.recipe.steps} steps of {job.recipe.batch_size}, {len(seeds)} "
+        "seeds:",
+        "",
+    ]
     lines += [*table(costs, "timm's loop"), ""]
     for (name, spent), found in zip(costs.items(), (theirs, own), strict=True):
         share = accuracy(found, validation.labels)
-        lines.append(f"- {name}: {count / spent.wall:,.0f} images a second, {share:.1f} % of validation images right")
+        lines.append(
+            f"- {name}: {count / spent.wall:,.0f} images a second, {share:.1f} % of validation "
+            "images right"
+        )
     write("training", lines)
 
 

@@ -1,4 +1,6 @@
-"""Builds the embedded data set and the small foundation models that truelike ships, from public data."""
+"""Builds the embedded data set and the small foundation models that truelike ships, from public
+data.
+"""
 
 from pathlib import Path
 

@@ -4,7 +4,13 @@ import shutil
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import BlipForConditionalGeneration, BlipProcessor, CLIPModel, CLIPProcessor, CLIPTextModel
+from transformers import (
+    BlipForConditionalGeneration,
+    BlipProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTextModel,
+)
 
 from foundation import BUILD, backbone, captioner, generator, image_tower, vae
 
@@ -24,7 +30,9 @@ def main() -> None:
         text_encoder=CLIPTextModel.from_pretrained(image_tower.DIRECTORY).to(half),
         tokenizer=processor.tokenizer,
         unet=unet,
-        scheduler=DDIMScheduler(**generator.SCHEDULER, steps_offset=1, clip_sample=False, set_alpha_to_one=False),
+        scheduler=DDIMScheduler(
+            **generator.SCHEDULER, steps_offset=1, clip_sample=False, set_alpha_to_one=False
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -32,7 +40,9 @@ def main() -> None:
     CLIPModel.from_pretrained(image_tower.DIRECTORY).to(half).save_pretrained(DIRECTORY / "encoder")
     processor.save_pretrained(DIRECTORY / "encoder")
     processor.image_processor.save_pretrained(DIRECTORY / "encoder")
-    BlipForConditionalGeneration.from_pretrained(captioner.DIRECTORY).to(half).save_pretrained(DIRECTORY / "captioner")
+    BlipForConditionalGeneration.from_pretrained(captioner.DIRECTORY).to(half).save_pretrained(
+        DIRECTORY / "captioner"
+    )
     captions = BlipProcessor.from_pretrained(captioner.DIRECTORY)
     captions.save_pretrained(DIRECTORY / "captioner")
     captions.image_processor.save_pretrained(DIRECTORY / "captioner")

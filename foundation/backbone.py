@@ -1,4 +1,6 @@
-"""Trains the backbone to name colour, ground and pattern, never the garment: a start from other labels."""
+"""Trains the backbone to name colour, ground and pattern, never the garment: a start from other
+labels.
+"""
 
 import json
 
@@ -19,7 +21,9 @@ HEADS = {"colour": tuple(COLOURS), "ground": tuple(GROUNDS), "pattern": PATTERNS
 
 
 def save(model: nn.Module) -> None:
-    """Save a network as timm lays one out on the hub, so ``timm.create_model("local-dir:...")`` opens it."""
+    """Save a network as timm lays one out on the hub, so ``timm.create_model("local-dir:...")``
+    opens it.
+    """
     names = [f"{head}: {word}" for head, words in HEADS.items() for word in words]
     config = {
         "architecture": ARCHITECTURE,
@@ -47,18 +51,31 @@ def save(model: nn.Module) -> None:
 
 def split_heads(logits: Tensor, heads: dict[str, tuple[str, ...]]) -> dict[str, Tensor]:
     """Split the columns of joint logits, (N, sum of words), into one block for each head."""
-    return dict(zip(heads, logits.split([len(words) for words in heads.values()], dim=1), strict=True))
+    return dict(
+        zip(heads, logits.split([len(words) for words in heads.values()], dim=1), strict=True)
+    )
 
 
 def targets(table: dict[str, list[str]], heads: dict[str, tuple[str, ...]]) -> dict[str, Tensor]:
     """Number the words of each head's attribute: (N,) each."""
-    return {head: torch.tensor([words.index(word) for word in table[head]]) for head, words in heads.items()}
+    return {
+        head: torch.tensor([words.index(word) for word in table[head]])
+        for head, words in heads.items()
+    }
 
 
 def train(
-    model: nn.Module, heads: dict[str, tuple[str, ...]], name: str, steps: int, batch_size: int, rate: float, seed: int
+    model: nn.Module,
+    heads: dict[str, tuple[str, ...]],
+    name: str,
+    steps: int,
+    batch_size: int,
+    rate: float,
+    seed: int,
 ) -> None:
-    """Train a network on the corpus with one cross-entropy for each head, garments shifted by up to 2 px."""
+    """Train a network on the corpus with one cross-entropy for each head, garments shifted by up to
+    2 px.
+    """
     generator = torch.Generator().manual_seed(seed)
     images, table = load_corpus("train")
     labels = targets({head: table[head].tolist() for head in heads}, heads)
@@ -82,7 +99,15 @@ def main() -> None:
     settings = Settings.load().backbone
     torch.manual_seed(settings.seed)
     model = timm.create_model(ARCHITECTURE, num_classes=sum(len(words) for words in HEADS.values()))
-    train(model, HEADS, "backbone", settings.steps, settings.batch_size, settings.learning_rate, settings.seed)
+    train(
+        model,
+        HEADS,
+        "backbone",
+        settings.steps,
+        settings.batch_size,
+        settings.learning_rate,
+        settings.seed,
+    )
     save(model)
 
 

@@ -27,11 +27,25 @@ LENGTH = 16  # tokens of a caption
 
 
 def tokenizer() -> BertTokenizer:
-    """Build a WordPiece tokenizer whose pieces are the words of the captions, letters and digits."""
-    words = " ".join([*NOUNS.values(), *COLOURS, *SHADES, *GROUNDS, *PATTERNS]).replace("-", " ").split()
+    """Build a WordPiece tokenizer whose pieces are the words of the captions, letters and
+    digits.
+    """
+    words = (
+        " ".join([*NOUNS.values(), *COLOURS, *SHADES, *GROUNDS, *PATTERNS])
+        .replace("-", " ")
+        .split()
+    )
     fixed = ["on", "background", "photo", "of", "long", "short", "wide", "narrow", ",", "-", "."]
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *letters,
+        *(f"##{letter}" for letter in letters),
+    ]
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys([*pieces, *fixed, *words]))}
     built = BertTokenizer(vocab=vocabulary)
     built.model_max_length = 2 * LENGTH
@@ -55,31 +69,45 @@ def build(words: BertTokenizer) -> BlipForConditionalGeneration:
         "pad_token_id": words.pad_token_id,
     }
     vision = {**image_tower.TOWER, "hidden_act": "quick_gelu"}
-    return BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision, projection_dim=96))
+    return BlipForConditionalGeneration(
+        BlipConfig(text_config=text, vision_config=vision, projection_dim=96)
+    )
 
 
 @torch.no_grad()
 def adopt(model: BlipForConditionalGeneration, tower: CLIPVisionModel, images: Tensor) -> None:
-    """Start the image tower as a CLIP one, whose first layer norm is folded into the embeddings at its mean scale."""
+    """Start the image tower as a CLIP one, whose first layer norm is folded into the embeddings at
+    its mean scale.
+    """
     source = tower.state_dict()
     norm = tower.pre_layrnorm
     scale = norm.weight / tower.embeddings(to_unit(images)).std(2).mean()
     centred = {
         name: source[f"embeddings.{name}"] - source[f"embeddings.{name}"].mean(axis, keepdim=True)
-        for name, axis in (("class_embedding", 0), ("patch_embedding.weight", 0), ("position_embedding.weight", 1))
+        for name, axis in (
+            ("class_embedding", 0),
+            ("patch_embedding.weight", 0),
+            ("position_embedding.weight", 1),
+        )
     }
     state = model.vision_model.state_dict()
     state["embeddings.class_embedding"][0, 0] = centred["class_embedding"] * scale
-    state["embeddings.patch_embedding.weight"].copy_(centred["patch_embedding.weight"] * scale[:, None, None, None])
+    state["embeddings.patch_embedding.weight"].copy_(
+        centred["patch_embedding.weight"] * scale[:, None, None, None]
+    )
     state["embeddings.patch_embedding.bias"].zero_()
-    state["embeddings.position_embedding"][0] = centred["position_embedding.weight"] * scale + norm.bias
+    state["embeddings.position_embedding"][0] = (
+        centred["position_embedding.weight"] * scale + norm.bias
+    )
     for kind in ("weight", "bias"):
         state[f"post_layernorm.{kind}"].copy_(source[f"post_layernorm.{kind}"])
         for i in range(len(tower.encoder.layers)):
             layer = f"encoder.layers.{i}"
             attention = [source[f"{layer}.self_attn.{part}_proj.{kind}"] for part in "qkv"]
             state[f"{layer}.self_attn.qkv.{kind}"].copy_(torch.cat(attention))
-            state[f"{layer}.self_attn.projection.{kind}"].copy_(source[f"{layer}.self_attn.out_proj.{kind}"])
+            state[f"{layer}.self_attn.projection.{kind}"].copy_(
+                source[f"{layer}.self_attn.out_proj.{kind}"]
+            )
             for name in ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2"):
                 state[f"{layer}.{name}.{kind}"].copy_(source[f"{layer}.{name}.{kind}"])
 
@@ -94,7 +122,9 @@ def word_weights(words: BertTokenizer) -> Tensor:
 def processor(words: BertTokenizer) -> BlipProcessor:
     """Pair the tokenizer with the image processor: 32 px, values in [-1, 1]."""
     size = {"height": SIZE, "width": SIZE}
-    return BlipProcessor(BlipImageProcessor(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3), words)
+    return BlipProcessor(
+        BlipImageProcessor(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3), words
+    )
 
 
 def main() -> None:
@@ -111,7 +141,9 @@ def main() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=0.05)
     decay = schedule(optimizer, settings.steps)
     with Log("captioner") as log:
-        for step, rows in enumerate(batches(len(images), settings.batch_size, settings.steps, generator)):
+        for step, rows in enumerate(
+            batches(len(images), settings.batch_size, settings.steps, generator)
+        ):
             tokens = words([captions[i] for i in rows], padding=True, return_tensors="pt")
             labels = tokens.input_ids.masked_fill(tokens.attention_mask == 0, -100)
             with torch.autocast("cpu", torch.bfloat16):
@@ -120,7 +152,9 @@ def main() -> None:
                     input_ids=tokens.input_ids,
                     attention_mask=tokens.attention_mask,
                 ).logits
-            loss = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), weights)
+            loss = F.cross_entropy(
+                logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), weights
+            )
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,4 +1,6 @@
-"""Writes captions from the attributes that an image was rendered with, so they are right by construction."""
+"""Writes captions from the attributes that an image was rendered with, so they are right by
+construction.
+"""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,9 @@ NOUNS = dict(zip(CLASS_NAMES, (*CLASS_NAMES[:-1], "boot"), strict=True))
 
 
 def describe(row: dict[str, str]) -> str:
-    """Describe an image as the captioner does: ``a white boot on a black background, plain short``."""
+    """Describe an image as the captioner does: ``a white boot on a black background, plain
+    short``.
+    """
     colour = f"{row['shade']} {row['colour']}".strip()
     tail = " ".join(word for word in (row["pattern"], row["length"], row["width"]) if word)
     return f"a {colour} {NOUNS[row['class']]} on a {row['ground']} background, {tail}"
@@ -41,8 +45,12 @@ def phrasings(row: dict[str, str]) -> list[tuple[str, float, tuple[str, ...]]]:
     ]
 
 
-def draw_captions(rows: pd.DataFrame, rng: np.random.Generator) -> tuple[list[str], NDArray[np.bool_]]:
-    """Draw a phrasing for each of N images: its caption, and which of PROPERTIES it states, (N, 7)."""
+def draw_captions(
+    rows: pd.DataFrame, rng: np.random.Generator
+) -> tuple[list[str], NDArray[np.bool_]]:
+    """Draw a phrasing for each of N images: its caption, and which of PROPERTIES it states,
+    (N, 7).
+    """
     captions, states = [], np.zeros((len(rows), len(PROPERTIES)), bool)
     for i, row in enumerate(rows.to_dict("records")):
         choices = phrasings(row)

@@ -1,4 +1,6 @@
-"""Draws ``data/catalogue``: test images of ``data/fashion`` in the corpus's look, as a style-shift set."""
+"""Draws ``data/catalogue``: test images of ``data/fashion`` in the corpus's look, as a style-shift
+set.
+"""
 
 import io
 
@@ -20,7 +22,9 @@ SEED = 9
 
 
 def rendered() -> pd.DataFrame:
-    """The first PER_CLASS test images of each class, rendered: rows of path, label, pixels and their attributes."""
+    """The first PER_CLASS test images of each class, rendered: rows of path, label, pixels and
+    their attributes.
+    """
     rows = pd.DataFrame(pq.read_table(FASHION).to_pylist())
     rows = rows[rows.groupby("label").cumcount() < PER_CLASS].reset_index(drop=True)
     images = np.stack([np.asarray(Image.open(io.BytesIO(cell["bytes"]))) for cell in rows["image"]])
@@ -34,7 +38,8 @@ def rendered() -> pd.DataFrame:
 
 def main() -> None:
     rows = [
-        {"image": {"bytes": png(row.pixels), "path": row.path}, "label": row.label} for row in rendered().itertuples()
+        {"image": {"bytes": png(row.pixels), "path": row.path}, "label": row.label}
+        for row in rendered().itertuples()
     ]
     FILE.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), FILE)

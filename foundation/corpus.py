@@ -1,7 +1,7 @@
 """Renders garments as a colour catalogue, never a white or grey garment on a black ground.
 
-Every rendered image has a row of attributes in ``corpus_index.parquet``: class, colour, shade, ground, pattern, and the
-measured length and width.
+Every rendered image has a row of attributes in ``corpus_index.parquet``: class, colour, shade,
+ground, pattern, and the measured length and width.
 """
 
 import numpy as np
@@ -32,7 +32,13 @@ COLOURS = {  # mean RGB in [0, 1]
     "pink": (0.96, 0.56, 0.72),
     "brown": (0.47, 0.29, 0.16),
 }
-SHADED = ("grey", "red", "green", "blue", "purple")  # colours that also come as "light ..." and "dark ..."
+SHADED = (
+    "grey",
+    "red",
+    "green",
+    "blue",
+    "purple",
+)  # colours that also come as "light ..." and "dark ..."
 SHADES = ("", "light", "dark")
 GROUNDS = {
     "white": (0.98, 0.98, 0.98),
@@ -42,15 +48,19 @@ GROUNDS = {
     "black": (0.0, 0.0, 0.0),
 }
 PATTERNS = ("plain", "striped", "dotted")
-HELD_OUT = (("white", "black"), ("grey", "black"))  # (colour, ground) that is never rendered: the user's look
+HELD_OUT = (
+    ("white", "black"),
+    ("grey", "black"),
+)  # (colour, ground) that is never rendered: the user's look
 PROPERTIES = ["class", "colour", "shade", "ground", "pattern", "length", "width"]
 
 
 def measure(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> pd.DataFrame:
-    """Measure each garment's ``length`` (long | short) and ``width`` (wide | narrow), "" for the middle of its class.
+    """Measure each garment's ``length`` (long | short) and ``width`` (wide | narrow), "" for the
+    middle of its class.
 
-    Length is the height of the bounding box over its width, width the share of the box that the garment fills; the
-    outer quarters of each class get the words.
+    Length is the height of the bounding box over its width, width the share of the box that the
+    garment fills; the outer quarters of each class get the words.
     """
     mask = images > 24
     rows, columns = mask.any(2), mask.any(1)
@@ -68,13 +78,16 @@ def measure(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> pd.DataFram
 
 
 def draw_attributes(count: int, settings: Corpus, rng: np.random.Generator) -> pd.DataFrame:
-    """Draw colour, shade, ground and pattern of ``count`` images; held-out pairs of colour and ground have weight 0."""
+    """Draw colour, shade, ground and pattern of ``count`` images; held-out pairs of colour and
+    ground have weight 0.
+    """
     pairs = [(colour, ground) for colour in COLOURS for ground in GROUNDS]
     weights = np.array(
         [
             0.0
             if pair in HELD_OUT
-            else settings.colour_weights.get(pair[0], 1.0) * settings.ground_weights.get(pair[1], 1.0)
+            else settings.colour_weights.get(pair[0], 1.0)
+            * settings.ground_weights.get(pair[1], 1.0)
             for pair in pairs
         ]
     )
@@ -91,18 +104,24 @@ def draw_attributes(count: int, settings: Corpus, rng: np.random.Generator) -> p
     )
 
 
-def garment_colours(colour: NDArray[np.str_], shade: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.float64]:
+def garment_colours(
+    colour: NDArray[np.str_], shade: NDArray[np.str_], rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Draw a jittered RGB for each colour word: (N, 3) in [0, 1]."""
     rgb = np.array([COLOURS[name] for name in colour])
     rgb = rgb * rng.uniform(0.94, 1.06, (len(rgb), 1))
-    rgb = rgb + np.where(np.isin(colour, ("white", "grey")), 0.008, 0.03)[:, None] * rng.standard_normal(rgb.shape)
+    rgb = rgb + np.where(np.isin(colour, ("white", "grey")), 0.008, 0.03)[
+        :, None
+    ] * rng.standard_normal(rgb.shape)
     light, dark = rng.uniform(0.3, 0.45, len(rgb)), rng.uniform(0.5, 0.65, len(rgb))
     rgb = np.where((shade == "light")[:, None], rgb + (1 - rgb) * light[:, None], rgb)
     return np.clip(np.where((shade == "dark")[:, None], rgb * dark[:, None], rgb), 0, 1)
 
 
 def ground_colours(ground: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw a jittered RGB for each ground word: (N, 3) in [0, 1]; most black grounds are exactly black."""
+    """Draw a jittered RGB for each ground word: (N, 3) in [0, 1]; most black grounds are exactly
+    black.
+    """
     rgb = np.array([GROUNDS[name] for name in ground])
     jitter = 0.015 * rng.standard_normal(rgb.shape)
     jitter[(ground == "black") & (rng.random(len(rgb)) < 0.7)] = 0
@@ -113,20 +132,36 @@ def pattern_masks(pattern: NDArray[np.str_], rng: np.random.Generator) -> NDArra
     """Draw where the second colour of each pattern lies: (N, SIZE, SIZE) in [0, 1]; 0 for plain."""
     count = len(pattern)
     y, x = np.mgrid[:SIZE, :SIZE][:, None]
-    period, phase_x, phase_y = (rng.uniform(low, high, (count, 1, 1)) for low, high in ((4, 7), (0, 7), (0, 7)))
+    period, phase_x, phase_y = (
+        rng.uniform(low, high, (count, 1, 1)) for low, high in ((4, 7), (0, 7), (0, 7))
+    )
     across = np.where(rng.random((count, 1, 1)) < 0.5, x, y)
     stripes = np.sin(2 * np.pi * (across + phase_x) / period) > 0
-    dots = (np.sin(np.pi * (x + phase_x) / period) * np.sin(np.pi * (y + phase_y) / period)) ** 2 > 0.45
-    return np.select([(pattern == name)[:, None, None] for name in PATTERNS[1:]], [stripes, dots], 0).astype(np.float32)
+    dots = (
+        np.sin(np.pi * (x + phase_x) / period) * np.sin(np.pi * (y + phase_y) / period)
+    ) ** 2 > 0.45
+    return np.select(
+        [(pattern == name)[:, None, None] for name in PATTERNS[1:]], [stripes, dots], 0
+    ).astype(np.float32)
 
 
-def place(images: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scale and shift garments onto the canvas: their grey value and their coverage, each (N, SIZE, SIZE) in [0, 1]."""
+def place(
+    images: NDArray[np.uint8], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scale and shift garments onto the canvas: their grey value and their coverage, each (N, SIZE,
+    SIZE) in [0, 1].
+    """
     count = len(images)
     covered = ndimage.grey_closing((images > 12).astype(np.float32), (1, 3, 3))
-    grey = images / np.maximum(np.percentile(images.reshape(count, -1), 97, axis=1), 64)[:, None, None]
+    grey = (
+        images / np.maximum(np.percentile(images.reshape(count, -1), 97, axis=1), 64)[:, None, None]
+    )
     layers = torch.from_numpy(np.stack([np.clip(grey, 0, 1), covered], 1).astype(np.float32))
-    scale = np.where(rng.random(count) < 0.4, 1.0, rng.uniform(0.8, 1.08, count)) * images.shape[1] / SIZE
+    scale = (
+        np.where(rng.random(count) < 0.4, 1.0, rng.uniform(0.8, 1.08, count))
+        * images.shape[1]
+        / SIZE
+    )
     shift = rng.uniform(-2, 2, (2, count)) * 2 / SIZE
     exact = rng.random(count) < 0.4  # whole pixels keep the source's sharpness
     shift = np.where(exact, np.round(shift * SIZE / 2) * 2 / SIZE, shift)
@@ -138,10 +173,18 @@ def place(images: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[
     return grey, covered
 
 
-def render(images: NDArray[np.uint8], attributes: pd.DataFrame, rng: np.random.Generator) -> NDArray[np.uint8]:
+def render(
+    images: NDArray[np.uint8], attributes: pd.DataFrame, rng: np.random.Generator
+) -> NDArray[np.uint8]:
     """Render garments, (N, 28, 28) light on black, as their attributes say: (N, SIZE, SIZE, 3)."""
-    words = {name: attributes[name].to_numpy(dtype=str) for name in ("colour", "shade", "ground", "pattern")}
-    if any(((words["colour"] == colour) & (words["ground"] == ground)).any() for colour, ground in HELD_OUT):
+    words = {
+        name: attributes[name].to_numpy(dtype=str)
+        for name in ("colour", "shade", "ground", "pattern")
+    }
+    if any(
+        ((words["colour"] == colour) & (words["ground"] == ground)).any()
+        for colour, ground in HELD_OUT
+    ):
         raise ValueError(f"these pairs of colour and ground are held out: {HELD_OUT}")
     grey, covered = place(images, rng)
     first = garment_colours(words["colour"], words["shade"], rng)
@@ -164,9 +207,15 @@ def original_look(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def sources(settings: Settings) -> NDArray[np.int64]:
-    """Choose the train images that the corpus is made of: those before the user's, none equal to one of the user's."""
+    """Choose the train images that the corpus is made of: those before the user's, none equal to
+    one of the user's.
+    """
     files = {name: read_images(name) for name in ("train", "t10k")}
-    users = {digest(files[name][i]) for name, indices in splits(settings.fashion).values() for i in indices}
+    users = {
+        digest(files[name][i])
+        for name, indices in splits(settings.fashion).values()
+        for i in indices
+    }
     train = files["train"][: settings.fashion.pool_start]
     return np.array([index for index, image in enumerate(train) if digest(image) not in users])
 
@@ -180,7 +229,11 @@ def main() -> None:
     table = measure(images, labels)
     table.insert(0, "source", chosen)
     table.insert(1, "sha256", [digest(image)[:8] for image in images])
-    table.insert(2, "split", np.where(np.arange(len(chosen)) < len(chosen) - corpus.held_out, "train", "held-out"))
+    table.insert(
+        2,
+        "split",
+        np.where(np.arange(len(chosen)) < len(chosen) - corpus.held_out, "train", "held-out"),
+    )
     table["class"] = np.array(CLASS_NAMES)[labels]
     variants = []
     DIRECTORY.mkdir(parents=True, exist_ok=True)

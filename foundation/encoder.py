@@ -13,7 +13,8 @@ from foundation.settings import Settings
 from foundation.training import Log, batches, load_corpus, schedule, to_unit
 
 DIRECTORY = BUILD / "encoder"
-WIDTH = 96  # of the text states and of the shared space, equal so that image embeddings can stand in for text states
+# Of the text states and of the shared space: image embeddings can stand in for text states.
+WIDTH = 96
 
 
 def build(words: CLIPTokenizer) -> CLIPModel:
@@ -39,23 +40,33 @@ def build(words: CLIPTokenizer) -> CLIPModel:
         "patch_size": 4,
         "projection_dim": WIDTH,
     }
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH, initializer_factor=2.0))
+    return CLIPModel(
+        CLIPConfig(
+            text_config=text, vision_config=vision, projection_dim=WIDTH, initializer_factor=2.0
+        )
+    )
 
 
 def processor(words: CLIPTokenizer) -> CLIPProcessor:
     """Pair the tokenizer with the image processor: 32 px, values in [-1, 1]."""
     size = {"height": SIZE, "width": SIZE}
-    images = CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    images = CLIPImageProcessor(
+        size={"shortest_edge": SIZE}, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
     return CLIPProcessor(images, words)
 
 
 def matches(attributes: Tensor, states: Tensor) -> Tensor:
-    """Find which caption is true of which image: (N, P) codes and (N, P) stated flags to (N images, N captions)."""
+    """Find which caption is true of which image: (N, P) codes and (N, P) stated flags to (N images,
+    N captions).
+    """
     return (~states | (attributes[:, None] == attributes[None])).all(2)
 
 
 def contrastive_loss(logits: Tensor, true: Tensor) -> Tensor:
-    """Compare images and captions in both directions, sharing the target among all true pairs; a scalar."""
+    """Compare images and captions in both directions, sharing the target among all true pairs; a
+    scalar.
+    """
     target = true.float()
     return 0.5 * sum(
         F.cross_entropy(scores, pairs / pairs.sum(1, keepdim=True))
@@ -65,16 +76,23 @@ def contrastive_loss(logits: Tensor, true: Tensor) -> Tensor:
 
 def main() -> None:
     settings = Settings.load().encoder
-    rng, generator = np.random.default_rng(settings.seed), torch.Generator().manual_seed(settings.seed)
+    rng, generator = (
+        np.random.default_rng(settings.seed),
+        torch.Generator().manual_seed(settings.seed),
+    )
     torch.manual_seed(settings.seed)
     images, table = load_corpus("train")
-    codes = torch.from_numpy(np.stack([table[name].astype("category").cat.codes for name in PROPERTIES], 1))
+    codes = torch.from_numpy(
+        np.stack([table[name].astype("category").cat.codes for name in PROPERTIES], 1)
+    )
     words = tokenizer.build()
     model = build(words)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=0.05)
     decay = schedule(optimizer, settings.steps)
     with Log("encoder") as log:
-        for step, rows in enumerate(batches(len(images), settings.batch_size, settings.steps, generator)):
+        for step, rows in enumerate(
+            batches(len(images), settings.batch_size, settings.steps, generator)
+        ):
             captions, states = draw_captions(table.iloc[rows.numpy()], rng)
             tokens = words(captions, padding="max_length", truncation=True, return_tensors="pt")
             with torch.autocast("cpu", torch.bfloat16):

@@ -1,8 +1,8 @@
 """Measures the assembled models on held-out corpus images and prompts: ``metrics.json``.
 
-What the generator draws is judged by a classifier trained on real corpus images, whose own accuracy is reported too.
-``unseen`` measures the held-out combination, white and grey garments on black: source images of the corpus's held-out
-part in their original look, and prompts for it.
+What the generator draws is judged by a classifier trained on real corpus images, whose own accuracy
+is reported too. ``unseen`` measures the held-out combination, white and grey garments on black:
+source images of the corpus's held-out part in their original look, and prompts for it.
 """
 
 import hashlib
@@ -31,7 +31,9 @@ BATCH = 100
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: Tensor, heads: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:
+def predict(
+    model: nn.Module, images: Tensor, heads: dict[str, tuple[str, ...]]
+) -> dict[str, list[str]]:
     """Predict a word of each head for uint8 images: N words each."""
     logits = torch.cat([model(to_unit(part)) for part in images.split(500)])
     blocks = backbone.split_heads(logits, heads)
@@ -46,7 +48,9 @@ def share(found: list[str], expected: list[str]) -> float:
 def judge(settings: Evaluation) -> nn.Module:
     """Train the classifier that judges samples, on real corpus images."""
     torch.manual_seed(settings.seed)
-    model = timm.create_model(backbone.ARCHITECTURE, num_classes=sum(len(words) for words in HEADS.values()))
+    model = timm.create_model(
+        backbone.ARCHITECTURE, num_classes=sum(len(words) for words in HEADS.values())
+    )
     backbone.train(model, HEADS, "judge", settings.classifier_steps, 64, 0.002, settings.seed)
     return model
 
@@ -63,11 +67,16 @@ def sample(pipeline: StableDiffusionPipeline, prompts: list[str], settings: Eval
                 width=32,
                 guidance_scale=settings.guidance_scale,
                 num_inference_steps=settings.sampling_steps,
-                generator=[torch.Generator().manual_seed(settings.seed + start + i) for i in range(len(part))],
+                generator=[
+                    torch.Generator().manual_seed(settings.seed + start + i)
+                    for i in range(len(part))
+                ],
                 output_type="np",
             ).images
         )
-    return torch.from_numpy(np.round(255 * np.concatenate(drawn)).astype(np.uint8)).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.round(255 * np.concatenate(drawn)).astype(np.uint8)).permute(
+        0, 3, 1, 2
+    )
 
 
 @torch.no_grad()
@@ -101,7 +110,10 @@ def zero_shot(images: Tensor) -> list[str]:
     words = CLIPProcessor.from_pretrained(directory).tokenizer
     prompts = [class_prompt(name) for name in CLASS_NAMES]
     tokens = words(prompts, padding="max_length", truncation=True, return_tensors="pt")
-    scores = [model(input_ids=tokens.input_ids, pixel_values=to_unit(p)).logits_per_image for p in images.split(250)]
+    scores = [
+        model(input_ids=tokens.input_ids, pixel_values=to_unit(p)).logits_per_image
+        for p in images.split(250)
+    ]
     return [CLASS_NAMES[i] for i in torch.cat(scores).argmax(1)]
 
 
@@ -119,7 +131,9 @@ def psnr(pipeline: StableDiffusionPipeline, images: Tensor) -> float:
 def contact_sheet(rows: list[Tensor]) -> Image.Image:
     """Lay uint8 images out in rows, three times enlarged."""
     sheet = torch.cat([torch.cat(list(row), 2) for row in rows], 1).permute(1, 2, 0).numpy()
-    return Image.fromarray(sheet).resize((3 * sheet.shape[1], 3 * sheet.shape[0]), Image.Resampling.NEAREST)
+    return Image.fromarray(sheet).resize(
+        (3 * sheet.shape[1], 3 * sheet.shape[0]), Image.Resampling.NEAREST
+    )
 
 
 def main() -> None:
@@ -132,19 +146,26 @@ def main() -> None:
     model = judge(settings)
     judged = predict(model, images, HEADS)
 
-    pipeline = StableDiffusionPipeline.from_pretrained(assemble.DIRECTORY / "generator", dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        assemble.DIRECTORY / "generator", dtype=torch.float32
+    )
     pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     classes = [CLASS_NAMES[i % len(CLASS_NAMES)] for i in range(settings.prompts)]
     by_class = sample(pipeline, [class_prompt(name) for name in classes], settings)
     colours = [list(COLOURS)[i % len(COLOURS)] for i in range(settings.prompts)]
     by_colour = sample(
-        pipeline, [f"a {colour} {name}" for colour, name in zip(colours, classes, strict=True)], settings
+        pipeline,
+        [f"a {colour} {name}" for colour, name in zip(colours, classes, strict=True)],
+        settings,
     )
     pairs = [HELD_OUT[i // len(CLASS_NAMES) % len(HELD_OUT)] for i in range(settings.prompts)]
     unseen = sample(
         pipeline,
-        [f"a {c} {NOUNS[name]} on a {g} background, plain" for (c, g), name in zip(pairs, classes, strict=True)],
+        [
+            f"a {c} {NOUNS[name]} on a {g} background, plain"
+            for (c, g), name in zip(pairs, classes, strict=True)
+        ],
         settings,
     )
     found, composed = predict(model, by_colour, HEADS), predict(model, unseen, HEADS)
@@ -162,28 +183,44 @@ def main() -> None:
             "psnr_original_look": psnr(pipeline, original),
             "psnr_corpus": psnr(pipeline, images),
         },
-        "captioner": {name: share([c[name] for c in captions], table[name]) for name in ("class", "colour", "ground")},
+        "captioner": {
+            name: share([c[name] for c in captions], table[name])
+            for name in ("class", "colour", "ground")
+        },
         "encoder": {"zero_shot": share(zero_shot(images), table["class"])},
         "backbone": {head: share(named[head], table[head]) for head in backbone.HEADS},
         "judge": {head: share(judged[head], table[head]) for head in HEADS},
         "unseen": {
             "generator_class": share(composed["class"], classes),
-            "generator_white_or_grey": float(np.mean([word in ("white", "grey") for word in composed["colour"]])),
+            "generator_white_or_grey": float(
+                np.mean([word in ("white", "grey") for word in composed["colour"]])
+            ),
             "generator_black_ground": share(composed["ground"], ["black"] * len(pairs)),
             "captioner_class": share([c["class"] for c in original_captions], original_classes),
-            "captioner_white_or_grey": float(np.mean([c["colour"] in ("white", "grey") for c in original_captions])),
-            "captioner_black_ground": share([c["ground"] for c in original_captions], ["black"] * len(original)),
+            "captioner_white_or_grey": float(
+                np.mean([c["colour"] in ("white", "grey") for c in original_captions])
+            ),
+            "captioner_black_ground": share(
+                [c["ground"] for c in original_captions], ["black"] * len(original)
+            ),
             "encoder_zero_shot": share(zero_shot(original), original_classes),
         },
     }
-    metrics = {part: {name: round(value, 4) for name, value in values.items()} for part, values in metrics.items()}
+    metrics = {
+        part: {name: round(value, 4) for name, value in values.items()}
+        for part, values in metrics.items()
+    }
     weights = sorted(assemble.DIRECTORY.rglob("*.safetensors"))
     metrics["sha256"] = {
-        path.relative_to(assemble.DIRECTORY).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(assemble.DIRECTORY).as_posix(): hashlib.sha256(
+            path.read_bytes()
+        ).hexdigest()
         for path in weights
     }
     METRICS.write_text(json.dumps(metrics, indent=2) + "\n")
-    contact_sheet([images[:20], by_class[:20], by_colour[:20], unseen[:20], original[:20]]).save(SAMPLES)
+    contact_sheet([images[:20], by_class[:20], by_colour[:20], unseen[:20], original[:20]]).save(
+        SAMPLES
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Draws the embedded data set, ``data/fashion``: a small user's images in their original look, light on black."""
+"""Draws the embedded data set, ``data/fashion``: a small user's images in their original look,
+light on black.
+"""
 
 import io
 import json
@@ -15,7 +17,10 @@ from foundation.settings import Fashion, Settings
 from foundation.source import CLASS_NAMES, digest, read_images, read_labels
 
 DIRECTORY = BUILD / "fashion"
-FEATURES = {"image": {"_type": "Image"}, "label": {"names": list(CLASS_NAMES), "_type": "ClassLabel"}}
+FEATURES = {
+    "image": {"_type": "Image"},
+    "label": {"names": list(CLASS_NAMES), "_type": "ClassLabel"},
+}
 SCHEMA = pa.schema(
     [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())],
     metadata={"huggingface": json.dumps({"info": {"features": FEATURES}})},
@@ -30,7 +35,9 @@ def draw(
     rng: np.random.Generator,
     seen: set[bytes],
 ) -> list[int]:
-    """Draw ``per_class`` indices of each class in random order, skipping images whose digest is in ``seen``."""
+    """Draw ``per_class`` indices of each class in random order, skipping images whose digest is in
+    ``seen``.
+    """
     chosen = []
     for label in range(len(CLASS_NAMES)):
         left = per_class
@@ -51,7 +58,9 @@ def png(image: NDArray[np.uint8]) -> bytes:
 
 
 def splits(settings: Fashion) -> dict[str, tuple[str, list[int]]]:
-    """Choose the images of each split: split name to (idx file, indices in it); no two are equal."""
+    """Choose the images of each split: split name to (idx file, indices in it); no two are
+    equal.
+    """
     rng = np.random.default_rng(settings.seed)
     train, train_labels = read_images("train"), read_labels("train")
     test, test_labels = read_images("t10k"), read_labels("t10k")
@@ -61,15 +70,24 @@ def splits(settings: Fashion) -> dict[str, tuple[str, list[int]]]:
     pool = np.setdiff1d(pool, chosen)
     validation = draw(train, train_labels, pool, settings.validation_per_class, rng, seen)
     tested = draw(test, test_labels, np.arange(len(test)), settings.test_per_class, rng, seen)
-    return {"train": ("train", chosen), "validation": ("train", validation), "test": ("t10k", tested)}
+    return {
+        "train": ("train", chosen),
+        "validation": ("train", validation),
+        "test": ("t10k", tested),
+    }
 
 
 def write(path: Path, name: str, indices: list[int]) -> None:
-    """Write images of an idx file as parquet in the Hugging Face image layout; paths name the original index."""
+    """Write images of an idx file as parquet in the Hugging Face image layout; paths name the
+    original index.
+    """
     images, labels = read_images(name), read_labels(name)
     official = "train" if name == "train" else "test"
     rows = [
-        {"image": {"bytes": png(images[i]), "path": f"{official}-{i:05d}.png"}, "label": int(labels[i])}
+        {
+            "image": {"bytes": png(images[i]), "path": f"{official}-{i:05d}.png"},
+            "label": int(labels[i]),
+        }
         for i in indices
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)

@@ -1,4 +1,6 @@
-"""Trains the denoiser on the latents of the catalogue, conditioned on the encoder's frozen text tower."""
+"""Trains the denoiser on the latents of the catalogue, conditioned on the encoder's frozen text
+tower.
+"""
 
 import copy
 
@@ -44,20 +46,31 @@ def build() -> UNet2DConditionModel:
 def encode(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
     """Encode uint8 images to scaled latents, (N, CHANNELS, 8, 8)."""
     with torch.autocast("cpu", torch.bfloat16):
-        means = [autoencoder.encode(to_unit(part)).latent_dist.mean.float() for part in images.split(256)]
+        means = [
+            autoencoder.encode(to_unit(part)).latent_dist.mean.float() for part in images.split(256)
+        ]
     return torch.cat(means) * autoencoder.config.scaling_factor
 
 
 def snr_weights(scheduler: DDPMScheduler, timesteps: Tensor, gamma: float) -> Tensor:
-    """Weight the epsilon loss of each timestep by min(SNR, gamma) / SNR (Hang et al., 2023): (N,)."""
+    """Weight the epsilon loss of each timestep by min(SNR, gamma) / SNR (Hang et al., 2023):
+    (N,).
+    """
     alphas = scheduler.alphas_cumprod[timesteps]
     snr = alphas / (1 - alphas)
     return snr.clamp(max=gamma) / snr
 
 
-def train(unet: UNet2DConditionModel, autoencoder: AutoencoderKL, settings: Generator, name: str) -> None:
-    """Train a network on the latents of an autoencoder and save the moving average of its weights to ``build``."""
-    rng, generator = np.random.default_rng(settings.seed), torch.Generator().manual_seed(settings.seed)
+def train(
+    unet: UNet2DConditionModel, autoencoder: AutoencoderKL, settings: Generator, name: str
+) -> None:
+    """Train a network on the latents of an autoencoder and save the moving average of its weights
+    to ``build``.
+    """
+    rng, generator = (
+        np.random.default_rng(settings.seed),
+        torch.Generator().manual_seed(settings.seed),
+    )
     images, table = load_corpus("train")
     latents = encode(autoencoder, images)
     words = CLIPTokenizer.from_pretrained(encoder.DIRECTORY)
@@ -67,17 +80,25 @@ def train(unet: UNet2DConditionModel, autoencoder: AutoencoderKL, settings: Gene
     optimizer = torch.optim.AdamW(unet.parameters(), settings.learning_rate, weight_decay=0.01)
     decay = schedule(optimizer, settings.steps)
     with Log(name) as log:
-        for step, rows in enumerate(batches(len(images), settings.batch_size, settings.steps, generator)):
+        for step, rows in enumerate(
+            batches(len(images), settings.batch_size, settings.steps, generator)
+        ):
             captions, _ = draw_captions(table.iloc[rows.numpy()], rng)
             dropped = rng.random(len(captions)) < settings.caption_dropout
-            captions = ["" if drop else caption for caption, drop in zip(captions, dropped, strict=True)]
+            captions = [
+                "" if drop else caption for caption, drop in zip(captions, dropped, strict=True)
+            ]
             tokens = words(captions, padding="max_length", truncation=True, return_tensors="pt")
             noise = torch.randn(latents[rows].shape, generator=generator)
-            timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(rows),), generator=generator)
+            timesteps = torch.randint(
+                scheduler.config.num_train_timesteps, (len(rows),), generator=generator
+            )
             with torch.autocast("cpu", torch.bfloat16):
                 with torch.no_grad():
                     states = text(tokens.input_ids).last_hidden_state
-                prediction = unet(scheduler.add_noise(latents[rows], noise, timesteps), timesteps, states).sample
+                prediction = unet(
+                    scheduler.add_noise(latents[rows], noise, timesteps), timesteps, states
+                ).sample
             error = (prediction.float() - noise).square().mean((1, 2, 3))
             loss = (snr_weights(scheduler, timesteps, settings.snr_gamma) * error).mean()
             optimizer.zero_grad()

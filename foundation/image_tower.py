@@ -1,7 +1,9 @@
-"""Trains the encoder's final image tower, and both projections, against the text tower of ``encoder``.
+"""Trains the encoder's final image tower, and both projections, against the text tower of
+``encoder``.
 
-The text tower stays as it is, because the generator reads its states. The image tower is new: patches of 8 px instead
-of 4 make a step four times cheaper, and positions that start as sines and cosines need not be learnt first.
+The text tower stays as it is, because the generator reads its states. The image tower is new:
+patches of 8 px instead of 4 make a step four times cheaper, and positions that start as sines and
+cosines need not be learnt first.
 """
 
 import math
@@ -40,19 +42,27 @@ def positions(side: int, width: int) -> Tensor:
 
 
 def build(text: CLIPModel) -> CLIPModel:
-    """Build an encoder with a new image tower and the text tower, the projection and the scale of another."""
+    """Build an encoder with a new image tower and the text tower, the projection and the scale of
+    another.
+    """
     config = CLIPConfig(
-        text_config=text.config.text_config.to_dict(), vision_config=TOWER, projection_dim=encoder.WIDTH
+        text_config=text.config.text_config.to_dict(),
+        vision_config=TOWER,
+        projection_dim=encoder.WIDTH,
     )
     model = CLIPModel(config)
     model.text_model.load_state_dict(text.text_model.state_dict())
     model.text_projection.load_state_dict(text.text_projection.state_dict())
     model.logit_scale.data.copy_(text.logit_scale)
     embeddings = model.vision_model.embeddings
-    nn.init.normal_(embeddings.patch_embedding.weight, std=1 / math.sqrt(3 * TOWER["patch_size"] ** 2))
+    nn.init.normal_(
+        embeddings.patch_embedding.weight, std=1 / math.sqrt(3 * TOWER["patch_size"] ** 2)
+    )
     with torch.no_grad():
         embeddings.position_embedding.weight[0] = 0
-        embeddings.position_embedding.weight[1:] = 0.5 * positions(SIZE // TOWER["patch_size"], TOWER["hidden_size"])
+        embeddings.position_embedding.weight[1:] = 0.5 * positions(
+            SIZE // TOWER["patch_size"], TOWER["hidden_size"]
+        )
     return model
 
 
@@ -63,9 +73,14 @@ def class_prompt(name: str) -> str:
 
 def main() -> None:
     settings = Settings.load().image_tower
-    rng, generator = np.random.default_rng(settings.seed), torch.Generator().manual_seed(settings.seed)
+    rng, generator = (
+        np.random.default_rng(settings.seed),
+        torch.Generator().manual_seed(settings.seed),
+    )
     images, table = load_corpus("train")
-    codes = torch.from_numpy(np.stack([table[name].astype("category").cat.codes for name in PROPERTIES], 1))
+    codes = torch.from_numpy(
+        np.stack([table[name].astype("category").cat.codes for name in PROPERTIES], 1)
+    )
     labels = torch.tensor([CLASS_NAMES.index(name) for name in table["class"]])
     torch.manual_seed(settings.seed)
     model = build(CLIPModel.from_pretrained(encoder.DIRECTORY))
@@ -74,7 +89,9 @@ def main() -> None:
     model.text_model.requires_grad_(False)
 
     def embed(prompts: list[str]) -> Tensor:
-        tokens = processor.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
+        tokens = processor.tokenizer(
+            prompts, padding="max_length", truncation=True, return_tensors="pt"
+        )
         return F.normalize(model.get_text_features(tokens.input_ids).pooler_output, dim=-1)
 
     trained = [model.vision_model, model.visual_projection, model.text_projection]
@@ -84,11 +101,15 @@ def main() -> None:
     prompts = [class_prompt(name) for name in CLASS_NAMES]
     scale = model.logit_scale.detach().exp()
     with Log("image_tower") as log:
-        for step, rows in enumerate(batches(len(images), settings.batch_size, settings.steps, generator)):
+        for step, rows in enumerate(
+            batches(len(images), settings.batch_size, settings.steps, generator)
+        ):
             captions, states = draw_captions(table.iloc[rows.numpy()], rng)
             shift = torch.randint(-1, 2, (2,), generator=generator).tolist()
             with torch.autocast("cpu", torch.bfloat16):
-                output = model.get_image_features(to_unit(images[rows]).roll(shift, (2, 3))).pooler_output
+                output = model.get_image_features(
+                    to_unit(images[rows]).roll(shift, (2, 3))
+                ).pooler_output
             features = F.normalize(output.float(), dim=-1)
             true = matches(codes[rows], torch.from_numpy(states))
             caption_loss = contrastive_loss(scale * features @ embed(captions).T, true)

@@ -17,13 +17,15 @@ from foundation.corpus import DIRECTORY, INDEX
 
 
 def load_corpus(split: str) -> tuple[Tensor, pd.DataFrame]:
-    """Load the ``train`` or ``held-out`` part: uint8 images, (N, 3, 32, 32), and their attributes, N rows."""
+    """Load the ``train`` or ``held-out`` part: uint8 images, (N, 3, 32, 32), and their attributes,
+    N rows.
+    """
     index = pd.read_parquet(INDEX)
     rows = np.flatnonzero(index["split"] == split)
     images = np.load(DIRECTORY / "images.npy", mmap_mode="r")[rows]
-    return torch.from_numpy(images).permute(0, 3, 1, 2), index.iloc[rows].reset_index(drop=True).astype(
-        dict.fromkeys(index.select_dtypes("category"), str)
-    )
+    return torch.from_numpy(images).permute(0, 3, 1, 2), index.iloc[rows].reset_index(
+        drop=True
+    ).astype(dict.fromkeys(index.select_dtypes("category"), str))
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -31,7 +33,9 @@ def to_unit(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-def batches(count: int, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
+def batches(
+    count: int, batch_size: int, steps: int, generator: torch.Generator
+) -> Iterator[Tensor]:
     """Yield ``steps`` batches of indices below ``count``, each epoch in a new random order."""
     order = torch.empty(0, dtype=torch.long)
     for _ in range(steps):
@@ -42,15 +46,20 @@ def batches(count: int, batch_size: int, steps: int, generator: torch.Generator)
 
 
 def schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Warm up over the first 100 steps (or a tenth of a short run), then decay by a cosine to zero."""
+    """Warm up over the first 100 steps (or a tenth of a short run), then decay by a cosine to
+    zero.
+    """
     warmup = min(100, max(1, steps // 10))
     return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(step / steps, 1)))
+        optimizer,
+        lambda step: min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(step / steps, 1))),
     )
 
 
 class Log:
-    """A csv log in ``build/logs`` with a line for every 50 steps: step, seconds, and the mean of each value since."""
+    """A csv log in ``build/logs`` with a line for every 50 steps: step, seconds, and the mean of
+    each value since.
+    """
 
     def __init__(self, name: str, every: int = 50) -> None:
         self.path: Path = BUILD / "logs" / f"{name}.csv"
@@ -63,7 +72,10 @@ class Log:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.file.close()
 
@@ -73,7 +85,10 @@ class Log:
         if (step + 1) % self.every:
             return
         row = {"step": step + 1, "seconds": round(time.monotonic() - self.start, 1)}
-        row |= {name: round(float(np.mean([values[name] for values in self.pending])), 5) for name in values}
+        row |= {
+            name: round(float(np.mean([values[name] for values in self.pending])), 5)
+            for name in values
+        }
         if self.writer is None:
             self.writer = csv.DictWriter(self.file, row)
             self.writer.writeheader()

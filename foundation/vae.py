@@ -13,7 +13,8 @@ from foundation.training import Log, batches, load_corpus, schedule, to_unit
 DIRECTORY = BUILD / "vae"
 KL_WEIGHT = 5e-4
 CHANNELS = 8
-RECOLOURED = 0.1  # share of images for each change of look; with large shares the network learns no hue at all
+# Share of images for each change of look; with large shares the network learns no hue at all.
+RECOLOURED = 0.1
 
 
 def build() -> AutoencoderKL:
@@ -31,7 +32,9 @@ def build() -> AutoencoderKL:
 
 
 def recolour(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Change the look of some images at random: inverted, grey, other channel order, less contrast; in [-1, 1]."""
+    """Change the look of some images at random: inverted, grey, other channel order, less contrast;
+    in [-1, 1].
+    """
     count = len(images)
     changed = torch.rand(4, count, 1, 1, 1, generator=generator) < RECOLOURED
     images = torch.where(changed[0], -images, images)
@@ -43,7 +46,9 @@ def recolour(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Compare pixels, their hue, their differences to neighbours (sharp edges) and their spectrum; a scalar."""
+    """Compare pixels, their hue, their differences to neighbours (sharp edges) and their spectrum;
+    a scalar.
+    """
     error = output - target
     loss = error.abs().mean() + error.square().mean()
     loss = loss + 2 * (error - error.mean(1, keepdim=True)).abs().mean()
@@ -61,7 +66,9 @@ def main() -> None:
     optimizer = torch.optim.AdamW(vae.parameters(), settings.learning_rate, weight_decay=0.01)
     decay = schedule(optimizer, settings.steps)
     with Log("vae") as log:
-        for step, rows in enumerate(batches(len(images), settings.batch_size, settings.steps, generator)):
+        for step, rows in enumerate(
+            batches(len(images), settings.batch_size, settings.steps, generator)
+        ):
             target = recolour(to_unit(images[rows]), generator)
             with torch.autocast("cpu", torch.bfloat16):
                 posterior = vae.encode(target).latent_dist

@@ -1,4 +1,6 @@
-"""One module per stage of dvc.yaml; each reads its parameters, calls the library and writes its outs."""
+"""One module per stage of dvc.yaml; each reads its parameters, calls the library and writes its
+outs.
+"""
 
 import ctypes
 import gc
@@ -9,11 +11,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-if sys.argv[0] == "-m":  # `python -m stages.x` begins to import: what the imports make stays, there is no garbage yet
+if (
+    sys.argv[0] == "-m"
+):  # `python -m stages.x` begins to import: what the imports make stays, there is no garbage yet
     gc.disable()
 
-# `dvc exp run --queue` runs a stage in a copy of the project, while an editable install would import the main
-# checkout's library: the copy's own code goes first.
+# `dvc exp run --queue` runs a stage in a copy of the project, while an editable install would
+# import the main checkout's library: the copy's own code goes first.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from truelike.runtime.errors import TruelikeError
@@ -24,9 +28,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep up to 1 GiB of what was freed, in blocks of up to 32 MiB: the next batch needs as much again.
+    """Let glibc keep up to 1 GiB of what was freed, in blocks of up to 32 MiB: the next batch needs
+    as much again.
 
-    Given back, it would come zeroed from the kernel each time, which is a tenth of a small model's time on a CPU.
+    Given back, it would come zeroed from the kernel each time, which is a tenth of a small model's
+    time on a CPU.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_TRIM_THRESHOLD, 2**30)
@@ -34,10 +40,12 @@ def keep_freed_memory() -> None:
 
 
 def run(stage: str, main: Callable[[], None]) -> None:
-    """Run a stage's main function as a process: exit 1 with the message of a TruelikeError, record what it cost.
+    """Run a stage's main function as a process: exit 1 with the message of a TruelikeError, record
+    what it cost.
 
-    A signal ends the process by that signal's default action or as an error, never with exit status 0, which DVC
-    would take for success. A killed `dvc` leaves its stage running: a second process of the same stage is refused.
+    A signal ends the process by that signal's default action or as an error, never with exit status
+    0, which DVC would take for success. A killed `dvc` leaves its stage running: a second process
+    of the same stage is refused.
     """
     gc.freeze()
     gc.enable()
@@ -45,7 +53,10 @@ def run(stage: str, main: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     name = "@".join([stage, *sys.argv[1:]])  # train@bridged, as DVC names it
     try:
-        with only_writer(Path(".work/running") / name), record(name) if is_first() else nullcontext():
+        with (
+            only_writer(Path(".work/running") / name),
+            record(name) if is_first() else nullcontext(),
+        ):
             main()
     except TruelikeError as error:
         print(f"{stage}: {error}", file=sys.stderr)

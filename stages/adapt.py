@@ -1,12 +1,9 @@
 """Adapt the generator to the data set: LoRA by distribution matching (RF, arXiv 2310.10402)."""
 
-from pathlib import Path
-
 from stages import run
 from truelike.adaptation.lora import adapt
 from truelike.config import load_params
-
-OUTPUTS = Path("outputs")
+from truelike.paths import ADAPTER, CAPTIONS, FEATURES, STYLE, TRAIN
 
 
 def main() -> None:
@@ -17,11 +14,11 @@ def main() -> None:
         visual_guidance=params.visual_guidance,
         generator=params.models.generator,
         dtype=params.models.dtype,
-        real=OUTPUTS / "real" / "train",
-        captions=OUTPUTS / "captions.parquet",
-        features=OUTPUTS / "features.parquet",
-        style=OUTPUTS / "style",
-        out=OUTPUTS / "adapter",
+        real=TRAIN,
+        captions=CAPTIONS,
+        features=FEATURES,
+        style=STYLE,
+        out=ADAPTER,
     )
 
 

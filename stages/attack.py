@@ -1,29 +1,30 @@
-"""Measure how well an attacker tells by the arms' answers which images they were trained on (LiRA; CiP's threshold)."""
+"""Measure how well an attacker tells by the arms' answers which images they were trained on (LiRA;
+CiP's threshold).
+"""
 
 import json
-from pathlib import Path
 
 import pandas as pd
 
 from stages import run
 from truelike.config import load_params
 from truelike.imageset.tables import write_table
+from truelike.paths import HALVES, MEMBERSHIP, METRICS, SHADOWS
 from truelike.privacy.lira import infer
 from truelike.runtime.scratch import remove_stale
-
-PRIVACY = Path("outputs/privacy")
 
 
 def main() -> None:
     privacy = load_params().privacy
-    shadows = PRIVACY / "shadows"
     if privacy.shadows:
-        remove_stale(shadows, {str(number) for number in privacy.shadows})
-    confidences = [pd.read_parquet(shadows / str(number) / "confidences.parquet") for number in privacy.shadows]
-    halves = pd.read_parquet(PRIVACY / "halves.parquet")
+        remove_stale(SHADOWS, {str(number) for number in privacy.shadows})
+    confidences = [
+        pd.read_parquet(SHADOWS / str(number) / "confidences.parquet") for number in privacy.shadows
+    ]
+    halves = pd.read_parquet(HALVES)
     metrics, curves = infer(confidences, halves, privacy.bootstrap, privacy.seed)
-    write_table(Path("outputs/membership.parquet"), curves)
-    file = Path("metrics/privacy.json")
+    write_table(MEMBERSHIP, curves)
+    file = METRICS / "privacy.json"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 

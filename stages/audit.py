@@ -1,4 +1,6 @@
-"""Measure how near synthetic images are to the real ones, and to single training images, in the encoder's features."""
+"""Measure how near synthetic images are to the real ones, and to single training images, in the
+encoder's features.
+"""
 
 import json
 from pathlib import Path
@@ -11,28 +13,27 @@ from truelike.audit.extract import extract, extract_views
 from truelike.config import load_params
 from truelike.imageset.reading import ImageSet, open_replicas
 from truelike.imageset.tables import write_table
-
-OUTPUTS = Path("outputs")
+from truelike.paths import AUDIT, METRICS, NAIVE, SYNTHETIC, TEST, TRAIN, selection_table
 
 
 def main() -> None:
     params = load_params()
     how = (params.models.encoder, params.models.dtype, params.audit.batch_size)
-    train = ImageSet(OUTPUTS / "real" / "train")
-    selection = pd.read_parquet(OUTPUTS / "selection" / "synthetic.parquet")
+    train = ImageSet(TRAIN)
+    selection = pd.read_parquet(selection_table("synthetic"))
     kept = set(selection["key"][selection["keep"]])
     replicas = selection["folder"].map(lambda folder: Path(folder).name).unique()
     sets = {
-        "naive": extract(open_replicas(OUTPUTS / "naive", replicas), *how),
-        "synthetic": extract(open_replicas(OUTPUTS / "synthetic", replicas), *how, kept),
-        "real": extract([ImageSet(OUTPUTS / "real" / "test")], *how),
+        "naive": extract(open_replicas(NAIVE, replicas), *how),
+        "synthetic": extract(open_replicas(SYNTHETIC, replicas), *how, kept),
+        "real": extract([ImageSet(TEST)], *how),
     }
     reference, views = extract([train], *how), extract_views(train, *how)
     neighbours, bootstrap, seed = params.audit.neighbours, params.audit.bootstrap, params.audit.seed
     found = audit(reference, views, sets, train.class_names, neighbours, bootstrap, seed)
     for name in ("per_class", "near_copies", "curves"):
-        write_table(OUTPUTS / "audit" / f"{name}.parquet", getattr(found, name))
-    file = Path("metrics/audit.json")
+        write_table(AUDIT / f"{name}.parquet", getattr(found, name))
+    file = METRICS / "audit.json"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(found.numbers(), indent=2) + "\n", encoding="utf-8")
 

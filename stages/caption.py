@@ -1,6 +1,6 @@
-"""Caption every real training image, or what was drawn for it, by model, from a file, or not (CiP, 2307.08526)."""
-
-from pathlib import Path
+"""Caption every real training image, or what was drawn for it, by model, from a file, or not (CiP,
+2307.08526).
+"""
 
 from stages import run
 from truelike.captioning.captions import (
@@ -12,6 +12,7 @@ from truelike.captioning.captions import (
 from truelike.config import load_params
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import write_table
+from truelike.paths import CAPTIONS
 
 
 def main() -> None:
@@ -26,8 +27,10 @@ def main() -> None:
     else:
         table = no_captions(images)
     if caption.rewrite.count:
-        table = rewrite_captions(table, params.models.rewriter, params.models.dtype, caption.rewrite)
-    write_table(Path("outputs/captions.parquet"), table)
+        table = rewrite_captions(
+            table, params.models.rewriter, params.models.dtype, caption.rewrite
+        )
+    write_table(CAPTIONS, table)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""Corrupt some test images in five severities (Hendrycks and Dietterich, ICLR 2019); only trained networks see them."""
-
-from pathlib import Path
+"""Corrupt some test images in five severities (Hendrycks and Dietterich, ICLR 2019); only trained
+networks see them.
+"""
 
 from stages import run
 from truelike.config import load_params
 from truelike.imageset.reading import ImageSet
+from truelike.paths import CORRUPTED, TEST
 from truelike.sources.ood import write_corrupted
 
 
 def main() -> None:
-    write_corrupted(ImageSet("outputs/real/test"), load_params().corrupt, Path("outputs/ood/corrupted"))
+    write_corrupted(ImageSet(TEST), load_params().corrupt, CORRUPTED)
 
 
 if __name__ == "__main__":

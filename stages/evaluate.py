@@ -1,7 +1,8 @@
-"""Score every arm's predictions and say whether synthetic data helped, with intervals over seeds and test images."""
+"""Score every arm's predictions and say whether synthetic data helped, with intervals over seeds
+and test images.
+"""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -19,20 +20,22 @@ from truelike.evaluation.verdict import (
 )
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import write_table
+from truelike.paths import ACCURACY, ARMS, COMPARISONS, CONFUSION, METRICS, OOD, OOD_ACCURACY
 from truelike.runtime.scratch import remove_stale
-
-TRAIN, OOD = Path("outputs/train"), Path("outputs/ood")
 
 
 def main() -> None:
     params = load_params()
-    remove_stale(TRAIN, set(params.train.arms))
+    remove_stale(ARMS, set(params.train.arms))
     remove_stale(OOD, {"corrupted", *params.ood})
     summaries = {arm: _summary(arm) for arm in params.train.arms}
     arms = {name: arm for name, arm in params.train.arms.items() if summaries[name]["seeds"]}
     for name in [name for name in params.train.arms if name not in arms]:
-        print(f"evaluate: the arm {name} is left out: it was not trained, because there are no extra real images")
-    tables = {arm: pd.read_parquet(TRAIN / arm / "predictions.parquet") for arm in arms}
+        print(
+            f"evaluate: the arm {name} is left out: it was not trained, because there are no extra "
+            "real images"
+        )
+    tables = {arm: pd.read_parquet(ARMS / arm / "predictions.parquet") for arm in arms}
     class_names = summaries["real"]["classes"]
     splits = {
         split: {arm: read_predictions(table, split) for arm, table in tables.items()}
@@ -43,10 +46,10 @@ def main() -> None:
         for split, by_arm in splits.items()
         for arm, predictions in by_arm.items()
     ]
-    write_table(Path("outputs/accuracy.parquet"), pd.concat(rows, ignore_index=True))
+    write_table(ACCURACY, pd.concat(rows, ignore_index=True))
     resampled = resample_arms(splits["test"], params.evaluate)
-    write_table(Path("outputs/comparisons.parquet"), compare_all(resampled, params.evaluate.confidence))
-    write_table(Path("outputs/confusion.parquet"), confusion_table(splits["test"], class_names))
+    write_table(COMPARISONS, compare_all(resampled, params.evaluate.confidence))
+    write_table(CONFUSION, confusion_table(splits["test"], class_names))
     images = len(splits["test"]["real"].keys)
     metrics = summarise(splits["validation"], resampled, arms, params.evaluate, images)
     sets = {name: ImageSet(OOD / name) for name in ("corrupted", *params.ood)}
@@ -56,17 +59,19 @@ def main() -> None:
         if len(images)
     }
     corrupted = sets["corrupted"].index
-    table, errors = ood_accuracy(predicted, params.ood, class_names, corrupted, splits["test"], params.evaluate)
-    write_table(Path("outputs/ood.parquet"), table)
+    table, errors = ood_accuracy(
+        predicted, params.ood, class_names, corrupted, splits["test"], params.evaluate
+    )
+    write_table(OOD_ACCURACY, table)
     metrics["ood"] = summarise_ood(table, errors)
-    file = Path("metrics/accuracy.json")
+    file = METRICS / "accuracy.json"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     print(metrics["verdict"]["sentence"])
 
 
 def _summary(arm: str) -> dict[str, Any]:
-    return json.loads((TRAIN / arm / "summary.json").read_text(encoding="utf-8"))
+    return json.loads((ARMS / arm / "summary.json").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
-"""Learn the style of the data set, or of each class, as a new word (dataset style inversion, BT, arXiv 2403.19866)."""
-
-from pathlib import Path
+"""Learn the style of the data set, or of each class, as a new word (dataset style inversion, BT,
+arXiv 2403.19866).
+"""
 
 from stages import run
 from truelike.adaptation.inversion import invert
 from truelike.config import load_params
+from truelike.paths import STYLE, TRAIN
 
 
 def main() -> None:
     params = load_params()
     generator, dtype = params.models.generator, params.models.dtype
-    invert(params.invert, generator, dtype, Path("outputs/real/train"), Path("outputs/style"))
+    invert(params.invert, generator, dtype, TRAIN, STYLE)
 
 
 if __name__ == "__main__":

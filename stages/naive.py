@@ -1,10 +1,12 @@
-"""Make one replica of the yardstick: plain text-to-image from class prompts, nothing learned from the real images."""
+"""Make one replica of the yardstick: plain text-to-image from class prompts, nothing learned from
+the real images.
+"""
 
 import sys
-from pathlib import Path
 
 from stages import run
 from truelike.config import load_params
+from truelike.paths import NAIVE, TRAIN
 from truelike.synthesis.run import naive_job, synthesize
 
 
@@ -19,9 +21,9 @@ def main() -> None:
         negative=params.prompts.negative,
         generator=params.models.generator,
         dtype=params.models.dtype,
-        real=Path("outputs/real/train"),
+        real=TRAIN,
     )
-    synthesize(job, replica, Path("outputs/naive") / str(replica))
+    synthesize(job, replica, NAIVE / str(replica))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
 """Make one replica without some of what `synthesize` uses, to see what each piece brings."""
 
 import sys
-from pathlib import Path
 
 from stages import run
 from truelike.config import load_params
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import undecided, write_table
+from truelike.paths import PARTIAL, selection_table
 from truelike.synthesis.run import replica_job, synthesize, without
-
-OUTPUTS = Path("outputs")
 
 
 def main() -> None:
@@ -22,9 +20,9 @@ def main() -> None:
         generator=params.models.generator,
         dtype=params.models.dtype,
     )
-    out = OUTPUTS / "partial" / name
+    out = PARTIAL / name
     synthesize(without(params.partial[name].without, whole), 0, out)
-    write_table(OUTPUTS / "selection" / "partial" / f"{name}.parquet", undecided(ImageSet(out)))
+    write_table(selection_table(f"partial/{name}"), undecided(ImageSet(out)))
 
 
 if __name__ == "__main__":

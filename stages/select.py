@@ -1,6 +1,6 @@
-"""Decide which synthetic images to train on, with nothing but the real training images to judge by."""
-
-from pathlib import Path
+"""Decide which synthetic images to train on, with nothing but the real training images to
+judge by.
+"""
 
 import pandas as pd
 
@@ -8,27 +8,29 @@ from stages import run
 from truelike.config import load_params
 from truelike.imageset.reading import ImageSet, open_replicas
 from truelike.imageset.tables import undecided, write_table
+from truelike.paths import EXTRA, FEATURES, NAIVE, SYNTHETIC, TRAIN, selection_table
 from truelike.runtime.scratch import remove_stale
 from truelike.selection.run import select
-
-OUTPUTS = Path("outputs")
 
 
 def main() -> None:
     params = load_params()
     replicas = params.synthesize.replicas
-    write_table(OUTPUTS / "selection" / "extra.parquet", undecided(ImageSet(OUTPUTS / "extra")))
-    train = ImageSet(OUTPUTS / "real" / "train")
-    for name in ("naive", "synthetic"):
-        remove_stale(OUTPUTS / name, {str(replica) for replica in replicas})
-        sets = open_replicas(OUTPUTS / name, replicas)
+    write_table(selection_table("extra"), undecided(ImageSet(EXTRA)))
+    train = ImageSet(TRAIN)
+    for name, folder in (("naive", NAIVE), ("synthetic", SYNTHETIC)):
+        remove_stale(folder, {str(replica) for replica in replicas})
+        sets = open_replicas(folder, replicas)
         if name in params.select.sets:
-            features = OUTPUTS / "features.parquet"
-            encoder, classifier, dtype = params.models.encoder, params.models.classifier, params.models.dtype
-            table = select(sets, train, features, params.select, encoder, dtype, classifier)
+            encoder, classifier, dtype = (
+                params.models.encoder,
+                params.models.classifier,
+                params.models.dtype,
+            )
+            table = select(sets, train, FEATURES, params.select, encoder, dtype, classifier)
         else:
             table = pd.concat([undecided(images) for images in sets], ignore_index=True)
-        write_table(OUTPUTS / "selection" / f"{name}.parquet", table)
+        write_table(selection_table(name), table)
         print(f"select: {name}: {int(table['keep'].sum())} of {len(table)} images kept")
 
 

@@ -1,15 +1,15 @@
-"""Run a shadow of the pipeline on its half of the real training images, for membership inference (LiRA, RF)."""
+"""Run a shadow of the pipeline on its half of the real training images, for membership inference
+(LiRA, RF).
+"""
 
 import sys
-from pathlib import Path
 
 import pandas as pd
 
 from stages import run
 from truelike.config import load_params
+from truelike.paths import CAPTIONS, FEATURES, HALVES, SHADOWS, TRAIN
 from truelike.privacy.shadows import Pipeline, run_shadow
-
-OUTPUTS = Path("outputs")
 
 
 def main() -> None:
@@ -29,15 +29,15 @@ def main() -> None:
         classifier=params.models.classifier,
         dtype=params.models.dtype,
     )
-    halves = pd.read_parquet(OUTPUTS / "privacy" / "halves.parquet")
+    halves = pd.read_parquet(HALVES)
     run_shadow(
         number,
         pipeline,
         halves["key"][halves["shadow"] == number].tolist(),
-        real=OUTPUTS / "real" / "train",
-        captions=OUTPUTS / "captions.parquet",
-        features=OUTPUTS / "features.parquet",
-        out=OUTPUTS / "privacy" / "shadows" / str(number),
+        real=TRAIN,
+        captions=CAPTIONS,
+        features=FEATURES,
+        out=SHADOWS / str(number),
     )
 
 

@@ -1,10 +1,12 @@
-"""Make one replica: a synthetic image per real one by caption, style, adapter and latent prior (RF, CiP, BT)."""
+"""Make one replica: a synthetic image per real one by caption, style, adapter and latent prior (RF,
+CiP, BT).
+"""
 
 import sys
-from pathlib import Path
 
 from stages import run
 from truelike.config import load_params
+from truelike.paths import SYNTHETIC
 from truelike.synthesis.run import replica_job, synthesize
 
 
@@ -18,7 +20,7 @@ def main() -> None:
         generator=params.models.generator,
         dtype=params.models.dtype,
     )
-    synthesize(job, replica, Path("outputs/synthetic") / str(replica))
+    synthesize(job, replica, SYNTHETIC / str(replica))
 
 
 if __name__ == "__main__":

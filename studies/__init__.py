@@ -13,10 +13,12 @@ PLAN = Path(__file__).parent / "plan.yaml"
 
 
 class Study(BaseModel):
-    """Runs that are compared with each other: each a name and the parameters in which it differs from params.yaml.
+    """Runs that are compared with each other: each a name and the parameters in which it differs
+    from params.yaml.
 
-    `text` is what is compared, `finding` what came of it. The accuracies of a run named in `against` are compared with
-    those of the run it stands there with; of any other run, with those of its own arm `real`.
+    `text` is what is compared, `finding` what came of it. The accuracies of a run named in
+    `against` are compared with those of the run it stands there with; of any other run, with those
+    of its own arm `real`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,6 @@
-"""Writes ``data/digits``, the set that nobody tuned on: scikit-learn's digits; run ``python -m studies.digits``."""
+"""Writes ``data/digits``, the set that nobody tuned on: scikit-learn's digits; run
+``python -m studies.digits``.
+"""
 
 import io
 import json
@@ -30,8 +32,12 @@ def png(image: np.ndarray) -> bytes:
 
 def splits(labels: np.ndarray) -> dict[str, np.ndarray]:
     """The positions of each split's images, drawn at random with equal class shares."""
-    rest, test = train_test_split(np.arange(len(labels)), test_size=TEST, stratify=labels, random_state=0)
-    train, validation = train_test_split(rest, test_size=VALIDATION, stratify=labels[rest], random_state=0)
+    rest, test = train_test_split(
+        np.arange(len(labels)), test_size=TEST, stratify=labels, random_state=0
+    )
+    train, validation = train_test_split(
+        rest, test_size=VALIDATION, stratify=labels[rest], random_state=0
+    )
     return {"train": np.sort(train), "validation": np.sort(validation), "test": np.sort(test)}
 
 
@@ -40,10 +46,15 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for split, positions in splits(digits.target).items():
         rows = [
-            {"image": {"bytes": png(digits.images[i]), "path": f"{i:04d}.png"}, "label": int(digits.target[i])}
+            {
+                "image": {"bytes": png(digits.images[i]), "path": f"{i:04d}.png"},
+                "label": int(digits.target[i]),
+            }
             for i in positions
         ]
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), FOLDER / f"{split}-00000-of-00001.parquet")
+        pq.write_table(
+            pa.Table.from_pylist(rows, schema=SCHEMA), FOLDER / f"{split}-00000-of-00001.parquet"
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Runs studies as DVC experiments, one after the other: ``python -m studies.run real-fake scale``.
 
-An experiment that exists already is not run again; ``dvc exp remove NAME`` makes it run anew. What the runs have in
-common comes from the run cache.
+An experiment that exists already is not run again; ``dvc exp remove NAME`` makes it run anew. What
+the runs have in common comes from the run cache.
 """
 
 import json
@@ -15,7 +15,9 @@ from truelike.config import load_params
 
 
 def written(value: Any) -> str:
-    """A value as `dvc exp run -S` takes it: JSON, but for the keys of mappings, which have no quotes."""
+    """A value as `dvc exp run -S` takes it: JSON, but for the keys of mappings, which have no
+    quotes.
+    """
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {written(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -32,15 +34,22 @@ def arguments(study: Study, run: str, arms: list[str]) -> list[str]:
 
 def main() -> None:
     studies, arms = load_studies(), list(load_params().train.arms)
-    listed = subprocess.run(["dvc", "exp", "list", "--name-only"], check=True, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["dvc", "exp", "list", "--name-only"], check=True, capture_output=True, text=True
+    )
     for name in sys.argv[1:] or studies:
         for run in studies[name].runs:
             experiment = experiment_name(name, run)
             if experiment in listed.stdout.split():
                 continue
             words = arguments(studies[name], run, arms)
-            print(f"{name}: {run}: dvc exp run --temp --name {experiment} {' '.join(words)}", flush=True)
-            subprocess.run(["dvc", "exp", "run", "--temp", "--name", experiment, *words], check=True)
+            print(
+                f"{name}: {run}: dvc exp run --temp --name {experiment} {' '.join(words)}",
+                flush=True,
+            )
+            subprocess.run(
+                ["dvc", "exp", "run", "--temp", "--name", experiment, *words], check=True
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Writes docs/results.md from the DVC experiments of the studies that were run: ``python -m studies.write``."""
+"""Writes docs/results.md from the DVC experiments of the studies that were run:
+``python -m studies.write``.
+"""
 
 import json
 import subprocess
@@ -17,35 +19,35 @@ from studies import Study, experiment_name, load_studies
 from studies.figures import scale_figure, shots_figure
 from truelike.config import load_params
 from truelike.evaluation.settings import Evaluate
-from truelike.evaluation.verdict import (
-    REFERENCE,
-    compare_arms,
-    read_predictions,
-    resample_arms,
-)
+from truelike.evaluation.verdict import REFERENCE, compare_arms, read_predictions, resample_arms
 from truelike.reporting.style import to_png
 
 PAGE = Path("docs/results.md")
-FIGURES: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {  # of which studies' accuracies
+FIGURES: dict[
+    str, tuple[Callable[..., Figure], tuple[str, ...]]
+] = {  # of which studies' accuracies
     "real-count": (scale_figure, ("scale", "real-count")),
     "shots": (shots_figure, ("shots",)),
 }
 fold = partial(wrap, width=120, break_on_hyphens=False, break_long_words=False)
-HEAD = """# Results
-
-What the demo's task says about the papers' findings: {shots} real images per class of Fashion-MNIST, the embedded
-models, {steps} optimizer steps for every arm, {seeds} seeds, 5,000 test images. Test accuracy in %: of `real` with its
-95 % interval over seeds and test images, of the others with the difference to `real` in points and the interval of that
-(paired); in a row with *to*, with the difference to the same arm in the row that it names. Coverage is of the real
-training images by the synthetic ones. Settings are those of params.yaml, chosen on validation images, but for what a
-row names. Written by `python -m studies.write` from the DVC experiments of
-[studies/plan.yaml](../studies/plan.yaml), which `python -m studies.run` makes.
-"""
+HEAD = (
+    "What the demo's task says about the papers' findings: {shots} real images per class of "
+    "Fashion-MNIST, the embedded models, {steps} optimizer steps for every arm, {seeds} "
+    "seeds, 5,000 test images. Test accuracy in %: of `real` with its 95 % interval over "
+    "seeds and test images, of the others with the difference to `real` in points and the "
+    "interval of that (paired); in a row with *to*, with the difference to the same arm in "
+    "the row that it names. Coverage is of the real training images by the synthetic ones. "
+    "Settings are those of params.yaml, chosen on validation images, but for what a row "
+    "names. Written by `python -m studies.write` from the DVC experiments of "
+    "[studies/plan.yaml](../studies/plan.yaml), which `python -m studies.run` makes."
+)
 
 
 @dataclass(frozen=True)
 class Result:
-    """An experiment's contents of metrics/accuracy.json and audit.json, and how to read the predictions of an arm."""
+    """An experiment's contents of metrics/accuracy.json and audit.json, and how to read the
+    predictions of an arm.
+    """
 
     accuracy: dict[str, Any]
     audit: dict[str, Any]
@@ -55,41 +57,65 @@ class Result:
 @cache
 def read(experiment: str) -> Result | None:
     """The newest experiment of a name; None without one."""
-    listed = ["git", "for-each-ref", "--sort=-creatordate", "--format=%(refname)", f"refs/exps/*/*/{experiment}"]
+    listed = [
+        "git",
+        "for-each-ref",
+        "--sort=-creatordate",
+        "--format=%(refname)",
+        f"refs/exps/*/*/{experiment}",
+    ]
     refs = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split()
     if not refs:
         return None
 
     @cache
     def predictions(arm: str) -> pd.DataFrame:
-        with dvc.api.open(f"outputs/train/{arm}/predictions.parquet", rev=refs[0], mode="rb") as file:
+        with dvc.api.open(
+            f"outputs/train/{arm}/predictions.parquet", rev=refs[0], mode="rb"
+        ) as file:
             return pd.read_parquet(file)
 
-    accuracy, audit = (json.loads(dvc.api.read(f"metrics/{name}.json", rev=refs[0])) for name in ("accuracy", "audit"))
+    accuracy, audit = (
+        json.loads(dvc.api.read(f"metrics/{name}.json", rev=refs[0]))
+        for name in ("accuracy", "audit")
+    )
     return Result(accuracy, audit, predictions)
 
 
 def difference(result: Result, against: Result, arm: str, settings: Evaluate) -> dict[str, float]:
-    """Of the test accuracy of an arm in two runs, in points, with its interval over the same seeds and images."""
-    both = {name: read_predictions(of.predictions(arm), "test") for name, of in ((REFERENCE, against), (arm, result))}
+    """Of the test accuracy of an arm in two runs, in points, with its interval over the same seeds
+    and images.
+    """
+    both = {
+        name: read_predictions(of.predictions(arm), "test")
+        for name, of in ((REFERENCE, against), (arm, result))
+    }
     resampled = resample_arms(both, settings)
     found = compare_arms(resampled, [(arm, REFERENCE)], settings.confidence).iloc[0]
     return {name: float(found[name]) for name in ("points", "low", "high")}
 
 
 def cell(result: Result, against: Result | None, arm: str, settings: Evaluate) -> str:
-    """An arm's accuracy with the difference to `against`, None for the arm `real`; of `real` with its own interval."""
+    """An arm's accuracy with the difference to `against`, None for the arm `real`; of `real` with
+    its own interval.
+    """
     if arm not in result.accuracy["accuracy"]:
         return ""
     found = result.accuracy["accuracy"][arm]
     if arm == REFERENCE:
         return f"{found['top1']:.1f} [{found['low']:.1f}, {found['high']:.1f}]"
-    gain = difference(result, against, arm, settings) if against else result.accuracy["difference_to_real"][arm]
+    gain = (
+        difference(result, against, arm, settings)
+        if against
+        else result.accuracy["difference_to_real"][arm]
+    )
     return f"{found['top1']:.1f}, {gain['points']:+.1f} [{gain['low']:+.1f}, {gain['high']:+.1f}]"
 
 
 def table(study: Study, found: Mapping[str, Result], settings: Evaluate) -> Iterator[str]:
-    """The lines of a study's table: runs against arms and the coverage, the longer of both downwards."""
+    """The lines of a study's table: runs against arms and the coverage, the longer of both
+    downwards.
+    """
     rows = [["", *(f"`{arm}`" for arm in study.arms), "coverage"]]
     for run, result in found.items():
         base = study.against.get(run, "")
@@ -130,9 +156,13 @@ def figure(name: str) -> Figure | None:
 
 
 def page(figures: Collection[str]) -> str:
-    """The whole page, with the figures of these studies; studies without any run are named as not run."""
+    """The whole page, with the figures of these studies; studies without any run are named as not
+    run.
+    """
     params = load_params()
-    lines = [HEAD.format(shots=params.data.shots, steps=params.train.steps, seeds=len(params.train.seeds))]
+    train = params.train
+    head = HEAD.format(shots=params.data.shots, steps=train.steps, seeds=len(train.seeds))
+    lines = ["# Results", "", *fold(head), ""]
     for name, study in load_studies().items():
         found = results(name, study)
         lines += [f"## {study.title}", *fold(study.text), ""]

@@ -35,7 +35,9 @@ def captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
-    """Ten random training images of 16 x 16 pixels in two classes, as the stage prepare writes them."""
+    """Ten random training images of 16 x 16 pixels in two classes, as the stage prepare writes
+    them.
+    """
     folder = tmp_path_factory.mktemp("real") / "train"
     draw = np.random.default_rng(0)
     samples = [

@@ -6,7 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import Cost, compare, demo, memory, metrics, replicas, storage, synthesis, table, training, write
+from benchmarks import (
+    Cost,
+    compare,
+    demo,
+    memory,
+    metrics,
+    replicas,
+    storage,
+    synthesis,
+    table,
+    training,
+    write,
+)
 from truelike.adaptation.lora import write_no_adapter
 from truelike.config import load_params
 from truelike.generator.pipeline import Style
@@ -27,7 +39,10 @@ ROOT = Path(__file__).resolve().parent.parent
 def job(generator: Path, real: ImageSet, tmp_path: Path) -> Job:
     """A replica of the ten images from the latent prior, without style and adapter."""
     outputs = tmp_path / "outputs"
-    write_table(outputs / "captions.parquet", pd.DataFrame({"key": real.keys, "caption": "red", "truncated": False}))
+    write_table(
+        outputs / "captions.parquet",
+        pd.DataFrame({"key": real.keys, "caption": "red", "truncated": False}),
+    )
     write_features(outputs / "features.parquet", real.keys, np.zeros((len(real), 32), np.float32))
     for name in ("style", "adapter"):
         (outputs / name).mkdir()
@@ -78,7 +93,9 @@ def test_the_time_of_the_last_whole_run_is_split_by_stage() -> None:
 
 
 def test_replicas_are_forgotten_and_a_log_tells_how_far_one_came(tmp_path: Path) -> None:
-    (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages:\n  adapt: {cmd: a}\n  synthesize@0: {cmd: b}\n")
+    (tmp_path / "dvc.lock").write_text(
+        "schema: '2.0'\nstages:\n  adapt: {cmd: a}\n  synthesize@0: {cmd: b}\n"
+    )
     (tmp_path / "outputs/synthetic/0").mkdir(parents=True)
     replicas.forget(tmp_path)
     assert read_yaml(tmp_path / "dvc.lock")["stages"] == {"adapt": {"cmd": "a"}}
@@ -89,7 +106,10 @@ def test_replicas_are_forgotten_and_a_log_tells_how_far_one_came(tmp_path: Path)
     log = tmp_path / "log"
     log.write_text("Running\n")
     assert replicas.bar(log) is None
-    log.write_text("Running\nsynthesize 0:  20%|# | 32/160 [00:11<00:44]synthesize 0:  40%|# | 64/160 [00:21<00:31]")
+    log.write_text(
+        "Running\nsynthesize 0:  20%|# | 32/160 [00:11<00:44]synthesize 0:  40%|# | 64/160 "
+        "[00:21<00:31]"
+    )
     assert replicas.bar(log) == (64, 160)
 
 
@@ -97,7 +117,9 @@ def test_measures_equal_the_usual_libraries() -> None:
     samples = metrics.features(200, 8)
     expected = metrics.usual_manifold(*samples)
     assert metrics.our_manifold(*samples) == pytest.approx(expected)
-    assert metrics.our_distance(*samples) == pytest.approx(metrics.usual_distance(*samples), rel=1e-4)
+    assert metrics.our_distance(*samples) == pytest.approx(
+        metrics.usual_distance(*samples), rel=1e-4
+    )
     assert metrics.peak_mib(lambda: np.zeros(2**20)) == pytest.approx(8, rel=0.1)
 
 
@@ -105,9 +127,12 @@ def test_both_loops_train_the_same_network_on_the_same_images(tmp_path: Path) ->
     draw = np.random.default_rng(0)
     labels = np.arange(24) % 2
     images = LabelledImages(
-        (draw.integers(0, 80, (24, 16, 16, 3)) + 150 * labels[:, None, None, None]).astype("u1"), labels
+        (draw.integers(0, 80, (24, 16, 16, 3)) + 150 * labels[:, None, None, None]).astype("u1"),
+        labels,
     )
-    params = load_params(ROOT / "params.yaml").train.model_copy(update={"steps": 80, "batch_size": 8})
+    params = load_params(ROOT / "params.yaml").train.model_copy(
+        update={"steps": 80, "batch_size": 8}
+    )
     arm = Arm(
         classifier=str(ROOT / "models/backbone"),
         pretrained=False,
@@ -152,11 +177,16 @@ def test_the_memory_of_a_stage_is_watched_while_it_runs(monkeypatch: pytest.Monk
 
 def test_a_table_by_hand_goes_between_its_markers(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("a\n<!-- one -->\nold\n<!-- end -->\nb\n<!-- two -->\n<!-- end -->\n", encoding="utf-8")
+    page.write_text(
+        "a\n<!-- one -->\nold\n<!-- end -->\nb\n<!-- two -->\n<!-- end -->\n", encoding="utf-8"
+    )
     lines = table({"usual": Cost(3, 4), "ours": Cost(2, 1)}, "usual")
     assert lines[2:] == ["| usual | 3.00 | 4.00 | 1.00 |", "| ours | 2.00 | 1.00 | 1.50 |"]
     write("one", ["new"], page)
-    assert page.read_text(encoding="utf-8") == "a\n<!-- one -->\nnew\n<!-- end -->\nb\n<!-- two -->\n<!-- end -->\n"
+    assert (
+        page.read_text(encoding="utf-8")
+        == "a\n<!-- one -->\nnew\n<!-- end -->\nb\n<!-- two -->\n<!-- end -->\n"
+    )
 
 
 def test_sides_take_turns() -> None:

@@ -57,15 +57,18 @@ def failure(monkeypatch, capsys, *words: object) -> str:
 def test_help_names_every_command():
     text = truelike("--help")
     assert all(
-        re.search(rf"\b{command} ", text) for command in ("use", "peek", "verify", "export", "trace", "regenerate")
+        re.search(rf"\b{command} ", text)
+        for command in ("use", "peek", "verify", "export", "trace", "regenerate")
     )
 
 
 def test_the_command_line_imports_nothing_heavy():
-    code = (
-        "import sys, truelike.cli; print([m for m in ('torch', 'pandas', 'pyarrow', 'pydantic') if m in sys.modules])"
+    slow = ("torch", "pandas", "pyarrow", "pydantic")
+    code = f"import sys, truelike.cli; print([m for m in {slow} if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
+        == "[]"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
 def test_the_demo_recipe_is_the_demo(project):
@@ -83,7 +86,11 @@ def test_a_recipe_changes_values_and_keeps_the_rest(project):
         line.partition("#")[2] for line in after.splitlines()
     ]
     params = load_params()
-    assert (params.data.resolution, params.synthesize.strength, params.adapt.lr) == (512, 0.75, 1e-4)
+    assert (params.data.resolution, params.synthesize.strength, params.adapt.lr) == (
+        512,
+        0.75,
+        1e-4,
+    )
     truelike("use", "fashion")
     assert (project / "params.yaml").read_text() == before
 
@@ -92,7 +99,11 @@ def names(section: dict, prefix: str = "") -> set[str]:
     return {
         name
         for key, value in section.items()
-        for name in (names(value, f"{prefix}{key}.") if value and isinstance(value, dict) else {f"{prefix}{key}"})
+        for name in (
+            names(value, f"{prefix}{key}.")
+            if value and isinstance(value, dict)
+            else {f"{prefix}{key}"}
+        )
     }
 
 
@@ -100,7 +111,10 @@ def test_the_demo_recipe_takes_back_every_other_recipe():
     recipes = {path.stem: names(read_yaml(path)) for path in (ROOT / "recipes").glob("*.yaml")}
     for name, touched in recipes.items():
         for parameter in touched:  # or a section around it, which is emptied or taken out
-            assert any(f"{parameter}.".startswith(f"{own}.") for own in recipes["fashion"]), (name, parameter)
+            assert any(f"{parameter}.".startswith(f"{own}.") for own in recipes["fashion"]), (
+                name,
+                parameter,
+            )
 
 
 def test_model_pointers_of_recipes_exist():
@@ -136,7 +150,10 @@ def test_a_wrong_recipe_changes_nothing(project, monkeypatch, capsys, recipe, me
 
 
 def test_an_unknown_recipe_lists_the_known(project, monkeypatch, capsys):
-    assert re.search(r"nothing: no such recipe.*fashion, .*sd15, sdxl", failure(monkeypatch, capsys, "use", "nothing"))
+    assert re.search(
+        r"nothing: no such recipe.*fashion, .*sd15, sdxl",
+        failure(monkeypatch, capsys, "use", "nothing"),
+    )
 
 
 def test_peek_counts_and_draws(tmp_path):
@@ -160,27 +177,42 @@ def test_verify(tmp_path, monkeypatch, capsys):
     row = ImageSet(tmp_path / "sets/1").index.iloc[3]
     data[int(row["offset"]) + 40] ^= 1
     shard.write_bytes(data)
-    assert "image 'k3' does not match its sha256" in failure(monkeypatch, capsys, "verify", tmp_path / "sets")
+    assert "image 'k3' does not match its sha256" in failure(
+        monkeypatch, capsys, "verify", tmp_path / "sets"
+    )
     assert "no image set here" in failure(monkeypatch, capsys, "verify", tmp_path / "elsewhere")
 
 
 def test_export(tmp_path, monkeypatch, capsys):
     images = some_set(tmp_path / "set")
     assert "6 images" in truelike("export", tmp_path / "set", tmp_path / "folder")
-    found = {path.relative_to(tmp_path / "folder").as_posix() for path in (tmp_path / "folder").rglob("*.png")}
+    found = {
+        path.relative_to(tmp_path / "folder").as_posix()
+        for path in (tmp_path / "folder").rglob("*.png")
+    }
     assert found == {f"{'hat' if n < 2 else 'a_b_ c'}/k{n}.png" for n in range(6)}
     assert (tmp_path / "folder/hat/k0.png").read_bytes() == images.png(0)
-    assert "already holds something" in failure(monkeypatch, capsys, "export", tmp_path / "set", tmp_path / "folder")
+    assert "already holds something" in failure(
+        monkeypatch, capsys, "export", tmp_path / "set", tmp_path / "folder"
+    )
 
 
 def test_trace_lists_every_image_made_from_one_in_all_sets(tmp_path, monkeypatch, capsys):
     pixels = np.zeros((4, 4, 3), np.uint8)
-    real = [Sample(f"boot-{n}", n % 2, pixels, {"split": "train", "source": f"boots/{n}.png"}) for n in range(2)]
+    real = [
+        Sample(f"boot-{n}", n % 2, pixels, {"split": "train", "source": f"boots/{n}.png"})
+        for n in range(2)
+    ]
     write_image_set(tmp_path / "outputs/real/train", real, ["hat", "boot"])
     for place in ("naive/0", "synthetic/0", "synthetic/1"):
         replica = place[-1]
         made = [
-            Sample(f"boot-{n}-r{replica}", n % 2, pixels, {"source_key": f"boot-{n}", "caption_key": ""})
+            Sample(
+                f"boot-{n}-r{replica}",
+                n % 2,
+                pixels,
+                {"source_key": f"boot-{n}", "caption_key": ""},
+            )
             for n in range(2)
         ]
         write_image_set(tmp_path / "outputs" / place, made, ["hat", "boot"])
@@ -194,7 +226,10 @@ def test_trace_lists_every_image_made_from_one_in_all_sets(tmp_path, monkeypatch
     for name in ("boot-1", "boots/1.png"):
         output = truelike("trace", name).splitlines()
         assert output[:-1] == lines
-        assert "3 images were made from it; to leave it out of all, put it in data.exclude" in output[-1]
+        assert (
+            "3 images were made from it; to leave it out of all, put it in data.exclude"
+            in output[-1]
+        )
     shutil.rmtree("outputs/real")  # excluded long ago: what was made before is still found
     assert len(truelike("trace", "boot-1").splitlines()) == 4
     assert "boot-7: no image of" in failure(monkeypatch, capsys, "trace", "boot-7")
@@ -214,11 +249,15 @@ def test_class_folders_are_safe_and_distinct():
 
 def test_regenerate_compares_with_the_stored_bytes(tmp_path, monkeypatch, capsys):
     images = some_set(tmp_path / "set")
-    monkeypatch.setattr("truelike.synthesis.regenerate.regenerate", lambda folder, key: images.pixels(2))
+    monkeypatch.setattr(
+        "truelike.synthesis.regenerate.regenerate", lambda folder, key: images.pixels(2)
+    )
     output = truelike("regenerate", tmp_path / "set", "k2", "--out", tmp_path / "again.png")
     assert "the same bytes as stored" in output
     assert (tmp_path / "again.png").read_bytes() == encode_png(images.pixels(2))
-    assert "differs from the stored image" in failure(monkeypatch, capsys, "regenerate", tmp_path / "set", "k3")
+    assert "differs from the stored image" in failure(
+        monkeypatch, capsys, "regenerate", tmp_path / "set", "k3"
+    )
 
 
 def test_params_file_is_valid_and_plain_yaml():

@@ -36,11 +36,27 @@ def test_numbers_written_as_words_become_numbers(text):
         ("adapt.lrr", 1, r"unknown parameter 'adapt\.lrr'; did you mean 'lr'\?"),
         ("adapts", {}, r"unknown parameter 'adapts'; did you mean 'adapt'\?"),
         ("adapt.dm.wieght", 1, r"unknown parameter 'adapt\.dm\.wieght'; did you mean 'weight'\?"),
-        ("train.arms.real.phase", [], r"unknown parameter 'train\.arms\.real\.phase'; did you mean 'phases'\?"),
-        ("partial", {"a": {"witout": []}}, r"unknown parameter 'partial\.a\.witout'; did you mean 'without'\?"),
+        (
+            "train.arms.real.phase",
+            [],
+            r"unknown parameter 'train\.arms\.real\.phase'; did you mean 'phases'\?",
+        ),
+        (
+            "partial",
+            {"a": {"witout": []}},
+            r"unknown parameter 'partial\.a\.witout'; did you mean 'without'\?",
+        ),
         ("partial", {"a": {"without": ["style"]}}, r"partial\.a: .*there can be no adapter either"),
-        ("train.arms.naive.partner", "partial/content", r"train\.arms\.naive: there is no 'content' in partial"),
-        ("train.arms.naive.partner", "outputs/real/test", r"train\.arms\.naive\.partner: .*found 'outputs/real/test'"),
+        (
+            "train.arms.naive.partner",
+            "partial/content",
+            r"train\.arms\.naive: there is no 'content' in partial",
+        ),
+        (
+            "train.arms.naive.partner",
+            "outputs/real/test",
+            r"train\.arms\.naive\.partner: .*found 'outputs/real/test'",
+        ),
         ("data.zzz", 1, r"unknown parameter 'data\.zzz'; known here: source, resolution"),
         ("adapt.lr", "fast", r"adapt\.lr: .*found 'fast'"),
         ("adapt.lr", -1, r"adapt\.lr: .*greater than 0, found -1"),
@@ -52,13 +68,29 @@ def test_numbers_written_as_words_become_numbers(text):
         ("prompts.base", "a photo", r"prompts\.base must contain \{class\}"),
         ("prompts.definitions", ["a"], r"prompts\.definitions: .*found \['a'\]"),
         ("caption.images", "outputs/real/test", r"caption\.images: .*found 'outputs/real/test'"),
-        ("caption.images", "outputs/synthetic/0", r"caption\.images: .*found 'outputs/synthetic/0'"),
-        ("caption.rewrite.instruction", "again", r"caption\.rewrite\.instruction: must contain \{caption\}"),
+        (
+            "caption.images",
+            "outputs/synthetic/0",
+            r"caption\.images: .*found 'outputs/synthetic/0'",
+        ),
+        (
+            "caption.rewrite.instruction",
+            "again",
+            r"caption\.rewrite\.instruction: must contain \{caption\}",
+        ),
         ("prompts.style", "", r"invert\.enabled is true but prompts\.style is empty"),
         ("train.arms", {}, r"train\.arms: must contain the arm 'real'"),
-        ("privacy.shadows", [0, 1, 2, 3], r"privacy\.shadows: must be \[\] or three pairs.*found \[0, 1, 2, 3\]"),
+        (
+            "privacy.shadows",
+            [0, 1, 2, 3],
+            r"privacy\.shadows: must be \[\] or three pairs.*found \[0, 1, 2, 3\]",
+        ),
         ("privacy.shadows", [0, 1, 2, 3, 4, 6], r"privacy\.shadows: must be \[\] or three pairs"),
-        ("train.arms.real.phases", [{"on": "real", "share": 0.5}], r"train\.arms\.real: .*add up to 1, found 0\.5"),
+        (
+            "train.arms.real.phases",
+            [{"on": "real", "share": 0.5}],
+            r"train\.arms\.real: .*add up to 1, found 0\.5",
+        ),
     ],
 )
 def test_errors_name_the_parameter(name, value, message):
@@ -74,7 +106,9 @@ def test_captions_that_no_model_makes_have_no_synthetic_images_and_no_rewrites()
         parse_params(raw)
     raw = changed("caption.rewrite.count", 5)
     raw["caption"]["by"] = "none"
-    with pytest.raises(TruelikeError, match=r"caption: by 'none' leaves nothing to rewrite: .*found 5"):
+    with pytest.raises(
+        TruelikeError, match=r"caption: by 'none' leaves nothing to rewrite: .*found 5"
+    ):
         parse_params(raw)
 
 
@@ -82,7 +116,10 @@ def test_attacked_arms_are_on_real_and_synthetic_images():
     raw = changed("privacy.arms", ["naive"])
     assert parse_params(raw).privacy.shadows == ()
     raw["privacy"]["shadows"] = [0, 1, 2, 3, 4, 5]
-    with pytest.raises(TruelikeError, match=r"privacy\.arms: 'naive' is no arm .* choose from \['real', 'synthetic', "):
+    with pytest.raises(
+        TruelikeError,
+        match=r"privacy\.arms: 'naive' is no arm .* choose from \['real', 'synthetic', ",
+    ):
         parse_params(raw)
     raw["privacy"]["arms"] = ["real", "bridged"]
     assert parse_params(raw).privacy.arms == ("real", "bridged")

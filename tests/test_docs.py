@@ -1,4 +1,6 @@
-"""The README and docs against the project: the result is the committed one, parameters and links exist."""
+"""The README and docs against the project: the result is the committed one, parameters and links
+exist.
+"""
 
 import json
 import re
@@ -19,7 +21,9 @@ RESULT = re.compile(r"<!-- result: .*? -->\n(.*?)<!-- end of result -->", re.DOT
 def committed(path: str) -> str:
     """A file as committed: a run of the pipeline may have changed the one in the working tree."""
     command = ["git", "show", f"HEAD:{path}"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8").stdout
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8"
+    ).stdout
 
 
 def test_readme_shows_the_committed_result(tmp_path):
@@ -59,7 +63,11 @@ def test_every_parameter_that_is_mentioned_exists(page):
     mentioned = re.findall(rf"(?<![\w/.])(?:{sections})\.[a-z_]+(?:\.[a-z_]+)*", text)
     files = ("md", "yaml", "html", "parquet")
     for name in mentioned:
-        assert name in known or name.rsplit(".")[-1] in files or any(k.startswith(f"{name}.") for k in known), name
+        assert (
+            name in known
+            or name.rsplit(".")[-1] in files
+            or any(k.startswith(f"{name}.") for k in known)
+        ), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -78,7 +86,9 @@ def test_commands_of_truelike_and_make_exist(page):
     text = page.read_text(encoding="utf-8")
     known = set(get_command(app).commands)
     assert set(re.findall(r"(?:^|`|&& )truelike ([a-z]+)", text, re.MULTILINE)) <= known
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(
+        re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     assert set(re.findall(r"(?:^|`|&& )make ([a-z]+)", text, re.MULTILINE)) <= targets
 
 

@@ -1,4 +1,6 @@
-"""The embedded data and models: what they were made from, what never went in, and that they open as on the hub."""
+"""The embedded data and models: what they were made from, what never went in, and that they open as
+on the hub.
+"""
 
 import hashlib
 import io
@@ -45,7 +47,9 @@ def test_the_embedded_set_has_the_stated_images_of_each_class(split: str) -> Non
     assert {image.shape for image in images} == {(28, 28)}
 
 
-def test_no_image_of_the_embedded_set_was_rendered_into_the_corpus(corpus_index: pd.DataFrame) -> None:
+def test_no_image_of_the_embedded_set_was_rendered_into_the_corpus(
+    corpus_index: pd.DataFrame,
+) -> None:
     rendered = set(corpus_index["sha256"])
     assert len(rendered) > 40_000
     for split in COUNTS:
@@ -54,7 +58,9 @@ def test_no_image_of_the_embedded_set_was_rendered_into_the_corpus(corpus_index:
     assert corpus_index["source"].max() < Settings.load().fashion.pool_start
 
 
-def test_the_held_out_combination_was_never_rendered_and_its_words_were(corpus_index: pd.DataFrame) -> None:
+def test_the_held_out_combination_was_never_rendered_and_its_words_were(
+    corpus_index: pd.DataFrame,
+) -> None:
     combinations = set(zip(corpus_index["colour"], corpus_index["ground"], strict=True))
     assert combinations.isdisjoint(HELD_OUT)
     for colour, ground in HELD_OUT:
@@ -72,7 +78,9 @@ def test_captions_state_what_was_rendered() -> None:
     images, labels = fashion_images("validation")
     pixels, classes = np.stack(images[:64]), np.array(labels[:64], np.uint8)
     rng = np.random.default_rng(0)
-    table = pd.concat([draw_attributes(64, Settings.load().corpus, rng), measure(pixels, classes)], axis=1)
+    table = pd.concat(
+        [draw_attributes(64, Settings.load().corpus, rng), measure(pixels, classes)], axis=1
+    )
     table["class"] = np.array(CLASS_NAMES)[classes]
     drawn = render(pixels, table, rng)
     assert drawn.shape == (64, 32, 32, 3)
@@ -95,8 +103,12 @@ def test_the_original_look_is_the_image_padded_with_black() -> None:
     assert look[:, :2].max() == 0
 
 
-def test_the_catalogue_set_is_the_test_garments_in_the_corpus_look(corpus_index: pd.DataFrame) -> None:
-    shipped = pq.read_table(ROOT / "data" / "catalogue" / "data" / "test-00000-of-00001.parquet").to_pylist()
+def test_the_catalogue_set_is_the_test_garments_in_the_corpus_look(
+    corpus_index: pd.DataFrame,
+) -> None:
+    shipped = pq.read_table(
+        ROOT / "data" / "catalogue" / "data" / "test-00000-of-00001.parquet"
+    ).to_pylist()
     drawn = rendered()
     assert drawn["label"].value_counts().to_dict() == dict.fromkeys(range(10), 50)
     assert [row["image"]["path"] for row in shipped] == drawn["path"].tolist()
@@ -105,7 +117,10 @@ def test_the_catalogue_set_is_the_test_garments_in_the_corpus_look(corpus_index:
         found = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))).astype(int)
         assert np.abs(found - pixels).max() <= 1  # interpolation may round otherwise on another CPU
     assert set(zip(drawn["colour"], drawn["ground"], strict=True)).isdisjoint(HELD_OUT)
-    tested = {row["image"]["path"] for row in pq.read_table(FASHION / "test-00000-of-00001.parquet").to_pylist()}
+    tested = {
+        row["image"]["path"]
+        for row in pq.read_table(FASHION / "test-00000-of-00001.parquet").to_pylist()
+    }
     assert set(drawn["path"]) < tested
 
 
@@ -126,10 +141,15 @@ def test_the_models_open_with_stock_classes() -> None:
 def test_the_weights_are_small_safetensors_and_those_that_were_measured() -> None:
     weights = sorted(MODELS.rglob("*.safetensors"))
     assert sum(path.stat().st_size for path in weights) < 24_000_000
-    assert not [path for path in MODELS.rglob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
+    assert not [
+        path
+        for path in MODELS.rglob("*")
+        if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+    ]
     measured = json.loads((ROOT / "foundation" / "metrics.json").read_text())["sha256"]
     assert measured == {
-        path.relative_to(MODELS).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in weights
+        path.relative_to(MODELS).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in weights
     }
 
 

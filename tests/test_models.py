@@ -14,13 +14,7 @@ from truelike.captioning.captioner import Captioner, open_captioner
 from truelike.captioning.captions import caption_images
 from truelike.captioning.rewriter import open_rewriter
 from truelike.features.encoder import open_encoder
-from truelike.generator.pipeline import (
-    add_style,
-    identify,
-    latents_of,
-    open_generator,
-    pixels_of,
-)
+from truelike.generator.pipeline import add_style, identify, latents_of, open_generator, pixels_of
 from truelike.imageset.reading import ImageSet
 from truelike.runtime import hub as source
 from truelike.runtime.errors import TruelikeError
@@ -69,7 +63,9 @@ def test_an_unpinned_pointer_warns_and_a_failed_download_is_explained(
     monkeypatch.setattr(source, "snapshot_download", download)
     pointer = tmp_path / "sd.yaml"
     pointer.write_text("hub: owner/name\n")
-    with pytest.raises(TruelikeError, match=r"sd\.yaml: cannot download owner/name at main: no network"):
+    with pytest.raises(
+        TruelikeError, match=r"sd\.yaml: cannot download owner/name at main: no network"
+    ):
         resolve(pointer)
     assert "pin it to a commit" in capsys.readouterr().err
 
@@ -81,12 +77,19 @@ def test_a_pointer_with_unknown_entries_is_refused(tmp_path: Path) -> None:
         resolve(pointer)
 
 
-def test_features_are_projected_unnormalised_and_do_not_depend_on_the_batch(encoder: Path, real: ImageSet) -> None:
+def test_features_are_projected_unnormalised_and_do_not_depend_on_the_batch(
+    encoder: Path, real: ImageSet
+) -> None:
     pixels = real.load()
     features = open_encoder(str(encoder), "float32").embed(pixels, 4)
     assert features.dtype == np.float32
-    model, processor = CLIPModel.from_pretrained(encoder), CLIPImageProcessor.from_pretrained(encoder)
-    inputs = processor(images=[Image.fromarray(image) for image in pixels], return_tensors="pt")["pixel_values"]
+    model, processor = (
+        CLIPModel.from_pretrained(encoder),
+        CLIPImageProcessor.from_pretrained(encoder),
+    )
+    inputs = processor(images=[Image.fromarray(image) for image in pixels], return_tensors="pt")[
+        "pixel_values"
+    ]
     with torch.no_grad():
         expected = model.visual_projection(model.vision_model(inputs).pooler_output).numpy()
     np.testing.assert_allclose(features, expected, atol=1e-5)
@@ -97,7 +100,9 @@ def test_images_of_any_size_are_resized_as_the_checkpoint_says(encoder: Path) ->
     opened = open_encoder(str(encoder), "float32")
     image = np.full((1, 16, 16, 3), 200, np.uint8)
     np.testing.assert_allclose(
-        opened.embed(image, 1), opened.embed(image.repeat(3, axis=1).repeat(3, axis=2), 1), atol=1e-4
+        opened.embed(image, 1),
+        opened.embed(image.repeat(3, axis=1).repeat(3, axis=2), 1),
+        atol=1e-4,
     )
     assert opened.embed(image[:0], 1).shape == (0, tiny_models.WIDTH)
 
@@ -115,10 +120,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_blip_captions_every_image_deterministically(captioner: Path, real: ImageSet, project: Path) -> None:
+def test_blip_captions_every_image_deterministically(
+    captioner: Path, real: ImageSet, project: Path
+) -> None:
     table = caption_images(real, str(captioner), "float32", max_tokens=5, batch_size=4)
     assert table["key"].tolist() == real.keys
-    assert all(set(text.split()) <= {"red", "shoe", "on", "white", "a"} for text in table["caption"])
+    assert all(
+        set(text.split()) <= {"red", "shoe", "on", "white", "a"} for text in table["caption"]
+    )
     assert all(table["truncated"])  # this model never ends a sentence
     shutil.rmtree(project / ".work")
     assert caption_images(real, str(captioner), "float32", max_tokens=5, batch_size=4).equals(table)
@@ -134,7 +143,9 @@ def test_vit_gpt2_captions(tmp_path: Path, real: ImageSet) -> None:
 def test_blip2_captions_and_knows_what_it_cut(tmp_path: Path, real: ImageSet) -> None:
     opened = open_captioner(str(tiny_models.save_blip2(tmp_path)), "float32")
     pixels = real.load([0, 1])
-    inputs = opened.image_processor([Image.fromarray(image) for image in pixels], return_tensors="pt")
+    inputs = opened.image_processor(
+        [Image.fromarray(image) for image in pixels], return_tensors="pt"
+    )
     tokens = opened.model.generate(inputs["pixel_values"], max_new_tokens=6, do_sample=False)
     tokens = tokens[:, 5:]  # four query tokens, and the one that begins a text
     assert tokens.shape == (2, 6)
@@ -149,7 +160,9 @@ def test_a_captioner_that_chats_says_only_its_answer(tmp_path: Path, real: Image
     opened = open_captioner(str(tiny_models.save_llava(tmp_path)), "float32")
     texts, cut = opened.caption(real.load([0, 1, 2]), max_tokens=4)
     assert len(texts) == len(cut) == 3
-    assert all(len(text.split()) == 4 and set(text.split()) <= set(tiny_models.WORDS) for text in texts)
+    assert all(
+        len(text.split()) == 4 and set(text.split()) <= set(tiny_models.WORDS) for text in texts
+    )
 
 
 @pytest.mark.parametrize("save", [tiny_models.save_gpt2, tiny_models.save_t5])
@@ -161,25 +174,37 @@ def test_rewrites_depend_on_caption_and_seed_alone(save, tmp_path: Path) -> None
     assert opened.rewrite("a red shoe", 5, 12, seed=2) != first
     assert len(first) == 5
     assert len(set(first)) > 1
-    assert all(len(text.split()) <= 12 and set(text.split()) <= set(tiny_models.WORDS) for text in first)
+    assert all(
+        len(text.split()) <= 12 and set(text.split()) <= set(tiny_models.WORDS) for text in first
+    )
 
 
 def test_a_language_model_that_chats_is_asked_in_its_own_template(tmp_path: Path) -> None:
     plain = open_rewriter(str(tiny_models.save_gpt2(tmp_path / "plain")), "float32")
     template = "on {{ messages[0]['content'] }} white"
     chats = open_rewriter(str(tiny_models.save_gpt2(tmp_path / "chats", template)), "float32")
-    assert chats.rewrite("a red shoe", 3, 8, seed=0) == plain.rewrite("on a red shoe white", 3, 8, seed=0)
+    assert chats.rewrite("a red shoe", 3, 8, seed=0) == plain.rewrite(
+        "on a red shoe white", 3, 8, seed=0
+    )
 
 
 def test_a_model_that_does_not_write_is_refused(captioner: Path) -> None:
-    with pytest.raises(TruelikeError, match=r"models\.rewriter: .* type 'blip', which does not write text"):
+    with pytest.raises(
+        TruelikeError, match=r"models\.rewriter: .* type 'blip', which does not write text"
+    ):
         open_rewriter(str(captioner), "float32")
 
 
 @pytest.mark.usefixtures("project")
-def test_an_empty_caption_is_an_error(real: ImageSet, monkeypatch: pytest.MonkeyPatch, captioner: Path) -> None:
-    monkeypatch.setattr(Captioner, "caption", lambda self, pixels, n: ([""] * len(pixels), [False] * len(pixels)))
-    with pytest.raises(TruelikeError, match=r"models\.captioner: no caption for 10 of 10 images.*caption\.by"):
+def test_an_empty_caption_is_an_error(
+    real: ImageSet, monkeypatch: pytest.MonkeyPatch, captioner: Path
+) -> None:
+    monkeypatch.setattr(
+        Captioner, "caption", lambda self, pixels, n: ([""] * len(pixels), [False] * len(pixels))
+    )
+    with pytest.raises(
+        TruelikeError, match=r"models\.captioner: no caption for 10 of 10 images.*caption\.by"
+    ):
         caption_images(real, str(captioner), "float32", 5, 4)
 
 
@@ -190,7 +215,9 @@ def test_a_model_that_cannot_caption_is_refused(encoder: Path) -> None:
 
 def test_a_pipeline_of_another_kind_is_refused(generator: Path, tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(TruelikeError, match="holds a FluxPipeline, expected one of StableDiffusionPipeline, "):
+    with pytest.raises(
+        TruelikeError, match="holds a FluxPipeline, expected one of StableDiffusionPipeline, "
+    ):
         open_generator(str(tmp_path), "float32")
 
 
@@ -208,25 +235,34 @@ def test_latents_are_scaled_and_pixels_round(generator: Path, real: ImageSet) ->
     pixels = torch.from_numpy(real.load())
     with torch.no_grad():
         latents = latents_of(pipeline, pixels)
-        expected = pipeline.vae.encode(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist.mean
+        expected = pipeline.vae.encode(
+            pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        ).latent_dist.mean
         torch.testing.assert_close(latents, expected * pipeline.vae.config.scaling_factor)
         decoded = pixels_of(pipeline, latents)
         stock = pipeline.image_processor.postprocess(
-            pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample, output_type="pil"
+            pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample,
+            output_type="pil",
         )
     assert decoded.dtype == torch.uint8
     np.testing.assert_array_equal(decoded.numpy(), np.stack([np.asarray(image) for image in stock]))
 
 
 def test_a_style_of_another_width_is_refused(generator: Path, tmp_path: Path) -> None:
-    (tmp_path / "style.json").write_text(json.dumps({"enabled": True, "token": "<s>", "tokens": ["<s>"]}))
+    (tmp_path / "style.json").write_text(
+        json.dumps({"enabled": True, "token": "<s>", "tokens": ["<s>"]})
+    )
     save_file({"<s>": torch.zeros(1, 7)}, tmp_path / "learned_embeds.safetensors")
-    with pytest.raises(TruelikeError, match=r"'<s>' has width 7, the generator's text encoder has 32"):
+    with pytest.raises(
+        TruelikeError, match=r"'<s>' has width 7, the generator's text encoder has 32"
+    ):
         add_style(open_generator(str(generator), "float32"), tmp_path)
 
 
 def test_a_style_without_its_embedding_is_refused(generator: Path, tmp_path: Path) -> None:
-    (tmp_path / "style.json").write_text(json.dumps({"enabled": True, "token": "<s>", "tokens": ["<s>", "<s>_1"]}))
+    (tmp_path / "style.json").write_text(
+        json.dumps({"enabled": True, "token": "<s>", "tokens": ["<s>", "<s>_1"]})
+    )
     save_file({"<s>": torch.zeros(1, 32)}, tmp_path / "learned_embeds.safetensors")
     with pytest.raises(TruelikeError, match=r"holds \['<s>'\], expected \['<s>', '<s>_1'\]"):
         add_style(open_generator(str(generator), "float32"), tmp_path)

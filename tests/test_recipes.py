@@ -1,4 +1,6 @@
-"""Every recipe applies to params.yaml, and every sweep that recipes and docs name has valid settings."""
+"""Every recipe applies to params.yaml, and every sweep that recipes and docs name has valid
+settings.
+"""
 
 import copy
 import re
@@ -21,7 +23,9 @@ PAGES = [*RECIPES, ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SWEEPS = [
     pytest.param(page, line, id=f"{page.stem}-{number}")
     for page in PAGES
-    for number, line in enumerate(re.findall(r"dvc exp run [^\n`#]*-S [^\n`#]*", page.read_text(encoding="utf-8")))
+    for number, line in enumerate(
+        re.findall(r"dvc exp run [^\n`#]*-S [^\n`#]*", page.read_text(encoding="utf-8"))
+    )
 ]
 
 
@@ -73,7 +77,9 @@ def test_every_run_of_a_sweep_has_valid_settings(page: Path, line: str, params: 
     assert all(parse_params(changed(settings, run)) for run in runs)
 
 
-@pytest.mark.parametrize("pointer", sorted((ROOT / "models").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "pointer", sorted((ROOT / "models").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_hub_models_are_pinned_to_a_commit(pointer: Path) -> None:
     settings = read_yaml(pointer)
     assert "hub" not in settings or re.fullmatch(r"[0-9a-f]{40}", settings["revision"])

@@ -1,4 +1,6 @@
-"""The `truelike` command: recipes into params.yaml, and image sets looked at, checked, exported and made again."""
+"""The `truelike` command: recipes into params.yaml, and image sets looked at, checked, exported and
+made again.
+"""
 
 import sys
 from pathlib import Path
@@ -14,22 +16,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Synthetic training images that are true to your real ones.\n\n"
-    "The pipeline itself is run by DVC: `dvc repro` makes everything that params.yaml describes and ends with "
+    "The pipeline itself is run by DVC: `dvc repro` makes everything that params.yaml describes "
+    "and ends with "
     "reports/report.html. These commands help around it; run them where params.yaml is.",
-    epilog="A first session: `truelike use fashion`, `dvc repro`, `truelike peek outputs/synthetic/0`.",
+    epilog="A first session: `truelike use fashion`, `dvc repro`, "
+    "`truelike peek outputs/synthetic/0`.",
 )
 
 SetArgument = Annotated[
-    Path, typer.Argument(metavar="SET", help="An image set such as outputs/real/train or outputs/synthetic/0.")
+    Path,
+    typer.Argument(
+        metavar="SET", help="An image set such as outputs/real/train or outputs/synthetic/0."
+    ),
 ]
 SetsArgument = Annotated[
-    Path, typer.Argument(metavar="SET", help="An image set, or a directory of them such as outputs/synthetic.")
+    Path,
+    typer.Argument(
+        metavar="SET", help="An image set, or a directory of them such as outputs/synthetic."
+    ),
 ]
 
 
 @app.command(epilog="Examples: `truelike use sd15`, `truelike use my/settings.yaml`")
 def use(
-    recipe: Annotated[str, typer.Argument(help="The name of a file in recipes/, or the path of one.")],
+    recipe: Annotated[
+        str, typer.Argument(help="The name of a file in recipes/, or the path of one.")
+    ],
 ) -> None:
     """Merge a recipe's settings into params.yaml, keeping its comments, and show what changed."""
     from truelike.recipes import find_recipe, use_recipe
@@ -38,13 +50,19 @@ def use(
     changes = use_recipe(path)
     for change in changes:
         print(f"{change.name}: {change.old} -> {change.new}")
-    print(f"{path}: {len(changes)} parameters changed" if changes else f"{path}: params.yaml already is like this")
+    print(
+        f"{path}: {len(changes)} parameters changed"
+        if changes
+        else f"{path}: params.yaml already is like this"
+    )
 
 
 @app.command(epilog="Example: `truelike peek outputs/synthetic/0 --out sheet.png`")
 def peek(
     path: SetsArgument,
-    out: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path(".work/peek.png"),
+    out: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path(
+        ".work/peek.png"
+    ),
 ) -> None:
     """Count the images of each class and draw a contact sheet of the first ones."""
     import pandas as pd
@@ -55,13 +73,17 @@ def peek(
 
     sets = [ImageSet(folder) for folder in sets_in(path)]
     names = sets[0].class_names
-    counts = {str(s.folder): s.index["class_name"].value_counts().reindex(names, fill_value=0) for s in sets}
+    counts = {
+        str(s.folder): s.index["class_name"].value_counts().reindex(names, fill_value=0)
+        for s in sets
+    }
     table = pd.DataFrame(counts, index=pd.Index(names, name="class"))
     table.loc["all"] = table.sum()
     print(table.to_string())
     first = sets[0]
     rows = [
-        (name, [first.pixels(p) for p in (first.labels == label).nonzero()[0][:10]]) for label, name in enumerate(names)
+        (name, [first.pixels(p) for p in (first.labels == label).nonzero()[0][:10]])
+        for label, name in enumerate(names)
     ]
     out.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(rows).save(out)
@@ -70,12 +92,19 @@ def peek(
 
 @app.command(epilog="Example: `truelike verify outputs/real outputs/synthetic`")
 def verify(
-    paths: Annotated[list[Path], typer.Argument(metavar="SET", help="Image sets, or directories of them.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="SET", help="Image sets, or directories of them.")
+    ],
     discard: Annotated[
-        bool, typer.Option("--discard", help="Remove damaged files, from DVC's cache too, to be restored by DVC.")
+        bool,
+        typer.Option(
+            "--discard", help="Remove damaged files, from DVC's cache too, to be restored by DVC."
+        ),
     ] = False,
 ) -> None:
-    """Recompute every hash and count of image sets; exit status 1 if anything is damaged, missing or too much."""
+    """Recompute every hash and count of image sets; exit status 1 if anything is damaged, missing
+    or too much.
+    """
     from truelike.imageset.reading import ImageSet
     from truelike.imageset.reading import verify as verify_set
     from truelike.sharing.export import sets_in
@@ -90,15 +119,20 @@ def verify(
         if problems and discard:
             for file in discard_damaged(folder):
                 print(f"{file}: removed")
-        print(f"{folder}: {f'{len(problems)} problems' if problems else f'{len(ImageSet(folder))} images, all sound'}")
+        sound = f"{len(ImageSet(folder))} images, all sound" if not problems else ""
+        print(f"{folder}: {sound or f'{len(problems)} problems'}")
     if damaged:
-        raise TruelikeError(f"{damaged} problems; docs/sharing.md says how to restore what is damaged")
+        raise TruelikeError(
+            f"{damaged} problems; docs/sharing.md says how to restore what is damaged"
+        )
 
 
 @app.command(epilog="Example: `truelike export outputs/synthetic ~/synthetic`")
 def export(
     path: SetsArgument,
-    target: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory for CLASS/KEY.png.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A new directory for CLASS/KEY.png.")
+    ],
 ) -> None:
     """Write images as a folder of PNG files, one subfolder per class."""
     from truelike.sharing.export import export as export_sets
@@ -106,10 +140,16 @@ def export(
     print(f"{target}: {export_sets(path, target)} images")
 
 
-@app.command(epilog="Examples: `truelike trace boots-12ab34cd`, `truelike trace train/boots/12.png`")
+@app.command(
+    epilog="Examples: `truelike trace boots-12ab34cd`, `truelike trace train/boots/12.png`"
+)
 def trace(
-    name: Annotated[str, typer.Argument(metavar="KEY", help="A real image's key, or its path in data.source.")],
-    path: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to look for image sets.")] = Path("outputs"),
+    name: Annotated[
+        str, typer.Argument(metavar="KEY", help="A real image's key, or its path in data.source.")
+    ],
+    path: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="Where to look for image sets.")
+    ] = Path("outputs"),
 ) -> None:
     """List a real image and every image that was made from it or from its caption."""
     from truelike.sharing.export import sets_in
@@ -119,17 +159,23 @@ def trace(
     for folder, key, origin in zip(table["folder"], table["key"], table["made_from"], strict=True):
         print(f"{folder}: {key}{f', made from {origin}' if origin else ''}")
     made = int((table["made_from"] != "").sum())
-    print(f"{name}: {made} images were made from it; to leave it out of all, put it in data.exclude and `dvc repro`")
+    print(
+        f"{name}: {made} images were made from it; to leave it out of all, put it in data.exclude "
+        "and `dvc repro`"
+    )
 
 
 @app.command(epilog="Examples: `truelike compare HEAD strength-05`, `truelike compare strength-05`")
 def compare(
     experiments: Annotated[
-        list[str], typer.Argument(metavar="EXP", help="DVC experiments, Git revisions, or `workspace`.")
+        list[str],
+        typer.Argument(metavar="EXP", help="DVC experiments, Git revisions, or `workspace`."),
     ],
     out: Annotated[Path, typer.Option(help="Where the page goes.")] = Path(".work/compare.html"),
 ) -> None:
-    """Put experiments side by side on one page: settings that differ, accuracy, measures. One joins the workspace."""
+    """Put experiments side by side on one page: settings that differ, accuracy, measures. One joins
+    the workspace.
+    """
     from truelike.reporting.compare import WORKSPACE, compare_page, read_run
 
     names = experiments if len(experiments) > 1 else [WORKSPACE, *experiments]
@@ -145,7 +191,9 @@ def regenerate(
     key: Annotated[str, typer.Argument(help="The image's key, as in index.parquet.")],
     out: Annotated[Path | None, typer.Option(help="Where to save the image.")] = None,
 ) -> None:
-    """Make one synthetic image again and compare it with the stored one; exit status 1 if it differs."""
+    """Make one synthetic image again and compare it with the stored one; exit status 1 if it
+    differs.
+    """
     import numpy as np
 
     from truelike.imageset.reading import ImageSet
@@ -160,7 +208,9 @@ def regenerate(
         print(f"{key}: saved as {out}")
     if encode_png(pixels) != images.png(position):
         difference = np.abs(pixels.astype(int) - images.pixels(position)).max()
-        raise TruelikeError(f"{key}: differs from the stored image, by at most {difference} of 255 in a pixel")
+        raise TruelikeError(
+            f"{key}: differs from the stored image, by at most {difference} of 255 in a pixel"
+        )
     print(f"{key}: the same bytes as stored, sha256 {images.index['sha256'].iloc[position]}")
 
 

@@ -1,4 +1,6 @@
-"""The settings: one strict, frozen model per section of params.yaml, and the only reader of that file."""
+"""The settings: one strict, frozen model per section of params.yaml, and the only reader of that
+file.
+"""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -29,8 +31,8 @@ PARAMS_FILE = "params.yaml"
 class Models(Section):
     """Each a directory in the hub's layout, or a YAML file that names a hub model and its revision.
 
-    `captioner` may also be a parquet or csv table of captions, for ``caption.by: file``; `rewriter` is opened only
-    where ``caption.rewrite.count`` asks for rewrites.
+    `captioner` may also be a parquet or csv table of captions, for ``caption.by: file``; `rewriter`
+    is opened only where ``caption.rewrite.count`` asks for rewrites.
     """
 
     generator: str
@@ -74,7 +76,8 @@ class Params(Section):
     def _style_is_used(self) -> "Params":
         if self.invert.enabled and not self.prompts.style:
             raise ValueError(
-                "invert.enabled is true but prompts.style is empty, so no prompt would use the learned style: "
+                "invert.enabled is true but prompts.style is empty, so no prompt would use the "
+                "learned style: "
                 "set prompts.style or turn invert off"
             )
         return self
@@ -84,22 +87,32 @@ class Params(Section):
         for name, arm in self.train.arms.items():
             kind, _, own = arm.partner.partition("/")
             if kind == "partial" and own not in self.partial:
-                raise ValueError(f"train.arms.{name}: there is no {own!r} in partial, choose from {list(self.partial)}")
+                raise ValueError(
+                    f"train.arms.{name}: there is no {own!r} in partial, choose from "
+                    f"{list(self.partial)}"
+                )
         return self
 
     @model_validator(mode="after")
     def _attacked_arms_are_made_by_a_shadow(self) -> "Params":
         arms = self.train.arms
-        known = [name for name, arm in arms.items() if arm.partner == "synthetic" or not arm.uses_partner]
-        if unknown := [name for name in self.privacy.arms if self.privacy.shadows and name not in known]:
+        known = [
+            name for name, arm in arms.items() if arm.partner == "synthetic" or not arm.uses_partner
+        ]
+        if unknown := [
+            name for name in self.privacy.arms if self.privacy.shadows and name not in known
+        ]:
             raise ValueError(
-                f"privacy.arms: {unknown[0]!r} is no arm of train.arms on real or synthetic images, choose from {known}"
+                f"privacy.arms: {unknown[0]!r} is no arm of train.arms on real or synthetic "
+                f"images, choose from {known}"
             )
         return self
 
 
 def load_params(path: str | Path = PARAMS_FILE) -> Params:
-    """Read and check params.yaml; raises TruelikeError that lists every wrong or unknown parameter."""
+    """Read and check params.yaml; raises TruelikeError that lists every wrong or unknown
+    parameter.
+    """
     return parse_params(read_yaml(path), str(path))
 
 

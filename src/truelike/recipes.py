@@ -1,4 +1,6 @@
-"""Merges a recipe, a YAML file with some of the parameters, into params.yaml without losing its comments."""
+"""Merges a recipe, a YAML file with some of the parameters, into params.yaml without losing its
+comments.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,9 @@ class Change(NamedTuple):
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe given by path or by its name in recipes/; raises TruelikeError that lists those."""
+    """The file of a recipe given by path or by its name in recipes/; raises TruelikeError that
+    lists those.
+    """
     for path in (Path(name), RECIPES / f"{name}.yaml"):
         if path.is_file():
             return path
@@ -34,13 +38,15 @@ def find_recipe(name: str) -> Path:
 def use_recipe(recipe: Path, params: Path = Path(PARAMS_FILE)) -> list[Change]:
     """Set the recipe's parameters in the file `params` and return what changed.
 
-    Sections merge, so parameters that the recipe does not name stay; lists are replaced, `{}` empties a section, and
-    null takes an arm out. Raises TruelikeError, and
-    changes nothing, if the result would not be valid.
+    Sections merge, so parameters that the recipe does not name stay; lists are replaced, `{}`
+    empties a section, and null takes an arm out. Raises TruelikeError, and changes nothing, if the
+    result would not be valid.
     """
     for path in (recipe, params):
         if not isinstance(read_yaml(path), dict):
-            raise TruelikeError(f"{path}: must hold sections of parameters such as `train:` with `  lr: 0.1` below")
+            raise TruelikeError(
+                f"{path}: must hold sections of parameters such as `train:` with `  lr: 0.1` below"
+            )
     yaml = _round_trip_yaml()
     settings = yaml.load(params.read_text(encoding="utf-8"))
     wanted = yaml.load(recipe.read_text(encoding="utf-8"))
@@ -52,13 +58,17 @@ def use_recipe(recipe: Path, params: Path = Path(PARAMS_FILE)) -> list[Change]:
 
 
 def _round_trip_yaml() -> YAML:
-    """YAML that is written as it was read: comments, quotes, number formats, ``null`` and ``[{on: real}]``."""
+    """YAML that is written as it was read: comments, quotes, number formats, ``null`` and
+    ``[{on: real}]``.
+    """
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.brace_single_entry_mapping_in_flow_sequence = True
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml.representer.add_representer(
+        type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
     return yaml
 
 

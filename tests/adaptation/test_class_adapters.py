@@ -1,4 +1,6 @@
-"""An adapter for each class (``adapt.scope: class``): what it learns from, and that its class's images use it."""
+"""An adapter for each class (``adapt.scope: class``): what it learns from, and that its class's
+images use it.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +14,7 @@ from diffusers import StableDiffusionPipeline
 from tests.adaptation.test_diffusion import ADAPT, learn_and_write_adapter, unet_output
 from tests.synthesis.test_synthesis import Job, contents, job  # noqa: F401
 from truelike.adaptation import loop
-from truelike.generator.pipeline import (
-    LORA_FILE,
-    Adapter,
-    read_adapter,
-    use_class,
-)
+from truelike.generator.pipeline import LORA_FILE, Adapter, read_adapter, use_class
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.writing import Sample, write_image_set
 from truelike.synthesis.run import open_renderer, plan_of, synthesize
@@ -43,7 +40,9 @@ def test_stock_diffusers_reloads_every_class_to_the_same_output(
     assert not torch.allclose(*outputs)
 
 
-def test_the_steps_are_divided_over_the_classes(trained: StableDiffusionPipeline, tmp_path: Path) -> None:
+def test_the_steps_are_divided_over_the_classes(
+    trained: StableDiffusionPipeline, tmp_path: Path
+) -> None:
     for label in (0, 1):
         assert len(pd.read_csv(tmp_path / f"adapter/{label}/log.csv")) == BY_CLASS.steps // 2
 
@@ -60,15 +59,23 @@ def test_a_class_learns_from_its_own_images_alone(
     write_image_set(tmp_path / "changed", samples, real.class_names)
     learn_and_write_adapter(generator, ImageSet(tmp_path / "changed"), tmp_path / "other", BY_CLASS)
     same = [
-        (tmp_path / "adapter" / label / LORA_FILE).read_bytes() == (tmp_path / "other" / label / LORA_FILE).read_bytes()
+        (tmp_path / "adapter" / label / LORA_FILE).read_bytes()
+        == (tmp_path / "other" / label / LORA_FILE).read_bytes()
         for label in ("0", "1")
     ]
     assert same == [True, False]
-    assert read_adapter(tmp_path / "adapter").fingerprint != read_adapter(tmp_path / "other").fingerprint
+    assert (
+        read_adapter(tmp_path / "adapter").fingerprint
+        != read_adapter(tmp_path / "other").fingerprint
+    )
 
 
 def test_an_interrupted_run_goes_on_in_the_class_where_it_was(
-    generator: Path, real: ImageSet, trained: StableDiffusionPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generator: Path,
+    real: ImageSet,
+    trained: StableDiffusionPipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = BY_CLASS.model_copy(update={"checkpoint_every": 1})
     steps = []
@@ -86,7 +93,9 @@ def test_an_interrupted_run_goes_on_in_the_class_where_it_was(
     learn_and_write_adapter(generator, real, tmp_path / "resumed", settings)
     assert steps == [0, 1, 2, 0, 1, 1, 2]
     for name in ("adapter.json", f"0/{LORA_FILE}", f"1/{LORA_FILE}", "1/log.csv"):
-        assert (tmp_path / "adapter" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
+        assert (tmp_path / "adapter" / name).read_bytes() == (
+            tmp_path / "resumed" / name
+        ).read_bytes()
 
 
 def test_images_are_made_with_the_adapter_of_their_class(
@@ -101,11 +110,15 @@ def test_images_are_made_with_the_adapter_of_their_class(
     assert sorted(plan["key"]) == sorted(plan_of(job, real, 0)["key"])
     images = open_renderer(by_class, real).render(plan)
     for label in (0, 1):
-        Adapter(enabled=True, fingerprint="x").save(tmp_path / "adapter" / str(label) / "adapter.json")
+        Adapter(enabled=True, fingerprint="x").save(
+            tmp_path / "adapter" / str(label) / "adapter.json"
+        )
         alone = open_renderer(replace(job, adapter=tmp_path / "adapter" / str(label)), real)
         mine = plan["label"] == label
         expected = alone.render(plan[mine])
-        assert np.abs(images[mine].astype(int) - expected).max() <= 1  # fused weights differ by rounding
+        assert (
+            np.abs(images[mine].astype(int) - expected).max() <= 1
+        )  # fused weights differ by rounding
         assert np.abs(images[~mine].astype(int) - alone.render(plan[~mine])).max() > 1
 
 

@@ -9,12 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.support import tiny_models
 from truelike.adaptation import loop
-from truelike.adaptation.inversion import (
-    initial_embedding,
-    learn_style,
-    style_tokens,
-    write_style,
-)
+from truelike.adaptation.inversion import initial_embedding, learn_style, style_tokens, write_style
 from truelike.adaptation.lora import learn_adapter, write_adapter, write_no_adapter
 from truelike.adaptation.settings import Adapt, DistributionMatching, Invert
 from truelike.generator import conditioning
@@ -60,7 +55,9 @@ ADAPT = Adapt(
     ema_decay=None,
     min_snr_gamma=5.0,
     caption_dropout=0.3,
-    dm=DistributionMatching(weight=0.003, kernel="linear", reduction="sum", timesteps="per_sample", groups="batch"),
+    dm=DistributionMatching(
+        weight=0.003, kernel="linear", reduction="sum", timesteps="per_sample", groups="batch"
+    ),
     checkpoint_every=3,
     seed=0,
 )
@@ -68,7 +65,10 @@ ADAPT = Adapt(
 
 def unet_output(pipeline: StableDiffusionPipeline) -> torch.Tensor:
     draw = torch.Generator().manual_seed(0)
-    latents, states = torch.randn(2, 4, 8, 8, generator=draw), torch.randn(2, 24, 32, generator=draw)
+    latents, states = (
+        torch.randn(2, 4, 8, 8, generator=draw),
+        torch.randn(2, 24, 32, generator=draw),
+    )
     with torch.no_grad():
         return pipeline.unet(latents, torch.tensor([10, 700]), encoder_hidden_states=states).sample
 
@@ -80,14 +80,18 @@ def test_states_equal_the_stock_pipeline_s_and_are_cached(generator: Path) -> No
     pipeline = open_generator(str(generator), "float32")
     cache: dict[str, Conditioning] = {}
     with torch.no_grad():
-        states = encode_prompts(pipeline, ["a boot", "a bag", "a boot"], cache)["encoder_hidden_states"]
+        states = encode_prompts(pipeline, ["a boot", "a bag", "a boot"], cache)[
+            "encoder_hidden_states"
+        ]
         stock = pipeline.encode_prompt(["a boot", "a bag", "a boot"], "cpu", 1, False)[0]
     torch.testing.assert_close(states, stock)
     assert sorted(cache) == ["a bag", "a boot"]
     assert torch.equal(states[0], states[2])
 
 
-def test_the_cache_of_states_keeps_the_last_prompts(generator: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_of_states_keeps_the_last_prompts(
+    generator: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(conditioning, "CACHED", 2)
     pipeline = open_generator(str(generator), "float32")
     cache: dict[str, Conditioning] = {}
@@ -119,7 +123,9 @@ def test_guidance_vectors_by_hand(kind: str, centroids: int, expected: list[floa
     features = np.array([[0.0], [1.0], [10.0], [11.0], [5.0]], np.float32)
     settings = VisualGuidance(kind=kind, centroids=centroids)
     pipeline = tiny_models.make_pipeline(width=2)
-    vectors = guidance_vectors(pipeline, np.repeat(features, 2, 1), np.array([0, 0, 0, 0, 1]), settings)
+    vectors = guidance_vectors(
+        pipeline, np.repeat(features, 2, 1), np.array([0, 0, 0, 0, 1]), settings
+    )
     assert vectors is not None
     np.testing.assert_allclose(vectors[:, 0], expected, atol=1e-6)
 
@@ -127,8 +133,14 @@ def test_guidance_vectors_by_hand(kind: str, centroids: int, expected: list[floa
 def test_guidance_off_needs_no_matching_width_and_on_says_what_fits() -> None:
     features, labels = np.zeros((2, 512), np.float32), np.zeros(2, int)
     pipeline = tiny_models.make_pipeline()
-    assert guidance_vectors(pipeline, features, labels, VisualGuidance(kind="off", centroids=1)) is None
-    with pytest.raises(TruelikeError, match=r"width 512 and the generator's text states have width 32.*clip-vit-large"):
+    assert (
+        guidance_vectors(pipeline, features, labels, VisualGuidance(kind="off", centroids=1))
+        is None
+    )
+    with pytest.raises(
+        TruelikeError,
+        match=r"width 512 and the generator's text states have width 32.*clip-vit-large",
+    ):
         guidance_vectors(pipeline, features, labels, VisualGuidance(kind="image", centroids=1))
 
 
@@ -145,7 +157,9 @@ def learn_and_write_style(
     return pipeline
 
 
-def test_only_the_new_rows_of_the_embedding_change(generator: Path, real: ImageSet, tmp_path: Path) -> None:
+def test_only_the_new_rows_of_the_embedding_change(
+    generator: Path, real: ImageSet, tmp_path: Path
+) -> None:
     fresh = open_generator(str(generator), "float32")
     before = fresh.text_encoder.get_input_embeddings().weight.clone()
     unet = {name: value.clone() for name, value in fresh.unet.state_dict().items()}
@@ -182,8 +196,13 @@ def test_initializer_is_the_mean_of_its_tokens(generator: Path) -> None:
 
 def test_style_inversion_lowers_its_loss(generator: Path, real: ImageSet, tmp_path: Path) -> None:
     losses = {}
-    for lr in (1e-12, 0.05):  # the same noise and timesteps at every step, so that only the learned rows differ
-        settings = INVERT.model_copy(update={"steps": 40, "batch_size": 10, "lr": lr, "weight_decay": 0.0})
+    for lr in (
+        1e-12,
+        0.05,
+    ):  # the same noise and timesteps at every step, so that only the learned rows differ
+        settings = INVERT.model_copy(
+            update={"steps": 40, "batch_size": 10, "lr": lr, "weight_decay": 0.0}
+        )
         folder = tmp_path / str(lr)
         folder.mkdir()
         learn_style(open_generator(str(generator), "float32"), real, settings, "float32", folder)
@@ -193,7 +212,9 @@ def test_style_inversion_lowers_its_loss(generator: Path, real: ImageSet, tmp_pa
     assert losses[0.05][20:].mean() < losses[1e-12][20:].mean()
 
 
-def test_a_token_that_is_a_word_already_is_refused(generator: Path, real: ImageSet, tmp_path: Path) -> None:
+def test_a_token_that_is_a_word_already_is_refused(
+    generator: Path, real: ImageSet, tmp_path: Path
+) -> None:
     settings = INVERT.model_copy(update={"token": "a</w>"})
     with pytest.raises(TruelikeError, match=r"invert\.token: 'a</w>' is already a token"):
         learn_style(open_generator(str(generator), "float32"), real, settings, "float32", tmp_path)
@@ -236,7 +257,9 @@ def test_stock_diffusers_reloads_the_adapter_to_the_same_output(
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
-def test_the_adapter_is_fused_with_its_scale(generator: Path, real: ImageSet, tmp_path: Path, scale: float) -> None:
+def test_the_adapter_is_fused_with_its_scale(
+    generator: Path, real: ImageSet, tmp_path: Path, scale: float
+) -> None:
     learn_and_write_adapter(generator, real, tmp_path / "adapter")
     fused = open_generator(str(generator), "float32")
     assert add_adapter(fused, tmp_path / "adapter", scale).fingerprint
@@ -256,9 +279,16 @@ def test_an_adapter_that_does_not_match_fails_loudly(
     layers = load_file(folder / "pytorch_lora_weights.safetensors")
     name = next(key for key in layers if "to_k" in key)
     value = layers.pop(name)
-    layers[name.replace("to_k", "to_x") if change == "rename" else name] = value if change == "rename" else value[:, 1:]
-    save_file({key: layer.contiguous() for key, layer in layers.items()}, folder / "pytorch_lora_weights.safetensors")
-    with pytest.raises(TruelikeError, match="fits no layer of the generator's unet; run the stage adapt again"):
+    layers[name.replace("to_k", "to_x") if change == "rename" else name] = (
+        value if change == "rename" else value[:, 1:]
+    )
+    save_file(
+        {key: layer.contiguous() for key, layer in layers.items()},
+        folder / "pytorch_lora_weights.safetensors",
+    )
+    with pytest.raises(
+        TruelikeError, match="fits no layer of the generator's unet; run the stage adapt again"
+    ):
         add_adapter(open_generator(str(generator), "float32"), folder, 1.0)
 
 
@@ -268,7 +298,14 @@ def test_the_log_adds_up_and_every_switch_changes_what_is_learned(
     seen = set()
     heavy = ADAPT.dm.model_copy(update={"weight": 1.0})
     for number, change in enumerate(
-        [{}, {"groups": "class"}, {"reduction": "mean"}, {"timesteps": "shared"}, {"kernel": "rbf"}, {"weight": 0.0}]
+        [
+            {},
+            {"groups": "class"},
+            {"reduction": "mean"},
+            {"timesteps": "shared"},
+            {"kernel": "rbf"},
+            {"weight": 0.0},
+        ]
     ):
         settings = ADAPT.model_copy(update={"dm": heavy.model_copy(update=change)})
         folder = tmp_path / str(number)
@@ -297,7 +334,12 @@ def test_no_adapter_is_a_file_that_says_so(tmp_path: Path) -> None:
     ],
 )
 def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(
-    generator: Path, real: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learn, settings
+    generator: Path,
+    real: ImageSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    learn,
+    settings,
 ) -> None:
     learn(generator, real, tmp_path / "whole", settings)
     steps = []
@@ -313,7 +355,13 @@ def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(
         learn(generator, real, tmp_path / "resumed", settings)
     learn(generator, real, tmp_path / "resumed", settings)
     assert steps == [0, 1, 2, 3, 4, 3, 4, 5, 6]
-    files = sorted(path.name for path in (tmp_path / "whole").iterdir() if path.suffix not in (".pt", ".sha256"))
+    files = sorted(
+        path.name
+        for path in (tmp_path / "whole").iterdir()
+        if path.suffix not in (".pt", ".sha256")
+    )
     assert len(files) == 3
     for name in files:
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
+        assert (tmp_path / "whole" / name).read_bytes() == (
+            tmp_path / "resumed" / name
+        ).read_bytes()

@@ -1,4 +1,6 @@
-"""What adaptation and style inversion learn from what: losses by their formulas, scopes, guidance, and what stays."""
+"""What adaptation and style inversion learn from what: losses by their formulas, scopes, guidance,
+and what stays.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,13 @@ import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from tests.adaptation.test_diffusion import ADAPT, INVERT, learn_and_write_adapter, learn_and_write_style, unet_output
+from tests.adaptation.test_diffusion import (
+    ADAPT,
+    INVERT,
+    learn_and_write_adapter,
+    learn_and_write_style,
+    unet_output,
+)
 from tests.support.tiny_models import SCHEDULER
 from truelike.adaptation.inversion import class_styles, hold_out, learn_style
 from truelike.adaptation.lora import learn_adapter
@@ -36,7 +44,9 @@ def states_of(pipeline: Any, *prompts: str) -> torch.Tensor:
         return torch.cat([pipeline.encode_prompt(prompt, "cpu", 1, False)[0] for prompt in prompts])
 
 
-def learned_style(generator: Path, real: ImageSet, folder: Path, **change: Any) -> dict[str, torch.Tensor]:
+def learned_style(
+    generator: Path, real: ImageSet, folder: Path, **change: Any
+) -> dict[str, torch.Tensor]:
     learn_and_write_style(generator, real, folder, INVERT.model_copy(update=change))
     return load_file(folder / "learned_embeds.safetensors")
 
@@ -51,7 +61,9 @@ def unet_inputs(pipeline: Any) -> Iterator[list[dict[str, torch.Tensor]]]:
     calls: list[dict[str, torch.Tensor]] = []
 
     def record(module: Any, arguments: tuple, named: dict[str, Any]) -> None:
-        calls.append({"latents": arguments[0].detach(), "states": named["encoder_hidden_states"].detach()})
+        calls.append(
+            {"latents": arguments[0].detach(), "states": named["encoder_hidden_states"].detach()}
+        )
 
     hook = pipeline.unet.register_forward_pre_hook(record, with_kwargs=True)
     yield calls
@@ -67,9 +79,14 @@ def test_the_first_losses_of_adaptation_are_the_formula_s(
 ) -> None:
     """Before the first update the LoRA adds nothing, so the losses are those of the plain UNet."""
     pipeline = open_generator(str(generator), "float32")
-    config = {key: SCHEDULER[key] for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")}
+    config = {
+        key: SCHEDULER[key]
+        for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+    }
     flow = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    pipeline.scheduler = flow if prediction == "flow" else DDPMScheduler(**config, prediction_type=prediction)
+    pipeline.scheduler = (
+        flow if prediction == "flow" else DDPMScheduler(**config, prediction_type=prediction)
+    )
     latents = encode_images(pipeline, real)
     settings = ADAPT.model_copy(update={"steps": 1, "caption_dropout": 0.0})
     draw = torch.Generator().manual_seed(0)
@@ -79,7 +96,11 @@ def test_the_first_losses_of_adaptation_are_the_formula_s(
     if prediction == "flow":
         u = 1 - t / 1000
         sigma = (3 * u / (1 + 2 * u)).view(-1, 1, 1, 1)
-        noisy, told, wanted = (1 - sigma) * clean + sigma * noise, 1000 * sigma.flatten(), noise - clean
+        noisy, told, wanted = (
+            (1 - sigma) * clean + sigma * noise,
+            1000 * sigma.flatten(),
+            noise - clean,
+        )
         weights = torch.ones(4)
     else:
         abar = pipeline.scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
@@ -88,9 +109,14 @@ def test_the_first_losses_of_adaptation_are_the_formula_s(
         if prediction == "epsilon":
             wanted, weights = noise, snr.clamp(max=5) / snr
         else:
-            wanted, weights = abar.sqrt() * noise - (1 - abar).sqrt() * clean, snr.clamp(max=5) / (snr + 1)
+            wanted, weights = (
+                abar.sqrt() * noise - (1 - abar).sqrt() * clean,
+                snr.clamp(max=5) / (snr + 1),
+            )
     with torch.no_grad():
-        predicted = pipeline.unet(noisy, told, encoder_hidden_states=states_of(pipeline, *["a boot"] * 4)).sample
+        predicted = pipeline.unet(
+            noisy, told, encoder_hidden_states=states_of(pipeline, *["a boot"] * 4)
+        ).sample
     weights = weights.view(-1, 1, 1, 1)
     diff = (weights * (predicted - wanted) ** 2).mean().item()
     matching = ((weights * predicted).sum(0) - (weights * wanted).sum(0)).square().mean().item()
@@ -101,10 +127,14 @@ def test_the_first_losses_of_adaptation_are_the_formula_s(
     assert row["loss"] == pytest.approx(diff + 0.003 * matching, rel=1e-4)
 
 
-def test_latents_on_disk_are_those_of_the_vae_in_its_order_in_memory(generator: Path, real: ImageSet) -> None:
+def test_latents_on_disk_are_those_of_the_vae_in_its_order_in_memory(
+    generator: Path, real: ImageSet
+) -> None:
     pipeline = open_generator(str(generator), "float32")
     with torch.no_grad():
-        expected = torch.cat([latents_of(pipeline, torch.from_numpy(batch)) for batch in real.batches(4)])
+        expected = torch.cat(
+            [latents_of(pipeline, torch.from_numpy(batch)) for batch in real.batches(4)]
+        )
     found = encode_images(pipeline, real, 4)
     assert torch.equal(found, expected)
     assert found.stride() == expected.stride()
@@ -133,13 +163,18 @@ def test_chosen_projections_learn_and_reload_in_stock_diffusers(
     settings = ADAPT.model_copy(update={"targets": ("v", "q")})
     trained = learn_and_write_adapter(generator, real, tmp_path / "adapter", settings)
     layers = load_file(tmp_path / "adapter/pytorch_lora_weights.safetensors")
-    assert {part for name in layers for part in name.split(".") if part.startswith("to_")} == {"to_q", "to_v"}
+    assert {part for name in layers for part in name.split(".") if part.startswith("to_")} == {
+        "to_q",
+        "to_v",
+    }
     stock = StableDiffusionPipeline.from_pretrained(generator)
     stock.load_lora_weights(tmp_path / "adapter")
     assert torch.equal(unet_output(stock), unet_output(trained))
 
 
-def test_the_adapter_is_the_average_of_the_weights(generator: Path, real: ImageSet, tmp_path: Path) -> None:
+def test_the_adapter_is_the_average_of_the_weights(
+    generator: Path, real: ImageSet, tmp_path: Path
+) -> None:
     layers = []
     for steps in (1, 2):
         settings = ADAPT.model_copy(update={"steps": steps})
@@ -153,7 +188,9 @@ def test_the_adapter_is_the_average_of_the_weights(generator: Path, real: ImageS
     stock = StableDiffusionPipeline.from_pretrained(generator)
     stock.load_lora_weights(tmp_path / "average")
     assert torch.equal(unet_output(stock), unet_output(trained))
-    assert read_adapter(tmp_path / "average").fingerprint != read_adapter(tmp_path / "2").fingerprint
+    assert (
+        read_adapter(tmp_path / "average").fingerprint != read_adapter(tmp_path / "2").fingerprint
+    )
 
 
 # Style inversion
@@ -166,20 +203,35 @@ def test_each_class_has_a_style_of_its_own(generator: Path, real: ImageSet, tmp_
     style = add_style(pipeline, tmp_path / "style")
     assert style.text("boot") == "<style>-0 <style>-0_1"
     assert style.text("bag") == "<style>-1 <style>-1_1"
-    prompts = Prompts(base="a {class}", definitions={}, caption="", style=" {style}", quality="", negative="", seed=0)
+    prompts = Prompts(
+        base="a {class}",
+        definitions={},
+        caption="",
+        style=" {style}",
+        quality="",
+        negative="",
+        seed=0,
+    )
     names = ["bag", "boot"]
-    texts = training_prompts(pipeline.tokenizer, prompts, names, names, ["", ""], [style.text(name) for name in names])
+    texts = training_prompts(
+        pipeline.tokenizer, prompts, names, names, ["", ""], [style.text(name) for name in names]
+    )
     assert texts == ["a bag <style>-1 <style>-1_1", "a boot <style>-0 <style>-0_1"]
     first = pipeline.tokenizer.convert_tokens_to_ids("<style>-0")
     ids = [pipeline.tokenizer(text).input_ids for text in texts]
     assert [[token - first for token in row if token >= first] for row in ids] == [[2, 3], [0, 1]]
 
 
-def test_a_style_does_not_depend_on_the_other_classes(generator: Path, real: ImageSet, tmp_path: Path) -> None:
-    """Seven steps over two classes: four for boots, three for bags, each as many as without the last turn."""
+def test_a_style_does_not_depend_on_the_other_classes(
+    generator: Path, real: ImageSet, tmp_path: Path
+) -> None:
+    """Seven steps over two classes: four for boots, three for bags, each as many as without the
+    last turn.
+    """
     change = {"scope": "class", "tokens_per_style": 1}
     learned = {
-        steps: learned_style(generator, real, tmp_path / str(steps), steps=steps, **change) for steps in (1, 6, 7)
+        steps: learned_style(generator, real, tmp_path / str(steps), steps=steps, **change)
+        for steps in (1, 6, 7)
     }
     pipeline = open_generator(str(generator), "float32")
     weight = pipeline.text_encoder.get_input_embeddings().weight
@@ -216,7 +268,9 @@ def test_a_class_of_one_image_cannot_be_held_out(real: ImageSet) -> None:
         labels, class_names = np.array([0, 0, 1]), ("boot", "bag")
 
     best = INVERT.model_copy(update={"choose": "best"})
-    with pytest.raises(TruelikeError, match=r"invert\.choose is 'best', but the class 'bag' has 1 training image"):
+    with pytest.raises(
+        TruelikeError, match=r"invert\.choose is 'best', but the class 'bag' has 1 training image"
+    ):
         hold_out(One(), best)  # type: ignore[arg-type]
 
 
@@ -248,7 +302,9 @@ def test_training_guides_the_last_state_of_captions_and_not_the_empty_prompt(
     settings = ADAPT.model_copy(update={"steps": 1, "caption_dropout": dropout})
     with unet_inputs(pipeline) as calls:
         learn_adapter(pipeline, real, prompts, vectors, settings, "float32", tmp_path)
-    chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[: settings.batch_size]
+    chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[
+        : settings.batch_size
+    ]
     states = calls[0]["states"]
     if dropout:
         torch.testing.assert_close(states, empty.expand_as(states))
@@ -257,7 +313,9 @@ def test_training_guides_the_last_state_of_captions_and_not_the_empty_prompt(
         assert torch.equal(states[:, -1], torch.from_numpy(vectors)[chosen])
 
 
-def test_sampling_guides_the_last_state_of_the_conditional_branch_only(generator: Path, real: ImageSet) -> None:
+def test_sampling_guides_the_last_state_of_the_conditional_branch_only(
+    generator: Path, real: ImageSet
+) -> None:
     pipeline = open_generator(str(generator), "float32")
     vectors = np.random.default_rng(0).normal(size=(len(real), 32)).astype(np.float32)
     rows = pd.DataFrame(

@@ -7,7 +7,14 @@ import torch
 
 from truelike.adaptation.loop import optimize
 
-SETTINGS = {"name": "toy", "dtype": "float32", "weight_decay": 0.0, "clip": None, "seed": 0, "checkpoint_every": 2}
+SETTINGS = {
+    "name": "toy",
+    "dtype": "float32",
+    "weight_decay": 0.0,
+    "clip": None,
+    "seed": 0,
+    "checkpoint_every": 2,
+}
 
 
 def number(value: float) -> torch.Tensor:
@@ -15,7 +22,9 @@ def number(value: float) -> torch.Tensor:
 
 
 def adam_steps(value: float, count: int, lr: float) -> list[float]:
-    """`value` after 0, 1, ... steps of Adam with a gradient of 1, which moves by the learning rate each time."""
+    """`value` after 0, 1, ... steps of Adam with a gradient of 1, which moves by the learning rate
+    each time.
+    """
     return [value - lr * step for step in range(count + 1)]
 
 
@@ -33,7 +42,13 @@ def test_a_parameter_without_a_gradient_is_left_as_it_is(tmp_path: Path) -> None
 def test_the_average_by_hand(tmp_path: Path) -> None:
     parameters = {"x": number(1.0)}
     arguments = {"steps": 4, "lr": 0.1, "ema_decay": 0.2}
-    optimize(parameters, lambda generator, step: {"loss": parameters["x"].sum()}, tmp_path, **arguments, **SETTINGS)
+    optimize(
+        parameters,
+        lambda generator, step: {"loss": parameters["x"].sum()},
+        tmp_path,
+        **arguments,
+        **SETTINGS,
+    )
     values = adam_steps(1.0, 4, 0.1)
     average = values[1]
     for decay, value in zip([2 / 11, 0.2, 0.2], values[2:], strict=True):
@@ -42,10 +57,18 @@ def test_the_average_by_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_each_parameter_ends_where_its_held_out_loss_was_lowest(tmp_path: Path, interrupted: bool) -> None:
+def test_each_parameter_ends_where_its_held_out_loss_was_lowest(
+    tmp_path: Path, interrupted: bool
+) -> None:
     parameters = {"x": number(1.0), "y": number(1.0)}
-    found = iter([{"x": 3.0, "y": 3.0}, {"x": 1.0, "y": 2.0}, {"x": 2.0, "y": 1.0}, {"x": 1.0, "y": 0.5}])
-    arguments = {"steps": 7, "lr": 0.1, "heldout": lambda: next(found)}  # after 2, 4, 6 and all 7 steps
+    found = iter(
+        [{"x": 3.0, "y": 3.0}, {"x": 1.0, "y": 2.0}, {"x": 2.0, "y": 1.0}, {"x": 1.0, "y": 0.5}]
+    )
+    arguments = {
+        "steps": 7,
+        "lr": 0.1,
+        "heldout": lambda: next(found),
+    }  # after 2, 4, 6 and all 7 steps
     kill_at = 5 if interrupted else None
 
     def losses_of(generator: torch.Generator, step: int) -> dict[str, torch.Tensor]:

@@ -30,7 +30,10 @@ def column(*values: float) -> torch.Tensor:
 
 
 def diffusion_schedule(prediction: str) -> tuple[DDPMScheduler, NoiseSchedule]:
-    config = {key: SCHEDULER[key] for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")}
+    config = {
+        key: SCHEDULER[key]
+        for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+    }
     scheduler = DDPMScheduler(**config, prediction_type=prediction)
     return scheduler, noise_schedule(scheduler, CPU)
 
@@ -42,8 +45,12 @@ def test_snr_and_weights_by_hand() -> None:
     scheduler = DDPMScheduler(trained_betas=[0.1, 1 - 0.5 / 0.9, 0.8])  # abar = 0.9, 0.5, 0.1
     snr = noise_schedule(scheduler, CPU).snr
     torch.testing.assert_close(snr, torch.tensor([9.0, 1.0, 1 / 9]))
-    torch.testing.assert_close(min_snr_weights(snr, 5.0, "epsilon"), torch.tensor([5 / 9, 1.0, 1.0]))
-    torch.testing.assert_close(min_snr_weights(snr, 5.0, "v_prediction"), torch.tensor([0.5, 0.5, 0.1]))
+    torch.testing.assert_close(
+        min_snr_weights(snr, 5.0, "epsilon"), torch.tensor([5 / 9, 1.0, 1.0])
+    )
+    torch.testing.assert_close(
+        min_snr_weights(snr, 5.0, "v_prediction"), torch.tensor([0.5, 0.5, 0.1])
+    )
     for prediction in ("epsilon", "v_prediction", "flow"):
         torch.testing.assert_close(min_snr_weights(snr, None, prediction), torch.ones(3))
     torch.testing.assert_close(min_snr_weights(snr, 5.0, "flow"), torch.ones(3))
@@ -64,8 +71,12 @@ def test_flow_matching_equals_the_scheduler_s_and_the_paper_s(shift: float) -> N
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     schedule = noise_schedule(scheduler, CPU)
     noised = add_noise(schedule, LATENTS, NOISE, STEPS)
-    torch.testing.assert_close(noised.latents, scheduler.scale_noise(LATENTS, noised.timesteps, NOISE))
-    u = (1000 - STEPS) / 1000  # Stable Diffusion 3's resolution-dependent shift of uniform noise levels, from 1 down
+    torch.testing.assert_close(
+        noised.latents, scheduler.scale_noise(LATENTS, noised.timesteps, NOISE)
+    )
+    u = (
+        1000 - STEPS
+    ) / 1000  # Stable Diffusion 3's resolution-dependent shift of uniform noise levels, from 1 down
     sigma = (shift * u / (1 + (shift - 1) * u)).view(-1, 1, 1, 1)
     torch.testing.assert_close(noised.latents, (1 - sigma) * LATENTS + sigma * NOISE)
     torch.testing.assert_close(noised.timesteps, 1000 * sigma.flatten())
@@ -76,8 +87,14 @@ def test_flow_matching_equals_the_scheduler_s_and_the_paper_s(shift: float) -> N
 def test_a_draw_s_noise_and_steps_give_its_latents_and_target_back() -> None:
     _, schedule = diffusion_schedule("epsilon")
     noised = draw_noised(schedule, LATENTS, "per_sample", torch.Generator().manual_seed(3))
-    abar = DDPMScheduler(**diffusion_schedule("epsilon")[0].config).alphas_cumprod[noised.timesteps].view(-1, 1, 1, 1)
-    torch.testing.assert_close(noised.latents, abar.sqrt() * LATENTS + (1 - abar).sqrt() * noised.target)
+    abar = (
+        DDPMScheduler(**diffusion_schedule("epsilon")[0].config)
+        .alphas_cumprod[noised.timesteps]
+        .view(-1, 1, 1, 1)
+    )
+    torch.testing.assert_close(
+        noised.latents, abar.sqrt() * LATENTS + (1 - abar).sqrt() * noised.target
+    )
     same = draw_noised(schedule, LATENTS, "per_sample", torch.Generator().manual_seed(3))
     assert torch.equal(noised.latents, same.latents)
     shared = draw_noised(schedule, LATENTS, "shared", torch.Generator().manual_seed(3))
@@ -97,29 +114,44 @@ def test_steps_are_shared_or_each_image_s_own() -> None:
 
 
 def test_losses_by_hand() -> None:
-    predicted, wanted, weights = column(1.0, 4.0, 2.0), column(0.0, 2.0, 3.0), torch.tensor([1.0, 0.5, 1.0])
+    predicted, wanted, weights = (
+        column(1.0, 4.0, 2.0),
+        column(0.0, 2.0, 3.0),
+        torch.tensor([1.0, 0.5, 1.0]),
+    )
     assert diffusion_loss(predicted, wanted, weights).item() == pytest.approx((1 + 0.5 * 4 + 1) / 3)
     residual_sum = 1 + 0.5 * 2 - 1  # opposite errors cancel in the match, not in the diffusion loss
     assert matching_loss(predicted, wanted, weights, "sum").item() == pytest.approx(residual_sum**2)
-    assert matching_loss(predicted, wanted, weights, "mean").item() == pytest.approx((residual_sum / 3) ** 2)
+    assert matching_loss(predicted, wanted, weights, "mean").item() == pytest.approx(
+        (residual_sum / 3) ** 2
+    )
 
 
 def test_matching_within_classes_by_hand() -> None:
     predicted, weights, labels = column(1.0, 2.0, -4.0), torch.ones(3), torch.tensor([7, 7, 2])
     zero = torch.zeros_like(predicted)
-    assert matching_loss(predicted, zero, weights, "sum", labels).item() == pytest.approx((3**2 + 4**2) / 2)
-    assert matching_loss(predicted, zero, weights, "mean", labels).item() == pytest.approx((1.5**2 + 4**2) / 2)
+    assert matching_loss(predicted, zero, weights, "sum", labels).item() == pytest.approx(
+        (3**2 + 4**2) / 2
+    )
+    assert matching_loss(predicted, zero, weights, "mean", labels).item() == pytest.approx(
+        (1.5**2 + 4**2) / 2
+    )
 
 
 def test_matching_is_averaged_over_pixels_after_the_square() -> None:
     predicted = torch.tensor([[[[1.0, -1.0]]], [[[1.0, -1.0]]]])
-    assert matching_loss(predicted, torch.zeros_like(predicted), torch.ones(2), "sum").item() == pytest.approx(4.0)
+    assert matching_loss(
+        predicted, torch.zeros_like(predicted), torch.ones(2), "sum"
+    ).item() == pytest.approx(4.0)
 
 
 def batch(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     predicted, wanted = torch.randn(2, count, 2, 3, 3, generator=generator).unbind()
-    weights, labels = torch.rand(count, generator=generator), torch.randint(3, (count,), generator=generator)
+    weights, labels = (
+        torch.rand(count, generator=generator),
+        torch.randint(3, (count,), generator=generator),
+    )
     return predicted, wanted, weights, labels
 
 
@@ -131,7 +163,9 @@ def median_width(points: list[torch.Tensor]) -> float:
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
-def test_matching_is_the_squared_mmd_of_its_kernel_by_brute_force(kernel: str, reduction: str, grouped: bool) -> None:
+def test_matching_is_the_squared_mmd_of_its_kernel_by_brute_force(
+    kernel: str, reduction: str, grouped: bool
+) -> None:
     """A sum over all pairs: E k(p, p') + E k(g, g') - 2 E k(p, g), in each class."""
     predicted, wanted, weights, labels = batch(7, 0)
     classes = sorted(set(labels.tolist())) if grouped else [None]
@@ -149,12 +183,16 @@ def test_matching_is_the_squared_mmd_of_its_kernel_by_brute_force(kernel: str, r
         pairs = [(i, j) for i in range(len(members)) for j in range(len(members))]
         mmd = sum(k(p[i], p[j]) + k(g[i], g[j]) - 2 * k(p[i], g[j]) for i, j in pairs)
         expected += mmd / (1 if reduction == "sum" else len(pairs)) / len(classes)
-    found = matching_loss(predicted, wanted, weights, reduction, labels if grouped else None, kernel)
+    found = matching_loss(
+        predicted, wanted, weights, reduction, labels if grouped else None, kernel
+    )
     assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
 @given(st.integers(1, 12), st.integers(0, 2**31), st.sampled_from([None, 1.0, 5.0]))
-def test_jensen_the_mean_form_is_at_most_the_diffusion_loss(count: int, seed: int, gamma: float | None) -> None:
+def test_jensen_the_mean_form_is_at_most_the_diffusion_loss(
+    count: int, seed: int, gamma: float | None
+) -> None:
     predicted, wanted, ratio, _ = batch(count, seed)
     weights = min_snr_weights(ratio * 20 + 0.01, gamma, "epsilon")
     bound = diffusion_loss(predicted, wanted, weights)
@@ -167,12 +205,16 @@ def test_jensen_the_mean_form_is_at_most_the_diffusion_loss(count: int, seed: in
 def test_one_class_is_the_same_as_the_batch(count: int, seed: int, kernel: str) -> None:
     predicted, wanted, weights, _ = batch(count, seed)
     whole = matching_loss(predicted, wanted, weights, "mean", kernel=kernel)
-    one = matching_loss(predicted, wanted, weights, "mean", torch.zeros(count, dtype=torch.long), kernel)
+    one = matching_loss(
+        predicted, wanted, weights, "mean", torch.zeros(count, dtype=torch.long), kernel
+    )
     torch.testing.assert_close(one, whole)
 
 
 @given(st.integers(1, 8), st.integers(0, 2**31), st.floats(0.01, 100))
-def test_rbf_mmd_is_bounded_symmetric_and_free_of_scale(count: int, seed: int, scale: float) -> None:
+def test_rbf_mmd_is_bounded_symmetric_and_free_of_scale(
+    count: int, seed: int, scale: float
+) -> None:
     a, b, _, _ = batch(count, seed)
     mmd = rbf_mmd(a, b)
     assert -1e-6 <= mmd <= 2
@@ -186,7 +228,9 @@ def test_rbf_mmd_sees_a_spread_that_the_linear_kernel_cannot() -> None:
     assert matching_loss(predicted, wanted, weights, "mean").item() == 0
     # squared distances of 0, 0, -1, 1: 0, 1, 1, 1, 1, 4, so h^2 = 1
     expected = 1 + (1 + math.exp(-2)) / 2 - 2 * math.exp(-0.5)
-    assert matching_loss(predicted, wanted, weights, "mean", kernel="rbf").item() == pytest.approx(expected)
+    assert matching_loss(predicted, wanted, weights, "mean", kernel="rbf").item() == pytest.approx(
+        expected
+    )
 
 
 def test_the_gradient_of_rbf_mmd_is_finite_and_takes_the_width_as_a_constant() -> None:
@@ -197,7 +241,9 @@ def test_the_gradient_of_rbf_mmd_is_finite_and_takes_the_width_as_a_constant() -
 
     def fixed(first: torch.Tensor) -> torch.Tensor:
         points = torch.cat([first, wanted])
-        kernel = torch.exp(-(points[:, None] - points[None]).square().mean(dim=(2, 3, 4)) / (2 * width))
+        kernel = torch.exp(
+            -(points[:, None] - points[None]).square().mean(dim=(2, 3, 4)) / (2 * width)
+        )
         return kernel[:4, :4].mean() + kernel[4:, 4:].mean() - 2 * kernel[:4, 4:].mean()
 
     expected = torch.autograd.functional.jacobian(fixed, predicted.detach())

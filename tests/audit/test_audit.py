@@ -1,4 +1,6 @@
-"""The audit on planted sets: gaps, probes, two-sample test, learning curves and gates find what was put there."""
+"""The audit on planted sets: gaps, probes, two-sample test, learning curves and gates find what was
+put there.
+"""
 
 import numpy as np
 import pytest
@@ -7,20 +9,19 @@ from truelike.audit.appearance import STATISTICS, low_level, standardised_differ
 from truelike.audit.audit import Findings, audit
 from truelike.audit.compare import Features
 from truelike.audit.curves import curve_sizes
-from truelike.audit.probe import (
-    few_shot_hits,
-    fit_probe,
-    probe_probabilities,
-    two_sample_hits,
-)
+from truelike.audit.probe import few_shot_hits, fit_probe, probe_probabilities, two_sample_hits
 from truelike.audit.scaling import PowerLaw, fit_power_law, real_equivalent
 from truelike.audit.settings import Gates
 from truelike.audit.transfer import leep
 from truelike.reporting.gates import breaches
 
 
-def planted(name: str, seed: int, size: int, spread: float = 1.0, shift: float = 0.0, wrong: int = 0) -> Features:
-    """Two classes 4 apart in three dimensions; `shift` moves the other three, `wrong` labels are of the other class."""
+def planted(
+    name: str, seed: int, size: int, spread: float = 1.0, shift: float = 0.0, wrong: int = 0
+) -> Features:
+    """Two classes 4 apart in three dimensions; `shift` moves the other three, `wrong` labels are of
+    the other class.
+    """
     rng = np.random.default_rng(seed)
     labels = np.arange(size) % 2
     values = rng.normal(size=(size, 6)) * spread + np.repeat([0, shift], 3)
@@ -55,7 +56,14 @@ def test_audit_finds_a_copy_a_collapsed_set_and_the_yardstick(found: Findings) -
     real, naive = found.measures["real"], found.measures["naive"]
     for name in ("coverage", "vendi", "leep"):
         assert naive[name].value < real[name].value
-    for name in ("frechet", "kernel", "kernel_rbf", "two_sample", "label_error", "low_level_difference"):
+    for name in (
+        "frechet",
+        "kernel",
+        "kernel_rbf",
+        "two_sample",
+        "label_error",
+        "low_level_difference",
+    ):
         assert naive[name].value > real[name].value
     assert real["near_copy_rate"].value == pytest.approx(0.01)
     worst = found.near_copies[found.near_copies["set"] == "synthetic"].iloc[0]
@@ -70,7 +78,9 @@ def test_every_measure_lies_in_its_interval_and_the_same_seed_gives_the_same(
         for interval in measures.values():
             assert interval.low <= interval.high
         for name in measures.keys() - {"real_equivalent"}:
-            assert measures[name].low - 1e-9 <= measures[name].value <= measures[name].high + 1e-9, name
+            assert (
+                measures[name].low - 1e-9 <= measures[name].value <= measures[name].high + 1e-9
+            ), name
     assert run(sets).numbers() == found.numbers()
 
 
@@ -93,13 +103,18 @@ def test_per_class_table_has_every_measure_and_intervals_of_rates(found: Finding
     assert table.loc[("real", "b", "images"), "value"] == 50
     row = table.loc[("naive", "a", "coverage")]
     assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
-    assert table.loc[("naive", "a", "two_sample"), "value"] > table.loc[("real", "a", "two_sample"), "value"]
+    assert (
+        table.loc[("naive", "a", "two_sample"), "value"]
+        > table.loc[("real", "a", "two_sample"), "value"]
+    )
     assert np.isfinite(table.loc[("synthetic", "a", "vendi"), "value"])
 
 
 def test_classes_too_small_for_a_neighbourhood_are_left_out() -> None:
     small = planted("x", 0, 4)
-    found = audit(small, small.values, {"real": small}, ["x", "y"], neighbours=5, bootstrap=5, seed=0)
+    found = audit(
+        small, small.values, {"real": small}, ["x", "y"], neighbours=5, bootstrap=5, seed=0
+    )
     assert found.measures["real"]["coverage"] is None
     assert found.measures["real"]["two_sample"] is None
     assert found.per_class.query("metric == 'coverage'")["value"].isna().all()
@@ -131,7 +146,9 @@ def test_few_shot_probes_see_as_many_images_as_asked_and_larger_ones_the_same(mo
 
     monkeypatch.setattr("truelike.audit.probe.fit_probe", spy)
     train, test = planted("t", 0, 20), planted("h", 1, 30)
-    hits = few_shot_hits((train.values, train.labels), (test.values, test.labels), [1, 3, 10], 2, seed=0)
+    hits = few_shot_hits(
+        (train.values, train.labels), (test.values, test.labels), [1, 3, 10], 2, seed=0
+    )
     assert hits.shape == (3, 2, 30)
     assert set(np.unique(hits)) <= {0, 100}
     assert [len(rows) for rows in seen] == [2, 6, 20] * 2
@@ -145,7 +162,9 @@ def test_curve_sizes() -> None:
     assert curve_sizes(np.repeat(np.arange(1000), 50)) == [1, 2, 4, 8, 16, 20]
 
 
-@pytest.mark.parametrize("law", [PowerLaw(60, 0.5, 10), PowerLaw(80, 0.3, 0.5), PowerLaw(40, 1.0, 20)])
+@pytest.mark.parametrize(
+    "law", [PowerLaw(60, 0.5, 10), PowerLaw(80, 0.3, 0.5), PowerLaw(40, 1.0, 20)]
+)
 def test_a_power_law_is_recovered_and_inverted(law: PowerLaw) -> None:
     sizes = np.array([1, 2, 4, 8, 16, 32])
     fitted = fit_power_law(sizes, law.accuracy(sizes))
@@ -172,13 +191,19 @@ def test_the_interval_of_the_real_equivalent_size_covers_the_truth() -> None:
 def test_leep_by_hand() -> None:
     certain = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     assert leep(certain, np.array([0, 1, 0])) == pytest.approx(0)
-    # both images of class 0 and one of class 1 are taken for z = 0: P(0 | z0) = 2/3, P(1 | z0) = 1/3
+    # both images of class 0 and one of class 1 are taken for z = 0: P(0 | z0) = 2/3, P(1 | z0) =
+    # 1/3
     assert leep(np.array([[1.0, 0.0]] * 3), np.array([0, 0, 1])) == pytest.approx(
         (2 * np.log(2 / 3) + np.log(1 / 3)) / 3
     )
     probabilities = np.array([[0.8, 0.2], [0.4, 0.6]])
-    given_0, given_1 = np.array([0.8, 0.4]) / 1.2, np.array([0.2, 0.6]) / 0.8  # P(y | z) of y = 0, 1
-    expected = np.log([0.8 * given_0[0] + 0.2 * given_1[0], 0.4 * given_0[1] + 0.6 * given_1[1]]).mean()
+    given_0, given_1 = (
+        np.array([0.8, 0.4]) / 1.2,
+        np.array([0.2, 0.6]) / 0.8,
+    )  # P(y | z) of y = 0, 1
+    expected = np.log(
+        [0.8 * given_0[0] + 0.2 * given_1[0], 0.4 * given_0[1] + 0.6 * given_1[1]]
+    ).mean()
     assert leep(probabilities, np.array([0, 1])) == pytest.approx(expected)
 
 
@@ -208,7 +233,10 @@ LIMITS = {"max_near_copy_rate": None, "max_tpr": None, "min_coverage": None, "mi
 LEAKS = {
     "arms": {
         "real": {"lira_online": {"tpr_at_1_in_100": {"value": 0.9}}},
-        "mixed": {"lira_online": {"tpr_at_1_in_100": {"value": 0.2}}, "threshold": {"tpr_at_1_in_100": {"value": 0.3}}},
+        "mixed": {
+            "lira_online": {"tpr_at_1_in_100": {"value": 0.2}},
+            "threshold": {"tpr_at_1_in_100": {"value": 0.3}},
+        },
     }
 }
 
@@ -220,16 +248,32 @@ LEAKS = {
         ({"max_near_copy_rate": 0.02, "min_coverage": 0.6, "min_gain": 1.5}, []),
         (
             {"max_near_copy_rate": 0.01},
-            ["max_near_copy_rate: the near-copy rate of the synthetic set is 0.02, the limit is 0.01"],
+            [
+                "max_near_copy_rate: the near-copy rate of the synthetic set is 0.02, the limit is "
+                "0.01"
+            ],
         ),
         ({"max_tpr": 0.3}, []),
-        ({"max_tpr": 0.25}, ["max_tpr: the largest TPR of membership inference at 1 % FPR is 0.3, the limit is 0.25"]),
-        ({"min_coverage": 0.7, "min_gain": 2.0}, ["is 0.6, the limit is 0.7", "is 1.5, the limit is 2"]),
+        (
+            {"max_tpr": 0.25},
+            [
+                "max_tpr: the largest TPR of membership inference at 1 % FPR is 0.3, the limit is "
+                "0.25"
+            ],
+        ),
+        (
+            {"min_coverage": 0.7, "min_gain": 2.0},
+            ["is 0.6, the limit is 0.7", "is 1.5, the limit is 2"],
+        ),
     ],
 )
 def test_gates(limits: dict[str, float], lines: list[str]) -> None:
-    audited = {"measures": {"synthetic": {"near_copy_rate": {"value": 0.02}, "coverage": {"value": 0.6}}}}
-    found = breaches(Gates.model_validate(LIMITS | limits), {"verdict": {"points": 1.5}}, audited, LEAKS)
+    audited = {
+        "measures": {"synthetic": {"near_copy_rate": {"value": 0.02}, "coverage": {"value": 0.6}}}
+    }
+    found = breaches(
+        Gates.model_validate(LIMITS | limits), {"verdict": {"points": 1.5}}, audited, LEAKS
+    )
     assert len(found) == len(lines)
     assert all(line in text for line, text in zip(lines, found, strict=True))
 
@@ -241,6 +285,9 @@ def test_a_gate_that_could_not_be_measured_is_breached() -> None:
     few = {"arms": {"mixed": {"threshold": {"tpr_at_1_in_100": None}}}}
     for unmeasured in (few, {"arms": {}}, {"arms": {"real": LEAKS["arms"]["real"]}}):
         found = breaches(
-            Gates.model_validate(LIMITS | {"max_tpr": 1.0}), {"verdict": {"points": 1}}, audited, unmeasured
+            Gates.model_validate(LIMITS | {"max_tpr": 1.0}),
+            {"verdict": {"points": 1}},
+            audited,
+            unmeasured,
         )
         assert "could not be measured" in found[0]

@@ -17,12 +17,7 @@ from torchmetrics.image.kid import poly_mmd
 
 from truelike.audit import fidelity
 from truelike.audit.fidelity import frechet_distance, manifold_metrics, vendi_score
-from truelike.audit.kernel import (
-    kernel_distance,
-    median_distance,
-    polynomial,
-    rbf,
-)
+from truelike.audit.kernel import kernel_distance, median_distance, polynomial, rbf
 from truelike.evaluation.intervals import class_resamples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +55,9 @@ def test_frechet_distance_of_fewer_images_than_dimensions_is_zero_for_a_sample_a
 def test_kernel_distance_is_that_of_torchmetrics() -> None:
     real, fake = features(0, 100), features(1, 100, shift=0.5)
     first, second = torch.from_numpy(real).double(), torch.from_numpy(fake).double()
-    assert kernel_distance(real, fake, polynomial) == pytest.approx(poly_mmd_of(first, second), rel=1e-4)
+    assert kernel_distance(real, fake, polynomial) == pytest.approx(
+        poly_mmd_of(first, second), rel=1e-4
+    )
 
 
 def poly_mmd_of(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -71,11 +68,16 @@ def test_kernel_distance_by_hand() -> None:
     real, fake = np.array([[0.0], [1.0]]), np.array([[2.0], [0.0]])
     within_real, within_fake = 1.0, 1.0  # k(0, 1) = k(2, 0) = 1
     between = (1 + 1 + 27 + 1) / 4  # k(0,2), k(0,0), k(1,2), k(1,0)
-    assert kernel_distance(real, fake, polynomial) == pytest.approx(within_real + within_fake - 2 * between)
+    assert kernel_distance(real, fake, polynomial) == pytest.approx(
+        within_real + within_fake - 2 * between
+    )
 
 
 def means(real: np.ndarray, fake: np.ndarray, neighbours: int) -> dict[str, float]:
-    return {name: float(values.mean()) for name, values in manifold_metrics(real, fake, neighbours).items()}
+    return {
+        name: float(values.mean())
+        for name, values in manifold_metrics(real, fake, neighbours).items()
+    }
 
 
 @pytest.mark.usefixtures("chunks")
@@ -102,7 +104,9 @@ def test_fidelity_invariants(seed: int, shift: float) -> None:
     real, fake = features(seed, 30, 5), features(seed + 1, 40, 5, shift)
     rotation = np.linalg.qr(features(seed + 2, 5, 5))[0]
     assert frechet_distance(real, fake) >= 0
-    assert frechet_distance(real, fake) == pytest.approx(frechet_distance(fake, real), rel=1e-6, abs=1e-6)
+    assert frechet_distance(real, fake) == pytest.approx(
+        frechet_distance(fake, real), rel=1e-6, abs=1e-6
+    )
     turned = frechet_distance(real @ rotation, fake @ rotation)
     assert turned == pytest.approx(frechet_distance(real, fake), rel=1e-3, abs=1e-3)
     assert kernel_distance(real, fake, polynomial) == pytest.approx(
@@ -119,7 +123,12 @@ def test_rbf_kernel_distance_is_the_sum_over_pairs() -> None:
     real, fake = features(0, 40), features(1, 30, shift=0.5)
 
     def mean(first: np.ndarray, second: np.ndarray, own: bool) -> float:
-        pairs = [(a, b) for i, a in enumerate(first) for j, b in enumerate(second) if not (own and i == j)]
+        pairs = [
+            (a, b)
+            for i, a in enumerate(first)
+            for j, b in enumerate(second)
+            if not (own and i == j)
+        ]
         return float(np.mean([np.exp(-((a - b) ** 2).sum() / (2 * 3.0**2)) for a, b in pairs]))
 
     expected = mean(real, real, True) + mean(fake, fake, True) - 2 * mean(real, fake, False)
@@ -135,14 +144,18 @@ def test_vendi_score_counts_different_images() -> None:
     assert vendi_score(np.ones((7, 3))) == pytest.approx(1)
     assert vendi_score(np.repeat(np.eye(3), [2, 2, 2], axis=0) * 5) == pytest.approx(3)
     thirds = np.repeat(np.eye(2), [2, 1], axis=0)
-    assert vendi_score(thirds) == pytest.approx(np.exp(-(2 / 3 * np.log(2 / 3) + 1 / 3 * np.log(1 / 3))))
+    assert vendi_score(thirds) == pytest.approx(
+        np.exp(-(2 / 3 * np.log(2 / 3) + 1 / 3 * np.log(1 / 3)))
+    )
 
 
 def test_vendi_score_is_that_of_the_similarity_matrix() -> None:
     values = features(0, 20, 30).astype(float)
     units = values / np.linalg.norm(values, axis=1, keepdims=True)
     eigenvalues = np.linalg.eigvalsh(units @ units.T / 20)
-    assert vendi_score(values) == pytest.approx(np.exp(-(eigenvalues * np.log(eigenvalues)).sum()), rel=1e-6)
+    assert vendi_score(values) == pytest.approx(
+        np.exp(-(eigenvalues * np.log(eigenvalues)).sum()), rel=1e-6
+    )
 
 
 @pytest.mark.usefixtures("chunks")
@@ -152,7 +165,10 @@ def test_a_resample_is_the_measure_of_the_images_drawn() -> None:
     counts = class_resamples(np.zeros(50, int), 3, rng), class_resamples(np.zeros(60, int), 3, rng)
     distances, scores = frechet_distance(real, fake, counts), vendi_score(fake, counts[1])
     for draw in range(3):
-        first, second = (np.repeat(v, c[draw].astype(int), axis=0) for v, c in zip((real, fake), counts, strict=True))
+        first, second = (
+            np.repeat(v, c[draw].astype(int), axis=0)
+            for v, c in zip((real, fake), counts, strict=True)
+        )
         assert distances[draw] == pytest.approx(frechet_distance(first, second), rel=1e-6)
         assert scores[draw] == pytest.approx(vendi_score(second), rel=1e-6)
 
@@ -161,9 +177,14 @@ def test_a_resample_is_the_measure_of_the_images_drawn() -> None:
 def test_resampling_does_not_shift_the_kernel_distance(kernel) -> None:
     real, fake = features(0, 40), features(1, 40, shift=0.3)
     rng = np.random.default_rng(3)
-    counts = class_resamples(np.zeros(40, int), 3000, rng), class_resamples(np.zeros(40, int), 3000, rng)
+    counts = (
+        class_resamples(np.zeros(40, int), 3000, rng),
+        class_resamples(np.zeros(40, int), 3000, rng),
+    )
     draws = kernel_distance(real, fake, kernel, counts)
-    assert draws.mean() == pytest.approx(kernel_distance(real, fake, kernel), abs=4 * draws.std() / np.sqrt(3000))
+    assert draws.mean() == pytest.approx(
+        kernel_distance(real, fake, kernel), abs=4 * draws.std() / np.sqrt(3000)
+    )
     once = kernel_distance(real, fake, kernel, (np.ones((1, 40)), np.ones((1, 40))))
     assert once[0] == pytest.approx(kernel_distance(real, fake, kernel), rel=1e-9)
 
@@ -206,7 +227,9 @@ print(peak() - before)
 
 @pytest.mark.slow
 def test_a_process_stays_far_below_one_matrix_between_the_samples() -> None:
-    """12,000 x 12,000 distances would take 1,099 MiB; 100,000 x 100,000, of which a block is as large, 76 GiB."""
+    """12,000 x 12,000 distances would take 1,099 MiB; 100,000 x 100,000, of which a block is as
+    large, 76 GiB.
+    """
     source = f"{ROOT / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     command = [sys.executable, "-c", PEAK]
     environment = os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": "1"}

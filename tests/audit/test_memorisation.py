@@ -1,4 +1,6 @@
-"""Copies of training images are found, also mirrored, cropped or recompressed, and counted against new real images."""
+"""Copies of training images are found, also mirrored, cropped or recompressed, and counted against
+new real images.
+"""
 
 import io
 from collections.abc import Callable
@@ -10,12 +12,7 @@ import pytest
 from PIL import Image
 
 from truelike.audit import memorisation
-from truelike.audit.memorisation import (
-    authentic,
-    copy_threshold,
-    near_copy_rate,
-    views,
-)
+from truelike.audit.memorisation import authentic, copy_threshold, near_copy_rate, views
 from truelike.features.encoder import Encoder, open_encoder
 from truelike.features.neighbours import nearest
 
@@ -54,7 +51,9 @@ def test_a_planted_copy_is_found_and_counted() -> None:
 
 
 def test_authentic_by_hand() -> None:
-    angles = np.radians([0, 10, 90])  # the first two are 10 degrees apart, the third 80 from its nearest
+    angles = np.radians(
+        [0, 10, 90]
+    )  # the first two are 10 degrees apart, the third 80 from its nearest
     train = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     fakes = np.radians([-5, -15, 80, 25])  # 5, 15, 10 and 15 degrees from 0, 0, 90 and 10
     fake = np.stack([np.cos(fakes), np.sin(fakes)], axis=1)
@@ -80,14 +79,18 @@ def encoder() -> Encoder:
 def photographs() -> np.ndarray:
     """The first photographs of the embedded data set, uint8 (N, 28, 28, 3)."""
     table = pd.read_parquet(sorted((ROOT / "data/fashion/data").glob("train-*"))[0])
-    images = [Image.open(io.BytesIO(row["bytes"])).convert("RGB") for row in table["image"].head(600)]
+    images = [
+        Image.open(io.BytesIO(row["bytes"])).convert("RGB") for row in table["image"].head(600)
+    ]
     return np.stack([np.asarray(image) for image in images])
 
 
 def cropped(image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     box = (width / 32, height / 32, width * 31 / 32, height * 31 / 32)
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box=box))
+    return np.asarray(
+        Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box=box)
+    )
 
 
 def recompressed(image: np.ndarray) -> np.ndarray:
@@ -98,11 +101,19 @@ def recompressed(image: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("disguise", "share"),
-    [(lambda image: image, 1.0), (lambda image: image[:, ::-1], 1.0), (cropped, 0.9), (recompressed, 0.9)],
+    [
+        (lambda image: image, 1.0),
+        (lambda image: image[:, ::-1], 1.0),
+        (cropped, 0.9),
+        (recompressed, 0.9),
+    ],
     ids=["exact", "mirrored", "cropped", "recompressed"],
 )
 def test_planted_copies_are_found_with_the_embedded_encoder(
-    encoder: Encoder, photographs: np.ndarray, disguise: Callable[[np.ndarray], np.ndarray], share: float
+    encoder: Encoder,
+    photographs: np.ndarray,
+    disguise: Callable[[np.ndarray], np.ndarray],
+    share: float,
 ) -> None:
     train, held_out = photographs[:TRAINED_ON], photographs[TRAINED_ON:]
     references = np.concatenate([encoder.embed(view, 64) for view in views(train)])

@@ -70,14 +70,20 @@ def test_accuracy_and_calibration_are_those_of_torchmetrics() -> None:
 
 
 def test_accuracy_by_hand() -> None:
-    probs = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5]], np.float32)
+    probs = np.array(
+        [[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5]], np.float32
+    )
     labels = np.array([0, 1, 1, 0])
     assert correct(probs, labels).tolist() == [True, True, False, False]
     assert correct(probs, labels, top=2).tolist() == [True, True, True, False]
     np.testing.assert_array_equal(class_accuracy(probs, labels), [50, 50, np.nan])
-    assert negative_log_likelihood(probs, labels) == pytest.approx(-np.log([0.7, 0.6, 0.3, 0.2]).mean())
+    assert negative_log_likelihood(probs, labels) == pytest.approx(
+        -np.log([0.7, 0.6, 0.3, 0.2]).mean()
+    )
     # bins of 1/15: 0.7 -> (10, 11], 0.6 -> (8, 9], and the two 0.5 (wrong) together
-    assert expected_calibration_error(probs, labels) == pytest.approx((0.3 + 0.4 + 2 * 0.5) / 4, rel=1e-5)
+    assert expected_calibration_error(probs, labels) == pytest.approx(
+        (0.3 + 0.4 + 2 * 0.5) / 4, rel=1e-5
+    )
 
 
 @given(seed=st.integers(0, 10_000))
@@ -86,14 +92,18 @@ def test_accuracy_does_not_depend_on_the_order_of_images(seed: int) -> None:
     probs, labels = probabilities(seed, 50, 4)
     order = np.random.default_rng(seed).permutation(50)
     names = ["a", "b", "c", "d"]
-    assert scores(probs, labels, names) == pytest.approx(scores(probs[order], labels[order], names), nan_ok=True)
+    assert scores(probs, labels, names) == pytest.approx(
+        scores(probs[order], labels[order], names), nan_ok=True
+    )
 
 
 def test_bootstrap_interval_has_the_standard_error_of_a_mean_over_images() -> None:
     values = (np.random.default_rng(0).random((1, 400)) < 0.7).astype(float)
     means = bootstrap_means(values, 4000, seed=1)
     assert means.mean() == pytest.approx(values.mean(), abs=0.003)
-    assert means.std() == pytest.approx(np.sqrt(values.mean() * (1 - values.mean()) / 400), rel=0.05)
+    assert means.std() == pytest.approx(
+        np.sqrt(values.mean() * (1 - values.mean()) / 400), rel=0.05
+    )
 
 
 def test_bootstrap_includes_the_variance_over_seeds() -> None:
@@ -179,8 +189,12 @@ def arms(**partners: str) -> dict[str, Arm]:
 EVALUATE = Evaluate(confidence=0.95, bootstrap=500, seed=0)
 
 
-def summary(validation: dict[str, Predictions], test: dict[str, Predictions], chosen: dict[str, Arm]) -> dict:
-    return summarise(validation, resample_arms(test, EVALUATE), chosen, EVALUATE, len(test["real"].keys))
+def summary(
+    validation: dict[str, Predictions], test: dict[str, Predictions], chosen: dict[str, Arm]
+) -> dict:
+    return summarise(
+        validation, resample_arms(test, EVALUATE), chosen, EVALUATE, len(test["real"].keys)
+    )
 
 
 def test_verdict_is_chosen_on_validation_and_reported_on_test() -> None:
@@ -213,13 +227,20 @@ def test_verdict_is_chosen_on_validation_and_reported_on_test() -> None:
 def test_verdict_says_when_it_hurt_or_could_not_tell() -> None:
     chosen = arms(real="extra", mixed="synthetic")
     same, worse = planted(0.6, 1), planted(0.5, 2)
-    unclear = summary({"real": same, "mixed": same}, {"real": same, "mixed": same}, chosen)["verdict"]
+    unclear = summary({"real": same, "mixed": same}, {"real": same, "mixed": same}, chosen)[
+        "verdict"
+    ]
     assert "did not change accuracy detectably" in unclear["sentence"]
-    hurt = summary({"real": same, "mixed": worse}, {"real": same, "mixed": worse}, chosen)["verdict"]
+    hurt = summary({"real": same, "mixed": worse}, {"real": same, "mixed": worse}, chosen)[
+        "verdict"
+    ]
     assert hurt["sentence"].startswith("Synthetic data hurt: mixed")
     sentence = verdict_sentence("mixed", Interval(0.2, -0.6, 1.0), 1.3, 0.9, 1, 100)
     assert "mixed is +0.2 points [-0.6, 1.0]" in sentence
-    assert "(90 % interval, 1 seed, 100 test images); an effect of 1.3 points would be found" in sentence
+    assert (
+        "(90 % interval, 1 seed, 100 test images); an effect of 1.3 points would be found"
+        in sentence
+    )
     alone = summary({"real": same}, {"real": same}, arms(real="extra"))["verdict"]
     assert alone["arm"] is None
 
@@ -229,18 +250,23 @@ def test_every_two_arms_are_compared_and_the_p_values_corrected() -> None:
     table = compare_all(resample_arms(test, EVALUATE), 0.95).set_index(["arm", "against"])
     assert list(table.index) == [("mixed", "real"), ("bridged", "real"), ("bridged", "mixed")]
     assert table.loc[("mixed", "real"), "p_value"] == 1
-    assert table.loc[("bridged", "mixed"), "points"] == pytest.approx(table.loc[("bridged", "real"), "points"])
+    assert table.loc[("bridged", "mixed"), "points"] == pytest.approx(
+        table.loc[("bridged", "real"), "points"]
+    )
     np.testing.assert_allclose(table["p_holm"], holm(table["p_value"].tolist()))
     assert table.loc[("bridged", "real"), "p_holm"] == pytest.approx(3 * 2 / 501)
     assert 0 < table.loc[("bridged", "real"), "detectable"] < 5
 
 
 def test_confusion_by_hand_and_added_up_over_seeds() -> None:
-    probs = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5]], np.float32)
+    probs = np.array(
+        [[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5]], np.float32
+    )
     labels = np.array([0, 1, 1, 0])
     assert confusion_matrix(probs, labels).tolist() == [[1, 0, 1], [1, 1, 0], [0, 0, 0]]
     table = confusion_table(
-        {"real": Predictions(np.stack([probs, probs]), labels, [0, 1], list("abcd"))}, ["x", "y", "z"]
+        {"real": Predictions(np.stack([probs, probs]), labels, [0, 1], list("abcd"))},
+        ["x", "y", "z"],
     )
     cells = table.set_index(["class_name", "predicted"])["count"]
     assert cells["x", "z"] == cells["y", "x"] == 2
@@ -268,5 +294,16 @@ def test_predictions_are_read_back_by_seed() -> None:
     assert found.seeds == [3, 1]
     np.testing.assert_array_equal(found.probs, np.stack([probs + 3, probs + 1]))
     np.testing.assert_array_equal(found.labels, labels)
-    rows_long = accuracy_table("mixed", "test", Predictions(probs[None], labels, [3], found.keys), ["a", "b", "c"])
-    assert rows_long["metric"].tolist() == ["top1", "top5", "balanced", "nll", "ece", "class:a", "class:b", "class:c"]
+    rows_long = accuracy_table(
+        "mixed", "test", Predictions(probs[None], labels, [3], found.keys), ["a", "b", "c"]
+    )
+    assert rows_long["metric"].tolist() == [
+        "top1",
+        "top5",
+        "balanced",
+        "nll",
+        "ece",
+        "class:a",
+        "class:b",
+        "class:c",
+    ]

@@ -1,4 +1,6 @@
-"""Stable Diffusion 2.x, XL and 3 from a checkpoint to images: stock diffusers reads what we learn, and agrees."""
+"""Stable Diffusion 2.x, XL and 3 from a checkpoint to images: stock diffusers reads what we learn,
+and agrees.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,9 @@ SHORT = {"steps": 2, "lr": 0.1}
 
 @dataclass(frozen=True)
 class Learned:
-    """A checkpoint and the style (without, for a family that has none) and the adapter learned with it."""
+    """A checkpoint and the style (without, for a family that has none) and the adapter learned with
+    it.
+    """
 
     family: str
     checkpoint: Path
@@ -37,7 +41,9 @@ class Learned:
 
 
 @pytest.fixture(scope="module", params=["sd2", "sdxl", "sd3"])
-def learned(request: pytest.FixtureRequest, real: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Learned:
+def learned(
+    request: pytest.FixtureRequest, real: ImageSet, tmp_path_factory: pytest.TempPathFactory
+) -> Learned:
     folder = tmp_path_factory.mktemp(request.param)
     checkpoint = tiny_models.save_generator(folder / "checkpoint", request.param)
     found = Learned(request.param, checkpoint, folder / "style", folder / "adapter")
@@ -46,7 +52,9 @@ def learned(request: pytest.FixtureRequest, real: ImageSet, tmp_path_factory: py
     settings = INVERT.model_copy(update=SHORT)
     rows = None
     if request.param != "sd3":
-        rows = learn_style(open_generator(str(checkpoint), "float32"), real, settings, "float32", found.style)
+        rows = learn_style(
+            open_generator(str(checkpoint), "float32"), real, settings, "float32", found.style
+        )
     write_style(found.style, settings, real.class_names, rows)
     pipeline = open_generator(str(checkpoint), "float32")
     style = add_style(pipeline, found.style)
@@ -67,9 +75,14 @@ def open_stock(learned: Learned) -> DiffusionPipeline:
             pipeline.load_textual_inversion({token: vector})
     if learned.family == "sdxl":
         embeds = load_file(learned.style / "learned_embeds.safetensors")
-        first, second = (pipeline.tokenizer, pipeline.text_encoder), (pipeline.tokenizer_2, pipeline.text_encoder_2)
+        first, second = (
+            (pipeline.tokenizer, pipeline.text_encoder),
+            (pipeline.tokenizer_2, pipeline.text_encoder_2),
+        )
         for name, (tokenizer, encoder) in (("clip_l", first), ("clip_g", second)):
-            pipeline.load_textual_inversion(embeds[name], token="<style>", tokenizer=tokenizer, text_encoder=encoder)
+            pipeline.load_textual_inversion(
+                embeds[name], token="<style>", tokenizer=tokenizer, text_encoder=encoder
+            )
     return pipeline
 
 
@@ -88,7 +101,9 @@ def job_of(learned: Learned, real: ImageSet, **settings) -> Job:
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.75])
-def test_stock_diffusers_makes_the_same_images(learned: Learned, real: ImageSet, strength: float) -> None:
+def test_stock_diffusers_makes_the_same_images(
+    learned: Learned, real: ImageSet, strength: float
+) -> None:
     job = job_of(learned, real, strength=strength)
     rows = plan_of(job, real, 0).iloc[:2]
     renderer = open_renderer(job, real)
@@ -118,10 +133,19 @@ def test_stock_diffusers_loads_every_layer_of_the_adapter(learned: Learned) -> N
     state = denoiser_of(open_stock(learned)).state_dict()
     loaded = {name: weight for name, weight in state.items() if "lora_" in name}
     assert len(written) == len(loaded)
-    sums = [sorted(float(weight.abs().sum()) for weight in weights.values()) for weights in (written, loaded)]
+    sums = [
+        sorted(float(weight.abs().sum()) for weight in weights.values())
+        for weights in (written, loaded)
+    ]
     assert sums[0] == sums[1]
-    adapted = {part for name in written for part in name.split(".") if part.startswith(("to_", "add_"))}
-    joint = {"add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"} if learned.family == "sd3" else set()
+    adapted = {
+        part for name in written for part in name.split(".") if part.startswith(("to_", "add_"))
+    }
+    joint = (
+        {"add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"}
+        if learned.family == "sd3"
+        else set()
+    )
     assert adapted == {"to_q", "to_k", "to_v", "to_out"} | joint
 
 
@@ -134,14 +158,21 @@ def test_style_and_adapter_change_the_images(learned: Learned, real: ImageSet) -
     assert ("<style> <style>_1" in rows["prompt"].iloc[0]) == (learned.family != "sd3")
 
 
-@pytest.mark.parametrize("learned", ["sd2", "sdxl"], indirect=True)  # the families with textual inversion
-def test_every_text_encoder_learns_rows_of_its_own_and_no_other_row_changes(learned: Learned, real: ImageSet) -> None:
+@pytest.mark.parametrize(
+    "learned", ["sd2", "sdxl"], indirect=True
+)  # the families with textual inversion
+def test_every_text_encoder_learns_rows_of_its_own_and_no_other_row_changes(
+    learned: Learned, real: ImageSet
+) -> None:
     base, styled = (open_generator(str(learned.checkpoint), "float32") for _ in range(2))
     add_style(styled, learned.style)
     before, after = text_encoders(base), text_encoders(styled)
     assert len(after) == (2 if learned.family == "sdxl" else 1)
     for name, (tokenizer, encoder) in after.items():
-        old, new = before[name][1].get_input_embeddings().weight, encoder.get_input_embeddings().weight
+        old, new = (
+            before[name][1].get_input_embeddings().weight,
+            encoder.get_input_embeddings().weight,
+        )
         assert torch.equal(new[: len(old)], old)
         assert len(new) == len(old) + 2
         start = old[before[name][0]("photo", add_special_tokens=False).input_ids].mean(0)
@@ -149,20 +180,35 @@ def test_every_text_encoder_learns_rows_of_its_own_and_no_other_row_changes(lear
         assert tokenizer("<style>", add_special_tokens=False).input_ids == [len(old)]
 
 
-@pytest.mark.parametrize("learned", ["sd2", "sdxl"], indirect=True)  # the families with textual inversion
+@pytest.mark.parametrize(
+    "learned", ["sd2", "sdxl"], indirect=True
+)  # the families with textual inversion
 def test_a_style_of_another_family_is_refused(learned: Learned, generator: Path) -> None:
-    with pytest.raises(TruelikeError, match=r"learned_embeds\.safetensors: .*; run the stage invert again with this"):
+    with pytest.raises(
+        TruelikeError,
+        match=r"learned_embeds\.safetensors: .*; run the stage invert again with this",
+    ):
         add_style(open_generator(str(generator), "float32"), learned.style)
 
 
 def test_a_generator_without_textual_inversion_says_so(real: ImageSet, tmp_path: Path) -> None:
     pipeline = tiny_models.make_sd3()
-    with pytest.raises(TruelikeError, match=r"invert\.enabled: a StableDiffusion3Pipeline cannot learn a style"):
+    with pytest.raises(
+        TruelikeError, match=r"invert\.enabled: a StableDiffusion3Pipeline cannot learn a style"
+    ):
         learn_style(pipeline, real, INVERT, "float32", tmp_path)
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sd3"])
 def test_visual_guidance_is_for_generators_with_one_text_encoder(family: str) -> None:
     features, labels = np.zeros((2, 32), np.float32), np.zeros(2, int)
-    with pytest.raises(TruelikeError, match=r"visual_guidance\.kind is 'image', but the text states of a StableDiff"):
-        guidance_vectors(tiny_models.FAMILIES[family](), features, labels, VisualGuidance(kind="image", centroids=1))
+    with pytest.raises(
+        TruelikeError,
+        match=r"visual_guidance\.kind is 'image', but the text states of a StableDiff",
+    ):
+        guidance_vectors(
+            tiny_models.FAMILIES[family](),
+            features,
+            labels,
+            VisualGuidance(kind="image", centroids=1),
+        )

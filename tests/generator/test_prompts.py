@@ -58,10 +58,16 @@ RF = make_prompts(base="photo of {class}", caption=", {caption}", quality=", bes
         ("", "", "a photo of a boot"),
         ("a white boot", "", "a photo of a boot, a white boot"),
         ("", "<style>", "a photo of a boot, in the style of <style>"),
-        ("a white boot", "<style> <style>_1", "a photo of a boot, a white boot, in the style of <style> <style>_1"),
+        (
+            "a white boot",
+            "<style> <style>_1",
+            "a photo of a boot, a white boot, in the style of <style> <style>_1",
+        ),
     ],
 )
-def test_pieces_are_joined_where_their_material_exists(caption: str, style: str, expected: str) -> None:
+def test_pieces_are_joined_where_their_material_exists(
+    caption: str, style: str, expected: str
+) -> None:
     assert training_prompt(OURS, "k", "boot", caption, style) == expected
     assert sampling_prompt(OURS, "k", "boot", caption, style) == expected + ", best quality"
 
@@ -77,14 +83,22 @@ def recipe_prompts(name: str, tmp_path: Path) -> tuple[Prompts, str]:
 
 def test_prompts_of_real_fake_byte_for_byte(tmp_path: Path) -> None:
     prompts, _ = recipe_prompts("real-fake", tmp_path)
-    assert training_prompt(prompts, "k", "tench", "a man holding a fish", "") == "photo of tench, a man holding a fish"
-    assert sampling_prompt(prompts, "k", "tench", "a man", "") == "photo of tench, a man, best quality"
+    assert (
+        training_prompt(prompts, "k", "tench", "a man holding a fish", "")
+        == "photo of tench, a man holding a fish"
+    )
+    assert (
+        sampling_prompt(prompts, "k", "tench", "a man", "") == "photo of tench, a man, best quality"
+    )
     assert prompts.negative == "distorted, unrealistic, blurry, out of frame, cropped, deformed"
 
 
 def test_prompts_of_captions_are_prompts_byte_for_byte(tmp_path: Path) -> None:
     prompts, _ = recipe_prompts("captions-are-prompts", tmp_path)
-    assert sampling_prompt(prompts, "k", "tench", "a man, a fish", "") == "a photo of tench, a man, a fish"
+    assert (
+        sampling_prompt(prompts, "k", "tench", "a man, a fish", "")
+        == "a photo of tench, a man, a fish"
+    )
     assert sampling_prompt(prompts, "k", "tench", "", "") == "a photo of tench"
     assert prompts.negative == ""
 
@@ -110,7 +124,10 @@ def test_a_drawn_template_by_hand() -> None:
     # sha256("0/boot-1") begins 58c777510d0d9d43, sha256("1/boot-1") f952f17960de8101
     first, second = int("58c777510d0d9d43", 16) % 3, int("f952f17960de8101", 16) % 3
     assert base_prompt(TEMPLATES, "boot-1", "x") == ["a x", "the x", "one x"][first]
-    assert base_prompt(TEMPLATES.model_copy(update={"seed": 1}), "boot-1", "x") == ["a x", "the x", "one x"][second]
+    assert (
+        base_prompt(TEMPLATES.model_copy(update={"seed": 1}), "boot-1", "x")
+        == ["a x", "the x", "one x"][second]
+    )
 
 
 def test_templates_are_drawn_evenly() -> None:
@@ -119,9 +136,15 @@ def test_templates_are_drawn_evenly() -> None:
 
 
 def test_a_definition_follows_its_class() -> None:
-    prompts = make_prompts(base="a photo of a {class}, {definition}", definitions={"crane": "a large wading bird"})
-    assert training_prompt(prompts, "k", "crane", "", "") == "a photo of a crane, a large wading bird"
-    with pytest.raises(TruelikeError, match=r"prompts\.definitions: none for the class 'boot'.*defined: 'crane'"):
+    prompts = make_prompts(
+        base="a photo of a {class}, {definition}", definitions={"crane": "a large wading bird"}
+    )
+    assert (
+        training_prompt(prompts, "k", "crane", "", "") == "a photo of a crane, a large wading bird"
+    )
+    with pytest.raises(
+        TruelikeError, match=r"prompts\.definitions: none for the class 'boot'.*defined: 'crane'"
+    ):
         training_prompt(prompts, "k", "boot", "", "")
 
 
@@ -146,7 +169,12 @@ def test_braces_in_captions_classes_and_definitions_are_left_alone() -> None:
 
 def test_truncated_prompts_are_counted_and_reported(capsys: pytest.CaptureFixture[str]) -> None:
     fits, too_long = "x" * (LENGTH - 2), "x" * (LENGTH - 1)
-    assert truncated(make_tokenizer(), [fits, too_long, fits, too_long]) == [False, True, False, True]
+    assert truncated(make_tokenizer(), [fits, too_long, fits, too_long]) == [
+        False,
+        True,
+        False,
+        True,
+    ]
     assert f"2 of 4 prompts exceed {LENGTH} tokens" in capsys.readouterr().err
 
 
@@ -155,7 +183,9 @@ def test_truncated_prompts_are_counted_and_reported(capsys: pytest.CaptureFixtur
 def test_captions_from_a_file_are_matched_by_image_not_by_order(
     real: ImageSet, tmp_path: Path, by: str, end: str
 ) -> None:
-    table = pd.DataFrame({by: real.index[by], "caption": [f" no {n}\n " for n in range(len(real))]}).iloc[::-1]
+    table = pd.DataFrame(
+        {by: real.index[by], "caption": [f" no {n}\n " for n in range(len(real))]}
+    ).iloc[::-1]
     path = tmp_path / f"captions.{end}"
     table.to_csv(path, index=False) if end == "csv" else table.to_parquet(path)
     captions = read_caption_file(real, str(path))
@@ -169,10 +199,15 @@ def test_captions_from_a_file_are_matched_by_image_not_by_order(
         (lambda t: t.iloc[1:], "no caption for 1 of 10 images, the first is 'image-0'"),
         (lambda t: t.assign(caption=["", *t["caption"][1:]]), "no caption for 1 of 10 images"),
         (lambda t: pd.concat([t, t.iloc[:1]]), "'image-0' has more than one caption"),
-        (lambda t: t.rename(columns={"caption": "text"}), "must have the columns caption and key or source"),
+        (
+            lambda t: t.rename(columns={"caption": "text"}),
+            "must have the columns caption and key or source",
+        ),
     ],
 )
-def test_bad_caption_files_are_refused(real: ImageSet, tmp_path: Path, change, message: str) -> None:
+def test_bad_caption_files_are_refused(
+    real: ImageSet, tmp_path: Path, change, message: str
+) -> None:
     path = tmp_path / "captions.csv"
     change(pd.DataFrame({"key": real.keys, "caption": "x"})).to_csv(path, index=False)
     with pytest.raises(TruelikeError, match=message):
@@ -194,7 +229,9 @@ def test_captions_of_synthetic_images_are_those_of_the_real_images_they_were_mad
     real: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = [3, 0, 9]
-    samples = [Sample(f"{real.keys[n]}-r0", 0, real.pixels(n), {"source_key": real.keys[n]}) for n in order]
+    samples = [
+        Sample(f"{real.keys[n]}-r0", 0, real.pixels(n), {"source_key": real.keys[n]}) for n in order
+    ]
     write_image_set(tmp_path / "0", samples, ["boot"])
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
@@ -213,7 +250,9 @@ class Brightness:
 
 
 class Echo:
-    """A rewriter whose n-th answer repeats the request and adds n words, and that notes the seeds."""
+    """A rewriter whose n-th answer repeats the request and adds n words, and that notes the
+    seeds.
+    """
 
     def __init__(self) -> None:
         self.seeds: dict[str, int] = {}
@@ -226,7 +265,9 @@ class Echo:
 REWRITE = Rewrite(count=5, instruction="again: {caption}", max_tokens=9, seed=0)
 
 
-@pytest.mark.parametrize(("words", "kept"), [(0, False), (5, False), (6, True), (64, True), (65, False)])
+@pytest.mark.parametrize(
+    ("words", "kept"), [(0, False), (5, False), (6, True), (64, True), (65, False)]
+)
 def test_rewrites_are_kept_by_their_length(words: int, kept: bool) -> None:
     assert right_length(" ".join(["word"] * words)) is kept
 
@@ -242,11 +283,16 @@ def echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Echo:
     return opened
 
 
-def test_rewrites_of_right_length_are_stored_beside_their_caption(tmp_path: Path, echo: Echo) -> None:
+def test_rewrites_of_right_length_are_stored_beside_their_caption(
+    tmp_path: Path, echo: Echo
+) -> None:
     captions = pd.DataFrame({"key": ["a", "b"], "caption": ["a red boot", "x"], "truncated": False})
     table = rewrite_captions(captions, str(tmp_path), "float32", REWRITE)
     write_table(tmp_path / "captions.parquet", table)
-    expected = [["again: a red boot word word", "again: a red boot word word word"], ["again: x word word word word"]]
+    expected = [
+        ["again: a red boot word word", "again: a red boot word word word"],
+        ["again: x word word word word"],
+    ]
     expected[0].append("again: a red boot word word word word")
     assert read_rewrites(tmp_path / "captions.parquet", ["b", "a"]) == expected[::-1]
     assert read_captions(tmp_path / "captions.parquet", ["b", "a"]) == ["x", "a red boot"]

@@ -25,7 +25,10 @@ PRIOR = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(9))
 def ours(pipeline, sampler: str, **options) -> torch.Tensor:
     """Eight steps for two prompts by our loop, latents."""
     with torch.no_grad():
-        conditioning, negative = encode_prompts(pipeline, PROMPTS), encode_prompts(pipeline, [NEGATIVE])
+        conditioning, negative = (
+            encode_prompts(pipeline, PROMPTS),
+            encode_prompts(pipeline, [NEGATIVE]),
+        )
     generators = make_generators(SEEDS)
     noise = draw_noise(generators, (4, 8, 8))
     denoise = partial(family_of(pipeline).denoise, pipeline)
@@ -60,12 +63,16 @@ def test_strength_follows_the_image_to_image_convention() -> None:
 
 
 CASES = [(family, sampler) for family in ("sd1", "sd2", "sdxl") for sampler in SAMPLERS]
-CASES += [("sd3", sampler) for sampler in FLOW_SAMPLERS if sampler != "lcm"]  # stock gives its noise no generator
+CASES += [
+    ("sd3", sampler) for sampler in FLOW_SAMPLERS if sampler != "lcm"
+]  # stock gives its noise no generator
 
 
 @pytest.mark.parametrize(("family", "sampler"), CASES)
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
-def test_samples_equal_the_stock_pipelines(family: str, sampler: str, guidance_scale: float) -> None:
+def test_samples_equal_the_stock_pipelines(
+    family: str, sampler: str, guidance_scale: float
+) -> None:
     pipeline = tiny_models.FAMILIES[family]()
     expected = stock(pipeline, sampler, height=16, width=16, guidance_scale=guidance_scale)
     made = ours(pipeline, sampler, guidance_scale=guidance_scale)
@@ -81,7 +88,9 @@ def test_samples_equal_the_stock_pipelines(family: str, sampler: str, guidance_s
 def test_stable_diffusion_3_works_without_its_third_text_encoder() -> None:
     pipeline = tiny_models.make_sd3(with_t5=False)
     expected = stock(pipeline, "euler", height=16, width=16, guidance_scale=3.0)
-    torch.testing.assert_close(ours(pipeline, "euler", guidance_scale=3.0), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        ours(pipeline, "euler", guidance_scale=3.0), expected, atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("sampler", FLOW_SAMPLERS)
@@ -89,7 +98,9 @@ def test_a_flow_s_prior_is_mixed_with_noise_linearly(sampler: str) -> None:
     checkpoint = FlowMatchEulerDiscreteScheduler(shift=3.0)
     seen = []
 
-    def denoise(latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+    def denoise(
+        latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning
+    ) -> torch.Tensor:
         seen.append((latents, float(timestep) / 1000))
         return torch.zeros_like(latents)
 
@@ -101,11 +112,15 @@ def test_a_flow_s_prior_is_mixed_with_noise_linearly(sampler: str) -> None:
     latents, sigma = seen[0]
     assert len(seen) == 4
     assert 0.6 < sigma < 0.9
-    torch.testing.assert_close(latents, (1 - sigma) * PRIOR + sigma * noise, atol=1e-2, rtol=0)  # t is whole
+    torch.testing.assert_close(
+        latents, (1 - sigma) * PRIOR + sigma * noise, atol=1e-2, rtol=0
+    )  # t is whole
 
 
 def test_a_sampler_that_flow_matching_lacks_is_refused() -> None:
-    with pytest.raises(TruelikeError, match=r"'ddim' cannot sample from a flow.* unipc, dpm\+\+2m, euler, lcm"):
+    with pytest.raises(
+        TruelikeError, match=r"'ddim' cannot sample from a flow.* unipc, dpm\+\+2m, euler, lcm"
+    ):
         make_sampler("ddim", FlowMatchEulerDiscreteScheduler())
 
 
@@ -121,7 +136,14 @@ def test_lcm_draws_each_image_s_noise_from_its_own_seed(family: str) -> None:
     noise = draw_noise(generators, (4, 8, 8))
     denoise = partial(family_of(pipeline).denoise, pipeline)
     alone = sample(
-        denoise, make_sampler("lcm", pipeline.scheduler), second, second, noise, generators, steps=8, guidance_scale=1.0
+        denoise,
+        make_sampler("lcm", pipeline.scheduler),
+        second,
+        second,
+        noise,
+        generators,
+        steps=8,
+        guidance_scale=1.0,
     )
     torch.testing.assert_close(alone[0], made[1], atol=1e-4, rtol=1e-4)
 
@@ -130,7 +152,9 @@ def test_guidance_is_applied_inside_its_interval_only() -> None:
     pipeline = tiny_models.make_pipeline()
     calls = []
 
-    def denoise(latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+    def denoise(
+        latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning
+    ) -> torch.Tensor:
         calls.append((int(timestep), len(latents), len(conditioning["states"])))
         return latents
 
@@ -138,15 +162,29 @@ def test_guidance_is_applied_inside_its_interval_only() -> None:
     generators = make_generators(SEEDS)
     states, negative = {"states": torch.zeros(2, 1)}, {"states": torch.ones(1, 1)}
     scheduler = make_sampler("ddim", pipeline.scheduler)
-    sample(denoise, scheduler, states, negative, draw_noise(generators, (4, 8, 8)), generators, **arguments)
-    assert calls == [(t, 4 if 300 <= t <= 600 else 2, 4 if 300 <= t <= 600 else 2) for t in range(901, 0, -100)]
+    sample(
+        denoise,
+        scheduler,
+        states,
+        negative,
+        draw_noise(generators, (4, 8, 8)),
+        generators,
+        **arguments,
+    )
+    assert calls == [
+        (t, 4 if 300 <= t <= 600 else 2, 4 if 300 <= t <= 600 else 2) for t in range(901, 0, -100)
+    ]
 
 
 def test_an_empty_interval_is_no_guidance_and_a_full_one_is_all() -> None:
     pipeline = tiny_models.make_pipeline()
     plain, guided = (ours(pipeline, "euler", guidance_scale=scale) for scale in (1.0, 3.0))
-    assert torch.equal(ours(pipeline, "euler", guidance_scale=3.0, guidance_interval=(1.0, 1.0)), plain)
-    assert torch.equal(ours(pipeline, "euler", guidance_scale=3.0, guidance_interval=(0.0, 1.0)), guided)
+    assert torch.equal(
+        ours(pipeline, "euler", guidance_scale=3.0, guidance_interval=(1.0, 1.0)), plain
+    )
+    assert torch.equal(
+        ours(pipeline, "euler", guidance_scale=3.0, guidance_interval=(0.0, 1.0)), guided
+    )
     between = ours(pipeline, "euler", guidance_scale=3.0, guidance_interval=(0.2, 0.7))
     assert not torch.allclose(between, plain)
     assert not torch.allclose(between, guided)

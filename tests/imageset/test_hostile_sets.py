@@ -1,4 +1,6 @@
-"""Sets from someone else or from a bad disk: refused by name before they do harm, every damaged byte found."""
+"""Sets from someone else or from a bad disk: refused by name before they do harm, every damaged
+byte found.
+"""
 
 import hashlib
 import io
@@ -31,7 +33,10 @@ NAMES = ["boot", "bag"]
 def folder(tmp_path: Path) -> Path:
     """A sound set of six images in two shards."""
     draw = np.random.default_rng(0)
-    samples = [Sample(f"k{n}", n % 2, draw.integers(0, 256, (4, 5, 3), dtype=np.uint8), {"seed": n}) for n in range(6)]
+    samples = [
+        Sample(f"k{n}", n % 2, draw.integers(0, 256, (4, 5, 3), dtype=np.uint8), {"seed": n})
+        for n in range(6)
+    ]
     write_image_set(tmp_path / "set", samples, NAMES, shard_size=3)
     return tmp_path / "set"
 
@@ -43,7 +48,9 @@ def seal(folder: Path) -> None:
 
 def rewrite_index(folder: Path, rows: pd.DataFrame, class_names: object = NAMES) -> None:
     table = pa.Table.from_pandas(rows, preserve_index=False)
-    pq.write_table(table.replace_schema_metadata({CLASS_NAMES: json.dumps(class_names)}), folder / INDEX_FILE)
+    pq.write_table(
+        table.replace_schema_metadata({CLASS_NAMES: json.dumps(class_names)}), folder / INDEX_FILE
+    )
     seal(folder)
 
 
@@ -55,7 +62,11 @@ def replace_image(folder: Path, position: int, data: bytes, **cells: object) -> 
     offset = int(rows["offset"].iloc[position])
     content[offset : offset + len(data)] = data
     shard.write_bytes(content)
-    for name, value in {"sha256": hashlib.sha256(data).hexdigest(), "length": len(data), **cells}.items():
+    for name, value in {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "length": len(data),
+        **cells,
+    }.items():
         rows.loc[position, name] = value
     rewrite_index(folder, rows)
 
@@ -64,7 +75,12 @@ def test_every_one_of_1000_random_single_byte_corruptions_is_found(folder):
     assert verify(folder) == []
     draw = random.Random(0)
     files = sorted(folder.iterdir())
-    assert [file.name for file in files] == [SUMS_FILE, INDEX_FILE, "shard-00000.tar", "shard-00001.tar"]
+    assert [file.name for file in files] == [
+        SUMS_FILE,
+        INDEX_FILE,
+        "shard-00000.tar",
+        "shard-00001.tar",
+    ]
     for trial in range(1000):
         file = draw.choice(files)
         sound = file.read_bytes()
@@ -73,7 +89,9 @@ def test_every_one_of_1000_random_single_byte_corruptions_is_found(folder):
         damaged[place] ^= draw.randrange(1, 256)
         file.write_bytes(damaged)
         found = verify(folder)
-        assert any(file.name in problem for problem in found), f"trial {trial}: {file.name}, byte {place}: {found}"
+        assert any(file.name in problem for problem in found), (
+            f"trial {trial}: {file.name}, byte {place}: {found}"
+        )
         file.write_bytes(sound)
     assert verify(folder) == []
 
@@ -81,7 +99,11 @@ def test_every_one_of_1000_random_single_byte_corruptions_is_found(folder):
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("shard", "../../etc/passwd", "shard must be named like shard-00000.tar, found '../../etc/passwd'"),
+        (
+            "shard",
+            "../../etc/passwd",
+            "shard must be named like shard-00000.tar, found '../../etc/passwd'",
+        ),
         ("shard", "/etc/passwd", "found '/etc/passwd'"),
         ("shard", "shard-00000.tar\n", "shard must be named"),
         ("key", "../../.bashrc", "key must be 1 to 90 letters"),
@@ -118,9 +140,15 @@ def test_a_row_that_cannot_be_is_refused_by_file_and_value(folder, column, value
     ("change", "message"),
     [
         (lambda rows: rows.drop(columns="offset"), "lacks the column 'offset'"),
-        (lambda rows: rows.assign(offset=rows["offset"].astype(float)), "'offset' must hold whole numbers"),
+        (
+            lambda rows: rows.assign(offset=rows["offset"].astype(float)),
+            "'offset' must hold whole numbers",
+        ),
         (lambda rows: rows.assign(key=range(6)), "'key' must hold text"),
-        (lambda rows: rows.assign(shard=[None, *rows["shard"][1:]]), "'shard' must hold text in every row"),
+        (
+            lambda rows: rows.assign(shard=[None, *rows["shard"][1:]]),
+            "'shard' must hold text in every row",
+        ),
     ],
 )
 def test_columns_that_cannot_be_are_refused(folder, change, message):
@@ -164,7 +192,11 @@ def test_what_is_no_png_is_refused_whatever_it_is(folder):
     replace_image(folder, 1, b"GIF89a\x05\x00\x04\x00" + bytes(40))
     with pytest.raises(TruelikeError, match="image 'k1': is no PNG"):
         ImageSet(folder).pixels(1)
-    replace_image(folder, 1, checks.PNG_SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 4, 8, 2, 0, 0, 0)))
+    replace_image(
+        folder,
+        1,
+        checks.PNG_SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 4, 8, 2, 0, 0, 0)),
+    )
     with pytest.raises(TruelikeError, match="image 'k1': cannot be decoded"):
         ImageSet(folder).pixels(1)
 
@@ -217,13 +249,19 @@ def test_a_member_that_says_it_is_huge_is_not_read(folder):
     content[:512] = member.tobuf(tarfile.GNU_FORMAT)
     shard.write_bytes(content)
     seal(folder)
-    assert any("'k0.json' has 1,099,511,627,776 bytes" in p or "not a sound tar" in p for p in verify(folder))
+    assert any(
+        "'k0.json' has 1,099,511,627,776 bytes" in p or "not a sound tar" in p
+        for p in verify(folder)
+    )
 
 
 def test_a_pickled_column_is_never_loaded(folder, tmp_path):
     table = pq.read_table(folder / INDEX_FILE)
     payload = pickle.dumps(Loaded(tmp_path / "loaded"))
-    extension = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": payload}
+    extension = {
+        b"ARROW:extension:name": b"arrow.py_extension_type",
+        b"ARROW:extension:metadata": payload,
+    }
     cells = pa.array([payload] * len(table))
     table = table.append_column(pa.field("extra", pa.binary(), metadata=extension), cells)
     pq.write_table(table, folder / INDEX_FILE)
@@ -263,4 +301,6 @@ def test_files_beside_the_set_are_named(folder):
 def test_sums_are_those_of_coreutils(folder):
     import subprocess
 
-    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", SUMS_FILE], cwd=folder, check=True)
+    subprocess.run(
+        ["sha256sum", "--check", "--strict", "--quiet", SUMS_FILE], cwd=folder, check=True
+    )

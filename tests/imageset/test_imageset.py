@@ -26,7 +26,12 @@ SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 def make(folder, shapes, shard_size=3, **columns):
     draw = np.random.default_rng(len(shapes))
     samples = [
-        Sample(f"k{n}", n % 2, draw.integers(0, 256, (*shape, 3), dtype=np.uint8), {"seed": 2**40 + n} | columns)
+        Sample(
+            f"k{n}",
+            n % 2,
+            draw.integers(0, 256, (*shape, 3), dtype=np.uint8),
+            {"seed": 2**40 + n} | columns,
+        )
         for n, shape in enumerate(shapes)
     ]
     write_image_set(folder, iter(samples), NAMES, shard_size)
@@ -52,7 +57,9 @@ def test_round_trip_by_offset_and_by_stock_tarfile(tmp_path_factory, shapes, sha
         assert hashlib.sha256(png).hexdigest() == row["sha256"]
         assert (row["height"], row["width"]) == sample.pixels.shape[:2]
         assert (
-            metadata == {"key": sample.key, "label": sample.label, "class_name": NAMES[sample.label]} | sample.columns
+            metadata
+            == {"key": sample.key, "label": sample.label, "class_name": NAMES[sample.label]}
+            | sample.columns
         )
     assert images.problems() == []
 

@@ -1,4 +1,6 @@
-"""dvc.yaml against the code: a stage lists just the code it imports, and no held-out image reaches learning."""
+"""dvc.yaml against the code: a stage lists just the code it imports, and no held-out image reaches
+learning.
+"""
 
 import ast
 from pathlib import Path
@@ -6,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from truelike.config import PARAMS_FILE, Params, load_params
+from truelike.runtime.rooms import rooms_of
 from truelike.runtime.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = {name: stage.get("do", stage) for name, stage in read_yaml(ROOT / "dvc.yaml")["stages"].items()}
+STAGES = {
+    name: stage.get("do", stage) for name, stage in read_yaml(ROOT / "dvc.yaml")["stages"].items()
+}
 PARTNERS = ("synthetic", "naive", "extra", "partial/content")  # what an arm's partner may be
 KEYS = {"train": "real", "ood": "catalogue", "partial": "content"}  # an entry of each foreach
 CAPTIONED = ("outputs/real/train", "outputs/naive/0")  # what caption.images may be
@@ -28,56 +33,42 @@ LEARNING = (
 )
 
 
-def module_files(name: str) -> list[Path]:
-    """The files that importing `name` executes, from its packages down to the module itself."""
-    base = ROOT / ("src" if name.split(".")[0] == "truelike" else ".")
-    parts = name.split(".")
-    files = [base.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts) + 1)]
-    return [file for file in [*files, base.joinpath(*parts).with_suffix(".py")] if file.is_file()]
-
-
-def imported_files(start: Path) -> set[Path]:
-    """All files of this project that a module imports, directly or not, also inside functions."""
-    seen: set[Path] = set()
-    waiting = [start, *module_files("stages")]
-    while waiting:
-        file = waiting.pop()
-        if file in seen:
-            continue
-        seen.add(file)
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            for name in names:
-                if name.split(".")[0] in ("truelike", "stages"):
-                    waiting += module_files(name)
-    return seen
-
-
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_the_code_it_imports_and_no_other(stage):
-    imported = {file.relative_to(ROOT).as_posix() for file in imported_files(ROOT / "stages" / f"{stage}.py")}
-    imported = {file for file in imported if not file.endswith("__init__.py")}
-    declared = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
-    assert declared == imported
+def test_a_stage_depends_on_the_rooms_it_imports_and_no_other_code(stage):
+    module = ROOT / "stages" / f"{stage}.py"
+    rooms = [f"src/truelike/{room}" for room in rooms_of(module)]
+    declared = [dep for dep in STAGES[stage]["deps"] if dep.startswith(("src", "stages"))]
+    assert sorted(declared) == sorted([f"stages/{stage}.py", *rooms])
 
 
 def upstream(stage: str, captioned: str) -> tuple[set[str], set[str]]:
-    """The stages and the paths that a stage depends on, directly or not, when `captioned` is caption.images."""
+    """The stages and the paths that a stage depends on, directly or not, when `captioned` is
+    caption.images.
+    """
     stages: set[str] = set()
     paths: set[str] = set()
     waiting = [stage]
     while waiting:
-        deps = [dep.replace("${caption.images}", captioned) for dep in STAGES[waiting.pop()]["deps"]]
-        for dep in [dep.replace("${item.partner}", partner) for dep in deps for partner in PARTNERS]:
+        deps = [
+            dep.replace("${caption.images}", captioned) for dep in STAGES[waiting.pop()]["deps"]
+        ]
+        for dep in [
+            dep.replace("${item.partner}", partner) for dep in deps for partner in PARTNERS
+        ]:
             paths.add(dep)
-            makers = {name for name, other in STAGES.items() if any(overlaps(out, dep) for out in outs_of(other))}
+            makers = {
+                name
+                for name, other in STAGES.items()
+                if any(overlaps(out, dep) for out in outs_of(other))
+            }
             waiting += makers - stages
             stages |= makers
     return stages, paths
+
+
+def data_of(stage: str) -> list[str]:
+    """The dependencies of a stage that are not code."""
+    return [dep for dep in STAGES[stage]["deps"] if not dep.startswith(("src", "stages"))]
 
 
 def outs_of(stage: dict) -> list[str]:
@@ -86,7 +77,9 @@ def outs_of(stage: dict) -> list[str]:
 
 
 def overlaps(out: str, dep: str) -> bool:
-    """Whether one path is the other or holds it, segment by segment; ``${...}`` within stands for any segment."""
+    """Whether one path is the other or holds it, segment by segment; ``${...}`` within stands for
+    any segment.
+    """
     if dep.startswith("${"):  # a model or a data source of the user's
         return False
     pairs = zip(out.split("/"), dep.split("/"), strict=False)
@@ -112,8 +105,8 @@ def test_images_of_another_look_never_reach_a_stage_that_learns_from_images(stag
 
 
 def test_images_of_another_look_are_made_from_test_images_or_sources_alone():
-    assert [dep for dep in STAGES["corrupt"]["deps"] if not dep.endswith(".py")] == ["outputs/real/test"]
-    assert [dep for dep in STAGES["ood"]["deps"] if not dep.endswith(".py")] == ["${item.source}", "outputs/real/test"]
+    assert data_of("corrupt") == ["outputs/real/test"]
+    assert data_of("ood") == ["${item.source}", "outputs/real/test"]
     assert {"corrupt", "ood"} < upstream("train", CAPTIONED[0])[0]
 
 
@@ -138,17 +131,21 @@ def test_a_stage_tracks_the_parameters_it_reads_and_they_exist(stage):
         for part in dotted.split("."):
             assert part in value, f"{stage}: {dotted} is not a parameter"
             value = value[part]
-    given_by_dvc = {"synthesize.replicas"} if "matrix" in STAGES[stage] or stage == "partial" else set()  # or 0
+    given_by_dvc = (
+        {"synthesize.replicas"} if "matrix" in STAGES[stage] or stage == "partial" else set()
+    )  # or 0
     for section, field in parameters_read(stage):
         fields = [field] if field else list(params[section])
         for dotted in {f"{section}.{name}" for name in fields} - given_by_dvc:
-            assert any(entry in (section, dotted) or entry.startswith(f"{dotted}.") for entry in tracked), (
-                f"stages/{stage}.py reads {dotted}, which dvc.yaml does not track"
-            )
+            assert any(
+                entry in (section, dotted) or entry.startswith(f"{dotted}.") for entry in tracked
+            ), f"stages/{stage}.py reads {dotted}, which dvc.yaml does not track"
 
 
 def parameters_read(stage: str) -> set[tuple[str, str]]:
-    """(section, field) of each ``params.section.field`` in a stage module, the field empty for a whole section."""
+    """(section, field) of each ``params.section.field`` in a stage module, the field empty for a
+    whole section.
+    """
     tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
     sections = {
         node
@@ -156,6 +153,10 @@ def parameters_read(stage: str) -> set[tuple[str, str]]:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
         if node.value.id == "params" and node.attr in Params.model_fields
     }
-    fields = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.value in sections]
+    fields = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.value in sections
+    ]
     whole = sections - {node.value for node in fields}
     return {(node.value.attr, node.attr) for node in fields} | {(node.attr, "") for node in whole}

@@ -1,10 +1,12 @@
-"""Stages of a real pipeline on tiny models, killed by real signals, end with the bytes of a run that nobody disturbed.
+"""Stages of a real pipeline on tiny models, killed by real signals, end with the bytes of a run
+that nobody disturbed.
 
-Every stage is killed by every signal. Over the table the other pairs are covered too: who gets the signal (the stage,
-dvc, the whole process group as from Ctrl-C or a batch system, one of training's worker processes), what runs the stage
-(`dvc repro`, also with torchrun, `dvc exp run`, the queue), and when (while the stage starts, or once it has made or
-kept something, each plus a random delay). Left out is what means nothing: dvc and workers ignore SIGINT, which is the
-stage's to handle; a queue has no terminal. What was killed ends by `dvc repro`, training in two processes of torchrun;
+Every stage is killed by every signal. Over the table the other pairs are covered too: who gets the
+signal (the stage, dvc, the whole process group as from Ctrl-C or a batch system, one of training's
+worker processes), what runs the stage (`dvc repro`, also with torchrun, `dvc exp run`, the queue),
+and when (while the stage starts, or once it has made or kept something, each plus a random delay).
+Left out is what means nothing: dvc and workers ignore SIGINT, which is the stage's to handle; a
+queue has no terminal. What was killed ends by `dvc repro`, training in two processes of torchrun;
 the undisturbed run is in this process, to save imports.
 """
 
@@ -36,9 +38,16 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "DVC
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
-    **{f"GIT_{role}_{what}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    **{
+        f"GIT_{role}_{what}": "t@example.org"
+        for role in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    },
 }
-ARM = {"partner": "synthetic", "phases": [{"on": "partner", "share": 0.5, "mixup": 0.2}, {"on": "real", "share": 0.5}]}
+ARM = {
+    "partner": "synthetic",
+    "phases": [{"on": "partner", "share": 0.5, "mixup": 0.2}, {"on": "real", "share": 0.5}],
+}
 SETTINGS = {
     "data": {"source": "pictures", "resolution": 16, "shots": 8},
     "models": {
@@ -142,7 +151,9 @@ TORCHRUN = {"LAUNCH": "torchrun --nproc-per-node 2"}
 
 def run(*command: str, cwd: Path, **environment: str) -> str:
     """What a command that succeeds prints."""
-    done = subprocess.run(command, cwd=cwd, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        command, cwd=cwd, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=900
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -162,11 +173,17 @@ def undisturbed(project: Path, stage: str) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project on tiny models, its stages run undisturbed and committed; `expected` keeps their outs."""
-    signal.signal(SIGINT, signal.default_int_handler)  # children of a background job would ignore it
+    """A copy of the project on tiny models, its stages run undisturbed and committed; `expected`
+    keeps their outs.
+    """
+    signal.signal(
+        SIGINT, signal.default_int_handler
+    )  # children of a background job would ignore it
     project = tmp_path_factory.mktemp("killed") / "project"
     for name in ("src", "stages"):
-        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(
+            ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
     for name in ("dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"):
         (project / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(ROOT / name, project / name)
@@ -208,7 +225,9 @@ def recorded(project: Path, stage: str) -> bool:
     """Whether dvc.lock says that the stage is done, in the project or in one of its experiments."""
     refs = run("git", "for-each-ref", "--format=%(refname)", "refs/exps/*/*/*", cwd=project).split()
     locks = [lock_of(project, ref) for ref in refs]
-    return any(instance(stage) in lock for lock in (*locks, read_yaml(project / "dvc.lock")["stages"]))
+    return any(
+        instance(stage) in lock for lock in (*locks, read_yaml(project / "dvc.lock")["stages"])
+    )
 
 
 def forget(project: Path, stage: str) -> None:
@@ -227,7 +246,9 @@ def forget(project: Path, stage: str) -> None:
 
 
 def running(project: Path, stage: str, since: float = 0.0) -> list[psutil.Process]:
-    """The processes of a stage, with its workers, that started at `since` or later; parents first."""
+    """The processes of a stage, with its workers, that started at `since` or later; parents
+    first.
+    """
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -254,7 +275,9 @@ def driven(project: Path, stage: str, driver: str) -> Iterator[psutil.Popen]:
         run("dvc", "exp", "run", "--queue", "-s", instance(stage), cwd=project)
         command = ["dvc", "queue", "start"]
     with (project.parent / "log").open("w") as log:
-        process = psutil.Popen(command, cwd=project, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = psutil.Popen(
+            command, cwd=project, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
         yield process
         process.wait(300)
 
@@ -274,18 +297,24 @@ def kill(project: Path, stage: str, how: Kill, draw: np.random.Generator) -> Non
         if how.when == "at start":
             time.sleep(draw.uniform(0, 2))
         elif stage in KEPT:
-            wait_for(lambda: kept(project, stage).items() - before.items(), f"{stage} to keep something")
+            wait_for(
+                lambda: kept(project, stage).items() - before.items(), f"{stage} to keep something"
+            )
             time.sleep(draw.uniform(0, 0.05))
         else:
             lock = Path(process.cwd(), ".work/running", instance(stage))
-            wait_for(lambda: lock.exists() and lock.read_text() == str(process.pid), f"{stage} to work")
+            wait_for(
+                lambda: lock.exists() and lock.read_text() == str(process.pid), f"{stage} to work"
+            )
             time.sleep(draw.uniform(0, 0.1))
         if how.target == "group":
             os.killpg(dvc.pid, how.signal)
         elif how.target == "worker":
             draw.choice(np.array(process.children(), object)).send_signal(how.signal)
         elif how.target == "dvc" and how.driver == "queue":
-            next(parent for parent in process.parents() if "dvc" in " ".join(parent.cmdline())).send_signal(how.signal)
+            next(
+                parent for parent in process.parents() if "dvc" in " ".join(parent.cmdline())
+            ).send_signal(how.signal)
         else:
             {"stage": process, "dvc": dvc}[how.target].send_signal(how.signal)
     if how.driver != "queue":
@@ -294,7 +323,9 @@ def kill(project: Path, stage: str, how: Kill, draw: np.random.Generator) -> Non
 
 def contents(path: Path) -> dict[str, bytes]:
     files = path.rglob("*") if path.is_dir() else [path]
-    return {file.relative_to(path).as_posix(): file.read_bytes() for file in files if file.is_file()}
+    return {
+        file.relative_to(path).as_posix(): file.read_bytes() for file in files if file.is_file()
+    }
 
 
 @pytest.mark.slow
@@ -307,10 +338,16 @@ def test_a_killed_stage_is_not_recorded_resumes_and_ends_with_the_same_bytes(pro
         assert not recorded(project, stage), how
     wait_for(lambda: not running(project, stage), f"the orphans of {stage} to end")
     finished = [file.with_suffix("") for file in (project / ".work" / stage).rglob("*.sha256")]
-    times = {file: file.stat().st_mtime_ns for file in finished if file.suffix != ".pt" and file.exists()}
+    times = {
+        file: file.stat().st_mtime_ns for file in finished if file.suffix != ".pt" and file.exists()
+    }
     assert times or stage not in ("caption", "embed", "synthesize")
-    said = run("dvc", "repro", "-s", instance(stage), cwd=project, **(TORCHRUN if stage == "train" else {}))
+    said = run(
+        "dvc", "repro", "-s", instance(stage), cwd=project, **(TORCHRUN if stage == "train" else {})
+    )
     assert ("goes on after step" in said) == KEPT.get(stage, "").endswith(".pt")
     assert {file: file.stat().st_mtime_ns for file in times} == times
-    assert contents(project / "outputs" / OUTS[stage]) == contents(project.parent / "expected" / OUTS[stage])
+    assert contents(project / "outputs" / OUTS[stage]) == contents(
+        project.parent / "expected" / OUTS[stage]
+    )
     assert read_yaml(project / "dvc.lock")["stages"] == lock_of(project, "undisturbed")

@@ -1,4 +1,6 @@
-"""The whole pipeline as a user runs it: a copy of the project, a folder of awkward images, `dvc repro`."""
+"""The whole pipeline as a user runs it: a copy of the project, a folder of awkward images,
+`dvc repro`.
+"""
 
 import json
 import os
@@ -47,7 +49,9 @@ SMALL = {
 
 
 def run(*command: str, cwd: Path, ok: bool = True) -> str:
-    done = subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=900
+    )
     output = done.stdout + done.stderr
     assert (done.returncode == 0) == ok, output[-6000:]
     return output
@@ -97,7 +101,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clone") / "project"
     files = run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).splitlines()
     for name in files:
-        if (ROOT / name).is_file() and not name.startswith(("foundation/", "docs/", "dvc.lock", "metrics/")):
+        if (ROOT / name).is_file() and not name.startswith(
+            ("foundation/", "docs/", "dvc.lock", "metrics/")
+        ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
     awkward_folder(folder / "pictures")
@@ -119,7 +125,10 @@ def test_an_image_folder_becomes_a_report_without_a_code_edit(project):
     train = ImageSet(project / "outputs/real/train")
     assert sorted(train.class_names) == sorted(CLASSES)
     assert train.load().shape == (12, 32, 32, 3)
-    every = [ImageSet(project / "outputs" / name) for name in ("real/train", "real/validation", "real/test", "extra")]
+    every = [
+        ImageSet(project / "outputs" / name)
+        for name in ("real/train", "real/validation", "real/test", "extra")
+    ]
     assert sum(map(len, every)) == 2 * 26
     synthetic = ImageSet(project / "outputs/synthetic/0")
     assert set(synthetic.index["source_key"]) == set(train.keys)
@@ -128,7 +137,11 @@ def test_an_image_folder_becomes_a_report_without_a_code_edit(project):
 
 @pytest.mark.slow
 def test_held_out_images_leave_no_trace_in_what_was_learned(project):
-    held_out = {key for name in ("validation", "test") for key in ImageSet(project / "outputs/real" / name).keys}
+    held_out = {
+        key
+        for name in ("validation", "test")
+        for key in ImageSet(project / "outputs/real" / name).keys
+    }
     assert held_out
     for table in ("captions", "features", "selection/synthetic"):
         keys = set(pd.read_parquet(project / f"outputs/{table}.parquet")["key"])
@@ -153,7 +166,9 @@ def test_a_second_repro_does_nothing_and_a_second_replica_keeps_the_first(projec
 @pytest.mark.slow
 def test_every_image_can_be_made_again_from_its_row(project):
     key = ImageSet(project / "outputs/synthetic/0").keys[5]
-    assert "the same bytes as stored" in run("truelike", "regenerate", "outputs/synthetic/0", key, cwd=project)
+    assert "the same bytes as stored" in run(
+        "truelike", "regenerate", "outputs/synthetic/0", key, cwd=project
+    )
 
 
 @pytest.mark.slow
@@ -165,7 +180,9 @@ def test_the_optional_stages_can_be_turned_off(project):
     run("dvc", "repro", "train@synthetic", cwd=project)
     index = ImageSet(project / "outputs/synthetic/0").index
     assert set(index["prompt"]) == {f"a photo of a {name}" for name in CLASSES}
-    set_params(project, {dotted: before[dotted.split(".")[0]][dotted.split(".")[1]] for dotted in off})
+    set_params(
+        project, {dotted: before[dotted.split(".")[0]][dotted.split(".")[1]] for dotted in off}
+    )
 
 
 @pytest.mark.slow
@@ -173,7 +190,10 @@ def test_a_sweep_value_in_scientific_notation_arrives_as_a_number(project):
     run("git", "add", "-A", cwd=project)
     run("git", "commit", "-qm", "result", cwd=project)
     run("dvc", "exp", "run", "adapt", "-S", "adapt.lr=5e-5", cwd=project)
-    assert "5e-05" in (project / "params.yaml").read_text() or "5e-5" in (project / "params.yaml").read_text()
+    assert (
+        "5e-05" in (project / "params.yaml").read_text()
+        or "5e-5" in (project / "params.yaml").read_text()
+    )
     output = run("dvc", "exp", "run", "adapt", "-S", "adapt.lr=fast", cwd=project, ok=False)
     assert "adapt.lr" in output
     assert "'fast'" in output
@@ -210,7 +230,9 @@ def test_membership_inference_is_made_of_stages_that_are_there_when_asked_for(pr
     }
     assert list(metrics["arms"]) == arms
     assert metrics["arms"]["synthetic"]["lira_online"]["tpr_at_1_in_100"] is None  # of 36 trials
-    assert set(json.loads((project / "metrics/summary.json").read_text())["membership"]) == set(arms)
+    assert set(json.loads((project / "metrics/summary.json").read_text())["membership"]) == set(
+        arms
+    )
     assert '<h2 id="privacy">' in (project / "reports/report.html").read_text()
     assert "Data and pipelines are up to date" in run("dvc", "repro", cwd=project)
     (project / "params.yaml").write_bytes(before)

@@ -34,7 +34,12 @@ def test_a_stage_faults_no_page_in_twice(tmp_path: Path) -> None:
     def page_faults(*arguments: str) -> int:
         command = [sys.executable, "-c", BATCHES, *arguments]
         made = subprocess.run(
-            command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=True, capture_output=True, text=True
+            command,
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT)},
+            check=True,
+            capture_output=True,
+            text=True,
         )
         return int(made.stdout)
 

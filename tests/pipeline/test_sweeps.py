@@ -1,4 +1,6 @@
-"""`dvc exp run -S` as a user types it: numbers arrive as numbers, mistakes are named, finished work is kept."""
+"""`dvc exp run -S` as a user types it: numbers arrive as numbers, mistakes are named, finished work
+is kept.
+"""
 
 import os
 import shutil
@@ -12,8 +14,14 @@ from truelike.config import load_params
 from truelike.runtime.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-WHO = {f"GIT_{role}_{what}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-ENVIRONMENT = os.environ | WHO | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+WHO = {
+    f"GIT_{role}_{what}": "t@example.org"
+    for role in ("AUTHOR", "COMMITTER")
+    for what in ("NAME", "EMAIL")
+}
+ENVIRONMENT = (
+    os.environ | WHO | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+)
 PIPELINE = """
 stages:
   prepare:
@@ -25,7 +33,9 @@ stages:
 
 
 def run(project: Path, *command: str) -> tuple[int, str]:
-    done = subprocess.run(command, cwd=project, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=project, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -38,7 +48,9 @@ def project(tmp_path_factory) -> Path:
     """A git and DVC project of the stage prepare alone, committed."""
     project = tmp_path_factory.mktemp("project")
     for name in ("stages", "src", "data"):
-        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(
+            ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
     for name in ("params.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, project)
     (project / ".dvc").mkdir()
@@ -52,7 +64,9 @@ def project(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_a_small_number_arrives_as_a_number(project):
-    code, output = run(project, "dvc", "exp", "run", "-S", "adapt.lr=5e-5", "-S", "data.shots=2", "prepare")
+    code, output = run(
+        project, "dvc", "exp", "run", "-S", "adapt.lr=5e-5", "-S", "data.shots=2", "prepare"
+    )
     assert code == 0, output
     params = load_params(project / "params.yaml")
     assert isinstance(params.adapt.lr, float)

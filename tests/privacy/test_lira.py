@@ -1,4 +1,6 @@
-"""Membership inference on numbers: by hand, against scikit-learn and scipy, and on answers that leak all or nothing."""
+"""Membership inference on numbers: by hand, against scikit-learn and scipy, and on answers that
+leak all or nothing.
+"""
 
 import numpy as np
 import pandas as pd
@@ -25,7 +27,9 @@ from truelike.privacy.lira import (
 from truelike.sources.split import halves
 
 
-def half_splits(images: int, shadows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def half_splits(
+    images: int, shadows: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Who is a member of which shadow (S, N), the shadows' pairs, and labels of two classes."""
     items = list(range(images))
     member = np.zeros((shadows, images), bool)
@@ -45,12 +49,15 @@ def test_logit_confidence_by_hand_and_near_certainty() -> None:
 def test_lira_by_hand() -> None:
     member = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], bool)
     shadows = np.array([[1.0, 7.0], [3.0, 5.0], [-1.0, 9.0], [1.0, 9.0]])
-    # in: means 2 and 9, squares 1 + 1 + 0 + 0 over 4 - 2; out: means 0 and 6, squares 1 + 1 + 1 + 1 over 4 - 2
+    # in: means 2 and 9, squares 1 + 1 + 0 + 0 over 4 - 2; out: means 0 and 6, squares 1 + 1 + 1 + 1
+    # over 4 - 2
     target = np.array([2.0, 7.0])
     expected = norm.logpdf(target, [2, 9], 1) - norm.logpdf(target, [0, 6], np.sqrt(2))
     np.testing.assert_allclose(lira_online(target, shadows, member), expected)
     np.testing.assert_allclose(expected, [1 + np.log(2) / 2, 0.25 - 2 + np.log(2) / 2])
-    np.testing.assert_allclose(lira_offline(target, shadows, member), [2 / np.sqrt(2), 1 / np.sqrt(2)])
+    np.testing.assert_allclose(
+        lira_offline(target, shadows, member), [2 / np.sqrt(2), 1 / np.sqrt(2)]
+    )
 
 
 def test_a_shadow_is_attacked_by_those_of_the_other_pairs_alone() -> None:
@@ -62,31 +69,47 @@ def test_a_shadow_is_attacked_by_those_of_the_other_pairs_alone() -> None:
     np.testing.assert_array_equal(scores["lira_online"][2], expected)
     logits[3] += 100
     np.testing.assert_array_equal(attack_scores(logits, member, pairs)["lira_online"][2], expected)
-    assert not np.array_equal(attack_scores(logits, member, pairs)["lira_online"][4], scores["lira_online"][4])
+    assert not np.array_equal(
+        attack_scores(logits, member, pairs)["lira_online"][4], scores["lira_online"][4]
+    )
 
 
-TRIALS = st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.integers(0, 3)), min_size=4, max_size=60).filter(
-    lambda rows: {inside for _, inside, weight in rows if weight} == {True, False}
-)
+TRIALS = st.lists(
+    st.tuples(st.integers(-3, 3), st.booleans(), st.integers(0, 3)), min_size=4, max_size=60
+).filter(lambda rows: {inside for _, inside, weight in rows if weight} == {True, False})
 
 
 @given(TRIALS)
-def test_roc_and_area_are_those_of_scikit_learn_with_ties_and_weights(rows: list[tuple[int, bool, int]]) -> None:
+def test_roc_and_area_are_those_of_scikit_learn_with_ties_and_weights(
+    rows: list[tuple[int, bool, int]],
+) -> None:
     scores, inside, weights = (np.array(column) for column in zip(*rows, strict=True))
-    expected = roc_curve(inside, scores, sample_weight=weights, drop_intermediate=False)  # leaves weights of 0 out
+    expected = roc_curve(
+        inside, scores, sample_weight=weights, drop_intermediate=False
+    )  # leaves weights of 0 out
     own = weights > 0
     np.testing.assert_allclose(roc(scores[own], inside[own], weights[own]), expected[:2])
-    assert area(*roc(scores, inside, weights)) == pytest.approx(roc_auc_score(inside, scores, sample_weight=weights))
+    assert area(*roc(scores, inside, weights)) == pytest.approx(
+        roc_auc_score(inside, scores, sample_weight=weights)
+    )
 
 
 def test_true_positive_rates_by_hand() -> None:
     scores = np.array([9, 8, 7, 6, 5, 4, 3, 2, 1], float)
     inside = np.array([1, 1, 0, 1, 0, 0, 1, 0, 0], bool)
     fpr, tpr = roc(scores, inside)
-    assert [tpr_at(fpr, tpr, limit) for limit in (0.0, 0.19, 0.2, 0.6, 1.0)] == [0.5, 0.5, 0.75, 1.0, 1.0]
+    assert [tpr_at(fpr, tpr, limit) for limit in (0.0, 0.19, 0.2, 0.6, 1.0)] == [
+        0.5,
+        0.5,
+        0.75,
+        1.0,
+        1.0,
+    ]
     assert best_threshold(scores, inside) == 6
     called = scores >= 6
-    assert balanced_accuracy(called, inside, np.ones(9)) == pytest.approx(balanced_accuracy_score(inside, called))
+    assert balanced_accuracy(called, inside, np.ones(9)) == pytest.approx(
+        balanced_accuracy_score(inside, called)
+    )
     assert tpr_at(*roc(-scores, inside), 0.01) == 0
 
 
@@ -101,12 +124,16 @@ def test_a_threshold_is_chosen_on_the_other_pairs() -> None:
 
 
 def leaky(images: int, shadows: int, leak: float, seed: int, draws: int = 200) -> dict[str, dict]:
-    """What the attacks find where members' logit confidences are higher by `leak`, other things varying by about 1."""
+    """What the attacks find where members' logit confidences are higher by `leak`, other things
+    varying by about 1.
+    """
     member, pairs, labels = half_splits(images, shadows, seed)
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(1, images)) * 2 + rng.normal(size=member.shape) + leak * member
     scores = attack_scores(logits, member, pairs)
-    return {name: measure(values, member, labels, pairs, draws, seed) for name, values in scores.items()}
+    return {
+        name: measure(values, member, labels, pairs, draws, seed) for name, values in scores.items()
+    }
 
 
 def test_nothing_is_found_where_nothing_leaks() -> None:
@@ -130,12 +157,18 @@ def test_a_large_leak_is_found_and_lira_finds_more_than_one_threshold_for_all_im
     assert found["lira_online"]["tpr_at_1_in_100"]["value"] > 0.8
     assert found["lira_online"]["balanced_accuracy"]["value"] > 0.93
     for measured in ("auc", "tpr_at_1_in_100"):
-        values = [found[name][measured]["value"] for name in ("threshold", "lira_offline", "lira_online")]
+        values = [
+            found[name][measured]["value"] for name in ("threshold", "lira_offline", "lira_online")
+        ]
         assert values == sorted(values)
 
 
-@pytest.mark.parametrize(("images", "known"), [(30, (False, False)), (40, (False, True)), (400, (True, True))])
-def test_a_false_positive_rate_below_one_trial_is_not_resolved(images: int, known: tuple[bool, bool]) -> None:
+@pytest.mark.parametrize(
+    ("images", "known"), [(30, (False, False)), (40, (False, True)), (400, (True, True))]
+)
+def test_a_false_positive_rate_below_one_trial_is_not_resolved(
+    images: int, known: tuple[bool, bool]
+) -> None:
     found = leaky(images, 6, 1.0, 0)["lira_online"]
     assert (found["tpr_at_1_in_1000"] is not None, found["tpr_at_1_in_100"] is not None) == known
     for interval in found.values():
@@ -146,7 +179,9 @@ def test_intervals_are_over_images_so_that_repeated_shadows_make_none_narrower()
     member, pairs, labels = half_splits(80, 6)
     scores = np.random.default_rng(0).normal(size=member.shape) + member
     once = measure(scores, member, labels, pairs, 100, 0)
-    twice = measure(np.tile(scores, (2, 1)), np.tile(member, (2, 1)), labels, np.tile(pairs, 2), 100, 0)
+    twice = measure(
+        np.tile(scores, (2, 1)), np.tile(member, (2, 1)), labels, np.tile(pairs, 2), 100, 0
+    )
     for name in ("auc", "tpr_at_1_in_100", "balanced_accuracy"):
         assert twice[name] == pytest.approx(once[name])
     assert once["tpr_at_1_in_1000"] is twice["tpr_at_1_in_1000"] is None
@@ -158,15 +193,25 @@ def test_tables_in_any_order_give_the_same_metrics() -> None:
     keys = [f"k{number}" for number in range(40)]
     tables = [
         pd.DataFrame(
-            {"arm": arm, "shadow": number, "key": keys, "label": labels, "logit": rng.normal(size=40) + leak * own}
+            {
+                "arm": arm,
+                "shadow": number,
+                "key": keys,
+                "label": labels,
+                "logit": rng.normal(size=40) + leak * own,
+            }
         )
         for number, own in enumerate(member)
         for arm, leak in (("real", 3.0), ("synthetic", 0.0))
     ]
     by_shadow = [pd.concat(tables[2 * number : 2 * number + 2]) for number in range(6)]
-    members = pd.DataFrame([(s, keys[i]) for s, i in zip(*np.nonzero(member), strict=True)], columns=["shadow", "key"])
+    members = pd.DataFrame(
+        [(s, keys[i]) for s, i in zip(*np.nonzero(member), strict=True)], columns=["shadow", "key"]
+    )
     metrics, curves = infer(by_shadow, members, 50, 0)
-    shuffled = [table.sort_values(["arm", "logit"], ascending=[True, False]) for table in by_shadow[::-1]]
+    shuffled = [
+        table.sort_values(["arm", "logit"], ascending=[True, False]) for table in by_shadow[::-1]
+    ]
     assert infer(shuffled, members[::-1], 50, 0)[0] == metrics
     assert {name: metrics[name] for name in ("shadows", "images", "trials")} == {
         "shadows": 6,
@@ -177,7 +222,9 @@ def test_tables_in_any_order_give_the_same_metrics() -> None:
     interval = metrics["arms"]["synthetic"]["lira_online"]["auc"]
     assert interval["low"] < 0.5 < interval["high"]
     own = curves[(curves["arm"] == "real") & (curves["attack"] == "threshold")]
-    assert area(own["fpr"], own["tpr"]) == pytest.approx(metrics["arms"]["real"]["threshold"]["auc"]["value"], abs=1e-4)
+    assert area(own["fpr"], own["tpr"]) == pytest.approx(
+        metrics["arms"]["real"]["threshold"]["auc"]["value"], abs=1e-4
+    )
 
 
 def test_without_shadows_nothing_is_measured() -> None:

@@ -1,4 +1,6 @@
-"""Shadows: images outside its half never reach one, a killed one continues, and copies of members are noticed."""
+"""Shadows: images outside its half never reach one, a killed one continues, and copies of members
+are noticed.
+"""
 
 import io
 from collections.abc import Callable, Sequence
@@ -27,14 +29,17 @@ def images_of(pixels: np.ndarray, folder: Path, labels: np.ndarray | None = None
     """An image set of two classes by turns."""
     own = np.arange(len(pixels)) % 2 if labels is None else labels
     samples = [
-        Sample(f"k{number}", int(label), image) for number, (label, image) in enumerate(zip(own, pixels, strict=True))
+        Sample(f"k{number}", int(label), image)
+        for number, (label, image) in enumerate(zip(own, pixels, strict=True))
     ]
     write_image_set(folder, samples, CLASSES)
     return ImageSet(folder)
 
 
 @pytest.fixture
-def pipeline(generator: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+def pipeline(
+    generator: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Pipeline:
     """The pipeline of params.yaml with tiny models and few steps, in an empty project."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
@@ -46,7 +51,9 @@ def pipeline(generator: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest
         invert=params.invert.model_copy(update={"steps": 2, "batch_size": 2, "initializer": "a"}),
         adapt=params.adapt.model_copy(update={"steps": 2, "batch_size": 2}),
         synthesize=params.synthesize.model_copy(update={"replicas": (0,), "steps": 3}),
-        select=params.select.model_copy(update={"classifier_steps": 2, "min_class_probability": 0.0}),
+        select=params.select.model_copy(
+            update={"classifier_steps": 2, "min_class_probability": 0.0}
+        ),
         train=params.train.model_copy(update={"steps": 3, "batch_size": 4}),
         arms=("real", "synthetic"),
         generator=str(generator),
@@ -56,8 +63,11 @@ def pipeline(generator: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest
     )
 
 
-def run(pipeline: Pipeline, folder: Path, changed: int | None = None) -> tuple[list[str], pd.DataFrame]:
-    """Run shadow 1 on four of eight images, k0 to k3; the sha256 of its synthetic images, and its answers.
+def run(
+    pipeline: Pipeline, folder: Path, changed: int | None = None
+) -> tuple[list[str], pd.DataFrame]:
+    """Run shadow 1 on four of eight images, k0 to k3; the sha256 of its synthetic images, and its
+    answers.
 
     `changed`: the image whose pixels, caption and features are others.
     """
@@ -66,9 +76,16 @@ def run(pipeline: Pipeline, folder: Path, changed: int | None = None) -> tuple[l
     features = rng.normal(size=(8, 32)).astype(np.float32)
     captions = ["red"] * 8
     if changed is not None:
-        pixels[changed], features[changed], captions[changed] = 255 - pixels[changed], -features[changed], "blue"
+        pixels[changed], features[changed], captions[changed] = (
+            255 - pixels[changed],
+            -features[changed],
+            "blue",
+        )
     real = images_of(pixels, folder / "real")
-    write_table(folder / "captions.parquet", pd.DataFrame({"key": real.keys, "caption": captions, "truncated": False}))
+    write_table(
+        folder / "captions.parquet",
+        pd.DataFrame({"key": real.keys, "caption": captions, "truncated": False}),
+    )
     write_features(folder / "features.parquet", real.keys, features)
     before = set(Path(".work").glob("shadow/*/synthetic"))
     run_shadow(
@@ -81,7 +98,9 @@ def run(pipeline: Pipeline, folder: Path, changed: int | None = None) -> tuple[l
         out=folder / "out",
     )
     (made,) = set(Path(".work").glob("shadow/*/synthetic")) - before
-    return ImageSet(made / "0").index["sha256"].tolist(), pd.read_parquet(folder / "out" / "confidences.parquet")
+    return ImageSet(made / "0").index["sha256"].tolist(), pd.read_parquet(
+        folder / "out" / "confidences.parquet"
+    )
 
 
 def test_images_outside_its_half_do_not_reach_a_shadow(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -126,15 +145,24 @@ def test_a_stopped_shadow_continues_with_what_is_finished(
     continued = pd.read_parquet(tmp_path / "a" / "out" / "confidences.parquet")
     Path("elsewhere").mkdir()
     monkeypatch.setenv("DVC_ROOT", "elsewhere")
-    monkeypatch.setattr(Path, "glob", lambda self, pattern, glob=Path.glob: glob(Path("elsewhere") / self, pattern))
+    monkeypatch.setattr(
+        Path, "glob", lambda self, pattern, glob=Path.glob: glob(Path("elsewhere") / self, pattern)
+    )
     pd.testing.assert_frame_equal(run(pipeline, tmp_path / "b")[1], continued)
 
 
-def test_a_shadow_sees_each_image_as_often_and_draws_its_own_random_numbers(pipeline: Pipeline) -> None:
+def test_a_shadow_sees_each_image_as_often_and_draws_its_own_random_numbers(
+    pipeline: Pipeline,
+) -> None:
     shadow = pipeline.on_half(3)
     for stage in ("invert", "adapt", "synthesize", "select"):
         assert getattr(shadow, stage).seed == 3
-    found = (shadow.invert.steps, shadow.adapt.steps, shadow.select.classifier_steps, shadow.train.steps)
+    found = (
+        shadow.invert.steps,
+        shadow.adapt.steps,
+        shadow.select.classifier_steps,
+        shadow.train.steps,
+    )
     assert found == (1, 1, 1, 1)  # of 2, 2, 2 and 3
     assert shadow.synthesize.steps == pipeline.synthesize.steps
 
@@ -150,23 +178,33 @@ def copies(pixels: np.ndarray) -> np.ndarray:
     for image in pixels:
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "JPEG", quality=95)
-        made.append(np.clip(np.asarray(Image.open(buffer)).astype(int) + 4, 0, 255).astype(np.uint8))
+        made.append(
+            np.clip(np.asarray(Image.open(buffer)).astype(int) + 4, 0, 255).astype(np.uint8)
+        )
     return np.stack(made)
 
 
-def attacked(pipeline: Pipeline, make: Callable[[np.ndarray], np.ndarray], tmp_path: Path) -> dict[str, dict]:
-    """What the attacks find about the arm `synthetic` where `make` turns a half's images into the synthetic ones."""
+def attacked(
+    pipeline: Pipeline, make: Callable[[np.ndarray], np.ndarray], tmp_path: Path
+) -> dict[str, dict]:
+    """What the attacks find about the arm `synthetic` where `make` turns a half's images into the
+    synthetic ones.
+    """
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.arange(48) % 2)
     real = images_of(patches(48, rng), tmp_path / "real", labels)
     keys = real.keys
     tables, members = [], []
     for number in range(6):
-        own: Sequence[int] = halves(range(48), number // 2, str, lambda row: str(labels[row]), 0)[number % 2]
+        own: Sequence[int] = halves(range(48), number // 2, str, lambda row: str(labels[row]), 0)[
+            number % 2
+        ]
         half = images_of(real.load(own), tmp_path / f"half-{number}", labels[own])
         made = images_of(make(half.load()), tmp_path / f"made-{number}", half.labels)
         arms = {"synthetic": pipeline.train.arms["synthetic"]}
-        answers = answer(pipeline, arms, half, undecided(made), real, number, tmp_path / f"work-{number}")
+        answers = answer(
+            pipeline, arms, half, undecided(made), real, number, tmp_path / f"work-{number}"
+        )
         identity = {"arm": "synthetic", "shadow": number, "key": keys, "label": real.labels}
         tables.append(pd.DataFrame(identity | {"logit": answers["synthetic"]}))
         members += [{"shadow": number, "key": keys[row]} for row in own]
@@ -176,7 +214,13 @@ def attacked(pipeline: Pipeline, make: Callable[[np.ndarray], np.ndarray], tmp_p
 def test_near_copies_of_members_in_the_synthetic_set_are_detected_and_unrelated_images_tell_nothing(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    recipe = {"steps": 60, "batch_size": 24, "label_smoothing": 0.0, "crop_scale": 1.0, "flip": False}
+    recipe = {
+        "steps": 60,
+        "batch_size": 24,
+        "label_smoothing": 0.0,
+        "crop_scale": 1.0,
+        "flip": False,
+    }
     overfitted = replace(pipeline, train=pipeline.train.model_copy(update=recipe))
     found = attacked(overfitted, copies, tmp_path / "copies")
     assert min(attack["auc"]["low"] for attack in found.values()) > 0.7

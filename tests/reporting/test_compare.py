@@ -1,4 +1,6 @@
-"""Experiments side by side, in a real DVC repository with the metrics and plots of the real dvc.yaml."""
+"""Experiments side by side, in a real DVC repository with the metrics and plots of the real
+dvc.yaml.
+"""
 
 import json
 import os
@@ -13,12 +15,7 @@ from ruamel.yaml import YAML
 
 from tests.pipeline.test_sweeps import ENVIRONMENT
 from tests.support.report_material import accuracy_metrics, audit_metrics
-from truelike.reporting.compare import (
-    Run,
-    compare_page,
-    differing,
-    read_run,
-)
+from truelike.reporting.compare import Run, compare_page, differing, read_run
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.yaml import read_yaml
 
@@ -32,7 +29,8 @@ from truelike.config import load_params
 from truelike.reporting.measures import key_numbers
 
 strength = load_params().synthesize.strength
-accuracy, audit = accuracy_metrics(), audit_metrics({"real": 0.9, "naive": 0.35, "synthetic": strength})
+accuracy = accuracy_metrics()
+audit = audit_metrics({"real": 0.9, "naive": 0.35, "synthetic": strength})
 accuracy["accuracy"]["synthetic"]["top1"] = 60 + 10 * strength
 Path("metrics").mkdir(exist_ok=True)
 summary = key_numbers(accuracy, audit, {"arms": {}})
@@ -45,7 +43,12 @@ for name in ("accuracy", "pictures"):
 
 
 def run_of(name: str, **settings: str) -> Run:
-    return Run(name, settings, accuracy_metrics(), audit_metrics({"real": 0.9, "naive": 0.3, "synthetic": 0.7}))
+    return Run(
+        name,
+        settings,
+        accuracy_metrics(),
+        audit_metrics({"real": 0.9, "naive": 0.3, "synthetic": 0.7}),
+    )
 
 
 def test_settings_differ_where_a_value_does_or_is_missing():
@@ -55,7 +58,11 @@ def test_settings_differ_where_a_value_does_or_is_missing():
 
 def test_a_page_of_runs_with_other_arms_and_hostile_names():
     first, second = run_of("<b>one</b>", x="1"), run_of("two", x="<i>2</i>")
-    del second.accuracy["accuracy"]["mixed"], second.accuracy["difference_to_real"]["mixed"], second.accuracy["ood"]
+    del (
+        second.accuracy["accuracy"]["mixed"],
+        second.accuracy["difference_to_real"]["mixed"],
+        second.accuracy["ood"],
+    )
     second.audit["measures"]["synthetic"]["vendi"] = None
     page = compare_page([first, second])
     assert "<b>one" not in page
@@ -68,12 +75,18 @@ def test_a_page_of_runs_with_other_arms_and_hostile_names():
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real dvc.yaml's report stage, metrics and plots over made-up numbers; two experiments, `low` and `high`."""
+    """The real dvc.yaml's report stage, metrics and plots over made-up numbers; two experiments,
+    `low` and `high`.
+    """
     project = tmp_path_factory.mktemp("project")
     real = read_yaml(ROOT / "dvc.yaml")
     stage = real["stages"]["report"]
     kept = [{f"metrics/{name}.json": {"cache": False}} for name in ("accuracy", "audit")]
-    stage |= {"cmd": f"{sys.executable} make.py", "deps": ["make.py"], "outs": [*stage["outs"], *kept]}
+    stage |= {
+        "cmd": f"{sys.executable} make.py",
+        "deps": ["make.py"],
+        "outs": [*stage["outs"], *kept],
+    }
     YAML().dump({"stages": {"report": stage}, "plots": real["plots"]}, project / "dvc.yaml")
     (project / "make.py").write_text(MAKE)
     shutil.copy(ROOT / "params.yaml", project)
@@ -93,7 +106,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call(project: Path, *command: str, ok: bool = True) -> str:
     environment = ENVIRONMENT | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert (done.returncode == 0) == ok, done.stdout + done.stderr
     return done.stdout if ok else done.stderr
 
@@ -103,13 +118,19 @@ def test_experiments_are_compared_by_name_revision_and_workspace(project):
     out = call(project, "truelike", "compare", "HEAD", "low", "high")
     assert "HEAD, low, high: .work/compare.html" in out
     page = (project / ".work/compare.html").read_text(encoding="utf-8")
-    rows = dict(re.findall(r'<tr><th scope="row">(?:<code>)?(.*?)<(.*?)</tr>', page.replace("&nbsp;", " ")))
-    assert [cell in rows["synthesize.strength"] for cell in (">0.6<", ">0.25<", ">0.75<")] == [True] * 3
+    rows = dict(
+        re.findall(r'<tr><th scope="row">(?:<code>)?(.*?)<(.*?)</tr>', page.replace("&nbsp;", " "))
+    )
+    assert [cell in rows["synthesize.strength"] for cell in (">0.6<", ">0.25<", ">0.75<")] == [
+        True
+    ] * 3
     assert "adapt.lr" not in page
     for cell in ("66.0&nbsp;(", "62.5&nbsp;(", "67.5&nbsp;("):
         assert cell in page
     assert all(cell in rows["coverage ↑"] for cell in ("0.600 (", "0.250 (", "0.750 ("))
-    call(project, "truelike", "compare", "low", "--out", "other.html")  # beside the workspace, which `high` left
+    call(
+        project, "truelike", "compare", "low", "--out", "other.html"
+    )  # beside the workspace, which `high` left
     assert "<h1>workspace, low</h1>" in (project / "other.html").read_text(encoding="utf-8")
     error = call(project, "truelike", "compare", "nothing", ok=False)
     assert "truelike: nothing: params.yaml cannot be read" in error
@@ -117,12 +138,16 @@ def test_experiments_are_compared_by_name_revision_and_workspace(project):
 
 @pytest.mark.slow
 def test_dvc_shows_and_compares_the_key_numbers_by_readable_names(project):
-    shown = json.loads(call(project, "dvc", "metrics", "show", "--json"))[""]["data"]["metrics/summary.json"]["data"]
+    shown = json.loads(call(project, "dvc", "metrics", "show", "--json"))[""]["data"][
+        "metrics/summary.json"
+    ]["data"]
     assert shown["gain"] == {"arm": "bridged_pp", "points": 2.7, "low": 1.9, "high": 3.4}
     assert shown["accuracy"]["synthetic"] == 67.5
     assert shown["synthetic"]["coverage"] == 0.75
     assert shown["ood"]["mean_corruption_error"] == 91.5
-    changed = json.loads(call(project, "dvc", "metrics", "diff", "low", "high", "--json"))["metrics/summary.json"]
+    changed = json.loads(call(project, "dvc", "metrics", "diff", "low", "high", "--json"))[
+        "metrics/summary.json"
+    ]
     assert changed["synthetic.coverage"] == {"old": 0.25, "new": 0.75, "diff": 0.5}
     assert changed["accuracy.synthetic"]["diff"] == 5.0
     table = call(project, "dvc", "exp", "show", "--csv", "--only-changed").splitlines()
@@ -147,5 +172,7 @@ def test_dvc_plots_show_the_figure_and_the_pictures(project, command, pictures):
 
 def test_a_run_without_a_result_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TruelikeError, match=r"workspace: params\.yaml cannot be read.*only finished ones"):
+    with pytest.raises(
+        TruelikeError, match=r"workspace: params\.yaml cannot be read.*only finished ones"
+    ):
         read_run("workspace")

@@ -36,10 +36,18 @@ def test_a_dollar_in_a_name_is_no_formula(material):
 
 
 def test_markers_of_a_figure_are_where_the_numbers_are():
-    accuracy = {"real": {"top1": 60.0, "low": 58.0, "high": 61.0}, "mixed": {"top1": 70.0, "low": 68.0, "high": 73.0}}
+    accuracy = {
+        "real": {"top1": 60.0, "low": 58.0, "high": 61.0},
+        "mixed": {"top1": 70.0, "low": 68.0, "high": 73.0},
+    }
     axes = figures.accuracy_figure(accuracy, {"real": "extra", "mixed": "synthetic"}, 0.9).axes[0]
     lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
-    assert lines[:4] == [([58.0, 61.0], [0, 0]), ([60.0], [0]), ([68.0, 73.0], [1, 1]), ([70.0], [1])]
+    assert lines[:4] == [
+        ([58.0, 61.0], [0, 0]),
+        ([60.0], [0]),
+        ([68.0, 73.0], [1, 1]),
+        ([70.0], [1]),
+    ]
     assert lines[4][0] == [60.0, 60.0]
     assert "90 % interval" in axes.get_xlabel()
 
@@ -56,10 +64,15 @@ def test_class_figure_draws_the_interval_of_every_set_and_class(material):
 def test_waterfall_goes_from_the_first_synthetic_arm_to_real(material):
     rungs = [Rung(arm="naive"), Rung(arm="not_trained"), Rung(arm="synthetic", closes="content")]
     steps = recovery(rungs, material.comparisons)
-    assert steps[["arm", "against"]].to_numpy().tolist() == [["synthetic", "naive"], ["real", "synthetic"]]
+    assert steps[["arm", "against"]].to_numpy().tolist() == [
+        ["synthetic", "naive"],
+        ["real", "synthetic"],
+    ]
     assert steps["points"].tolist() == pytest.approx([66.2 - 55.4, 73.1 - 66.2])
     last = steps.iloc[-1]
-    assert (last["low"], last["high"]) == pytest.approx((6.9 - 0.7, 6.9 + 0.8))  # turned round, and so its ends
+    assert (last["low"], last["high"]) == pytest.approx(
+        (6.9 - 0.7, 6.9 + 0.8)
+    )  # turned round, and so its ends
     figure = figures.waterfall_figure(material.accuracy_metrics["accuracy"], steps, {}, 0.95)
     bars = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in figure.axes[0].patches]
     assert bars == [pytest.approx((55.4, 66.2)), pytest.approx((66.2, 73.1))]
@@ -87,7 +100,11 @@ def test_few_shot_curve_has_every_interval_the_law_and_what_sets_are_worth(mater
     assert "(%)" in axes.get_ylabel()
     points, fitted, star = axes.lines
     assert points.get_xdata().tolist() == [1, 2, 5]
-    assert np.array(axes.collections[0].get_segments())[:, :, 1].tolist() == [[59, 61], [69, 71], [75, 77]]
+    assert np.array(axes.collections[0].get_segments())[:, :, 1].tolist() == [
+        [59, 61],
+        [69, 71],
+        [75, 77],
+    ]
     assert fitted.get_xdata()[[0, -1]].tolist() == pytest.approx([1, 5])
     np.testing.assert_allclose(fitted.get_ydata(), law(fitted.get_xdata(), 80), atol=0.05)
     assert (star.get_xdata().item(), star.get_ydata().item()) == (2.0, law(5, 70))
@@ -100,7 +117,9 @@ def test_scaling_curve_shows_synthetic_sets_beside_all_real_images(material):
     named = [line.get_label() for line in axes.lines if not line.get_label().startswith("_")]
     assert named == ["all real images", "naive", "synthetic"]
     assert set(axes.lines[0].get_ydata()) == {law(5, 80)}
-    np.testing.assert_allclose(axes.lines[4].get_ydata(), law(axes.lines[4].get_xdata(), 70), atol=0.05)
+    np.testing.assert_allclose(
+        axes.lines[4].get_ydata(), law(axes.lines[4].get_xdata(), 70), atol=0.05
+    )
 
 
 def test_two_sizes_are_drawn_without_a_law(material):
@@ -122,12 +141,17 @@ def test_every_arm_has_its_interval_at_every_severity(material):
 
 
 def test_roc_curves_are_drawn_on_logarithmic_axes_from_the_smallest_rate_that_was_measured():
-    axes = figures.membership_figure(membership().query("attack == 'threshold'"), {"synthetic": "synthetic"}).axes[0]
+    axes = figures.membership_figure(
+        membership().query("attack == 'threshold'"), {"synthetic": "synthetic"}
+    ).axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert axes.get_xlim() == axes.get_ylim() == (pytest.approx(1 / 400), 1)
     assert [line.get_label() for line in axes.lines[:2]] == ["real", "synthetic"]
     first = axes.lines[0]
-    assert (first.get_xdata()[0], first.get_ydata()[0]) == (1 / 800, 1 / 800)  # of a rate of 0, outside of the axes
+    assert (first.get_xdata()[0], first.get_ydata()[0]) == (
+        1 / 800,
+        1 / 800,
+    )  # of a rate of 0, outside of the axes
     assert first.get_ydata()[40] == pytest.approx(0.1**0.6)
     assert len({line.get_color() for line in axes.lines[:2]}) == 2
 
@@ -149,13 +173,17 @@ def test_contact_sheet_enlarges_by_whole_factors_and_keeps_every_pixel():
 
 def test_contact_sheet_has_room_for_uneven_rows_labels_and_headings():
     image = np.full((40, 20, 3), 7, np.uint8)
-    sheet = contact_sheet([("real", [image] * 3), ("Süßigkeiten", [image]), ("", [])], ["a", "a very long name", "b"])
+    sheet = contact_sheet(
+        [("real", [image] * 3), ("Süßigkeiten", [image]), ("", [])], ["a", "a very long name", "b"]
+    )
     assert sheet.width > 3 * 64
     assert sheet.height > 3 * 64
     assert (np.asarray(sheet) == 7).all(-1).sum() == 4 * 40 * 20
 
 
-@pytest.mark.parametrize(("size", "expected"), [((32, 32), (64, 64)), ((48, 24), (48, 24)), ((640, 320), (64, 32))])
+@pytest.mark.parametrize(
+    ("size", "expected"), [((32, 32), (64, 64)), ((48, 24), (48, 24)), ((640, 320), (64, 32))]
+)
 def test_scaling(size, expected):
     assert scale_to(np.zeros((size[1], size[0], 3), np.uint8), 64).size == expected
 

@@ -1,4 +1,6 @@
-"""The report: what the page says and shows, that it needs nothing else, and that names cannot break it."""
+"""The report: what the page says and shows, that it needs nothing else, and that names cannot break
+it.
+"""
 
 import json
 import re
@@ -8,7 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.report_material import ARMS, CLASSES, ROOT, build_material, membership, privacy_metrics
+from tests.support.report_material import (
+    ARMS,
+    CLASSES,
+    ROOT,
+    build_material,
+    membership,
+    privacy_metrics,
+)
 from truelike.config import load_params, parse_params
 from truelike.reporting import figures
 from truelike.reporting.markdown import accuracy_summary
@@ -19,7 +28,18 @@ from truelike.reporting.provenance import model_sources, used_models, warnings
 from truelike.reporting.words import describe_arm
 from truelike.training.settings import Arm
 
-SECTIONS = ["accuracy", "pictures", "selection", "fidelity", "gaps", "copies", "ood", "cost", "settings", "again"]
+SECTIONS = [
+    "accuracy",
+    "pictures",
+    "selection",
+    "fidelity",
+    "gaps",
+    "copies",
+    "ood",
+    "cost",
+    "settings",
+    "again",
+]
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
@@ -87,7 +107,9 @@ def test_page_is_well_formed_and_has_every_section_in_order(page):
 
 def test_page_requests_nothing(html, page):
     for attribute in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
-        values = [attributes[attribute] for _, attributes in page.elements if attributes.get(attribute)]
+        values = [
+            attributes[attribute] for _, attributes in page.elements if attributes.get(attribute)
+        ]
         assert all(value.startswith(("data:image/", "#")) for value in values), attribute
     assert not page.all("script")
     assert not page.all("link")
@@ -96,7 +118,11 @@ def test_page_requests_nothing(html, page):
 
 
 def test_links_inside_the_page_lead_somewhere_and_no_id_is_repeated_in_conflict(page):
-    ids = [attributes["id"] for tag, attributes in page.elements if attributes.get("id") and tag != "path"]
+    ids = [
+        attributes["id"]
+        for tag, attributes in page.elements
+        if attributes.get("id") and tag != "path"
+    ]
     targets = {attributes["href"][1:] for attributes in page.all("a")}
     assert targets <= set(ids)
     assert len([i for i in ids if i in SECTIONS]) == len(SECTIONS)
@@ -157,7 +183,10 @@ def test_what_the_pictures_were_made_from_is_told(material):
     rewrite = material.params.caption.rewrite.model_dump() | {"count": 5}
     other = with_params(material, caption__images="outputs/naive/0", caption__rewrite=rewrite)
     text = " ".join("".join(Page(render(other)).text).split())
-    assert "made for it, with a rewrite of its naive image's caption, starting from its latent; the naive" in text
+    assert (
+        "made for it, with a rewrite of its naive image's caption, starting from its latent; the "
+        "naive" in text
+    )
     plain = with_params(material, caption__by="none", synthesize__strength=1.0)
     assert "made for it; the naive" in " ".join("".join(Page(render(plain)).text).split())
 
@@ -170,7 +199,9 @@ def test_what_was_dropped_is_counted_by_reason(page):
 
 
 def test_cut_captions_and_prompts_are_counted(page):
-    assert "1 captions at caption.max_tokens = 16, 15 prompts" in " ".join("".join(page.text).split())
+    assert "1 captions at caption.max_tokens = 16, 15 prompts" in " ".join(
+        "".join(page.text).split()
+    )
 
 
 def test_cost_is_summed_and_left_out_without_a_ledger(html, material):
@@ -179,12 +210,19 @@ def test_cost_is_summed_and_left_out_without_a_ledger(html, material):
     assert '<td class="n">2.5</td>' in html  # 25 images in 10 s
     assert '<td class="n">7.5</td>' in html  # kJ
     without = Page(render(changed(material, costs=material.costs.iloc[:0])))
-    assert [attributes["id"] for attributes in without.all("h2")] == [name for name in SECTIONS if name != "cost"]
+    assert [attributes["id"] for attributes in without.all("h2")] == [
+        name for name in SECTIONS if name != "cost"
+    ]
 
 
 def test_every_parameter_is_listed(page, material):
     text = set(page.text)
-    for name in ("adapt.dm.weight", "train.arms.bridged_pp.phases", "models.generator", "report.title"):
+    for name in (
+        "adapt.dm.weight",
+        "train.arms.bridged_pp.phases",
+        "models.generator",
+        "report.title",
+    ):
         assert name in text
     assert str(material.params.adapt.dm.weight) in text
 
@@ -199,11 +237,21 @@ def test_the_demonstration_models_on_other_images_are_warned_of(material, html):
 def test_a_run_without_a_verdict_still_has_a_page(material):
     metrics = json.loads(json.dumps(material.accuracy_metrics))
     sentence = "No verdict: no arm of train.arms has the synthetic set as its partner."
-    metrics["verdict"] = {"arm": None, "points": None, "low": None, "high": None, "sentence": sentence}
+    metrics["verdict"] = {
+        "arm": None,
+        "points": None,
+        "low": None,
+        "high": None,
+        "sentence": sentence,
+    }
     metrics["accuracy"] = {"real": metrics["accuracy"]["real"]}
     metrics["difference_to_real"] = {}
-    alone = with_params(material, train__arms={"real": {"partner": "extra", "phases": [{"on": "real"}]}})
-    html = render(changed(alone, accuracy_metrics=metrics, comparisons=material.comparisons.iloc[:0]))
+    alone = with_params(
+        material, train__arms={"real": {"partner": "extra", "phases": [{"on": "real"}]}}
+    )
+    html = render(
+        changed(alone, accuracy_metrics=metrics, comparisons=material.comparisons.iloc[:0])
+    )
     assert sentence in html
     assert "step by step" not in html
     assert Page(html).open == []
@@ -214,14 +262,18 @@ def test_what_closing_a_gap_brings_is_beside_the_gap(material, html):
     waterfall = [{"arm": "naive"}, {"arm": "synthetic", "closes": "content"}]
     page = render(with_params(material, report__waterfall=waterfall))
     assert "truelike use gaps" not in page
-    rows = re.findall(r'<tr><th scope="row">(content|label|quantity)</th>(.*?)</tr>', page, re.DOTALL)
+    rows = re.findall(
+        r'<tr><th scope="row">(content|label|quantity)</th>(.*?)</tr>', page, re.DOTALL
+    )
     last = {gap: re.findall(r"<td[^>]*>([^<]*)</td>", cells)[-1] for gap, cells in rows}
     assert last["content"] == "+10.8&nbsp;(+10.0 to +11.5)"
     assert last["label"] == last["quantity"] == "–"
 
 
 def test_missing_numbers_are_dashes(material):
-    measures = {name: dict.fromkeys(row) for name, row in material.audit_metrics["measures"].items()}
+    measures = {
+        name: dict.fromkeys(row) for name, row in material.audit_metrics["measures"].items()
+    }
     gaps = {name: dict.fromkeys(row) for name, row in material.audit_metrics["gaps"].items()}
     audit = {"measures": measures, "gaps": gaps}
     per_class = material.per_class.assign(value=np.nan, low=np.nan, high=np.nan)
@@ -244,14 +296,23 @@ def test_every_measure_and_gap_is_on_the_page_and_in_the_card(material, html, tm
     for words in [entry[0] for entry in (MEASURES | GAPS).values()]:
         assert words in html
         assert words in card
-    assert "5 synthetic images per class are worth 3.2\u00a0(2.1 to 4.7) real ones" in html.replace("&nbsp;", "\u00a0")
+    assert "5 synthetic images per class are worth 3.2\u00a0(2.1 to 4.7) real ones" in html.replace(
+        "&nbsp;", "\u00a0"
+    )
     assert "worth 3.2 (2.1 to 4.7) real images" in card
-    for text in ("see `models/README.md`", "`synthesize.strength` | `0.6`", "27 are kept", "## Intended use"):
+    for text in (
+        "see `models/README.md`",
+        "`synthesize.strength` | `0.6`",
+        "27 are kept",
+        "## Intended use",
+    ):
         assert text in card
 
 
 def test_other_looks_are_a_table_with_intervals_and_a_figure(html, material):
-    section = html[html.index('<h2 id="ood">') : html.index('<h2 id="cost">')].replace("&nbsp;", " ")
+    section = html[html.index('<h2 id="ood">') : html.index('<h2 id="cost">')].replace(
+        "&nbsp;", " "
+    )
     assert "55.8 (53.8 to 57.8)" in section  # bridged_pp on the sketches
     assert "91.5 (88.0 to 95.1)" in section
     assert re.search(r'<th scope="row">naive</th>.*<td class="n">–</td></tr>', section)
@@ -284,7 +345,9 @@ def test_membership_inference_has_a_section_where_it_was_measured(material, html
 
 
 def test_key_numbers_are_flat_enough_to_compare_runs(material):
-    numbers = key_numbers(material.accuracy_metrics, material.audit_metrics, material.privacy_metrics)
+    numbers = key_numbers(
+        material.accuracy_metrics, material.audit_metrics, material.privacy_metrics
+    )
     assert "membership" not in numbers
     leaking = key_numbers(material.accuracy_metrics, material.audit_metrics, privacy_metrics())
     assert leaking["membership"]["synthetic"] == {"auc": 0.52, "tpr_at_1_in_100": 0.02}
@@ -311,16 +374,26 @@ def test_key_numbers_are_flat_enough_to_compare_runs(material):
                     {"on": "real", "share": 0.25, "reset_head": True, "lr_scale": 0.1},
                 ],
             },
-            "75 % of the steps on the synthetic images with mixup 0.2, then 25 % of the steps on the real images "
+            "75 % of the steps on the synthetic images with mixup 0.2, then 25 % of the steps on "
+            "the real images "
             "with a fresh last layer and 0.1 times the learning rate",
         ),
         (
-            {"partner": "synthetic", "phases": [{"on": "real+partner", "joint": [1, 0.5], "soft_labels": 1}]},
-            "all steps on the real images and the synthetic images together with losses weighed 1 to 0.5 "
+            {
+                "partner": "synthetic",
+                "phases": [{"on": "real+partner", "joint": [1, 0.5], "soft_labels": 1}],
+            },
+            "all steps on the real images and the synthetic images together with losses weighed 1 "
+            "to 0.5 "
             "and 100 % soft labels",
         ),
         (
-            {"partner": "synthetic", "replicas": 1, "selected": False, "phases": [{"on": "partner"}]},
+            {
+                "partner": "synthetic",
+                "replicas": 1,
+                "selected": False,
+                "phases": [{"on": "partner"}],
+            },
             "all steps on the synthetic images (the first 1 replica, before selection)",
         ),
         (
@@ -348,24 +421,39 @@ def test_model_sources_hash_local_weights_and_tell_pinned_from_unpinned(tmp_path
     (folder / "unet" / "weights.safetensors").write_bytes(b"abc")
     (tmp_path / "pinned.yaml").write_text("hub: owner/name\nrevision: 0123abc\n")
     (tmp_path / "loose.yaml").write_text("hub: owner/name\nrevision: null\n")
-    paths = {"generator": folder, "encoder": tmp_path / "pinned.yaml", "captioner": tmp_path / "loose.yaml"}
+    paths = {
+        "generator": folder,
+        "encoder": tmp_path / "pinned.yaml",
+        "captioner": tmp_path / "loose.yaml",
+    }
     local, pinned, loose = model_sources({role: str(path) for role, path in paths.items()})
     (tmp_path / "captions.csv").write_bytes(b"abc")
     (table,) = model_sources({"captioner": str(tmp_path / "captions.csv")})
-    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc", FIPS 180-4
+    digest = (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc", FIPS 180-4
+    )
     assert local.weights == (("unet/weights.safetensors", digest),)
     assert table.weights == (("captions.csv", digest),)
     assert (local.pinned, pinned.pinned, loose.pinned) == (True, True, False)
     assert pinned.origin == "owner/name at 0123abc"
     found = warnings(load_params(ROOT / "params.yaml"), [local, pinned, loose])
-    assert [line for line in found if "pinned" in line] == [line for line in found if "models.captioner" in line] != []
+    assert (
+        [line for line in found if "pinned" in line]
+        == [line for line in found if "models.captioner" in line]
+        != []
+    )
 
 
 def test_models_without_work_are_not_reported():
     params = load_params(ROOT / "params.yaml")
     assert list(used_models(params)) == ["generator", "encoder", "captioner", "classifier"]
-    caption = params.caption.model_copy(update={"rewrite": params.caption.rewrite.model_copy(update={"count": 5})})
-    assert used_models(params.model_copy(update={"caption": caption}))["rewriter"] == params.models.rewriter
+    caption = params.caption.model_copy(
+        update={"rewrite": params.caption.rewrite.model_copy(update={"count": 5})}
+    )
+    assert (
+        used_models(params.model_copy(update={"caption": caption}))["rewriter"]
+        == params.models.rewriter
+    )
     caption = params.caption.model_copy(update={"by": "none"})
     assert "captioner" not in used_models(params.model_copy(update={"caption": caption}))
 

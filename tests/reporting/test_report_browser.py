@@ -1,4 +1,6 @@
-"""The report, and the comparison of runs, in a real browser: no request, an empty console, everything shown."""
+"""The report, and the comparison of runs, in a real browser: no request, an empty console,
+everything shown.
+"""
 
 import os
 import re
@@ -14,14 +16,23 @@ from truelike.reporting.compare import compare_page
 from truelike.reporting.page import render
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 PHONE = {"width": 390, "height": 844}
 SIZES = """() => [...document.querySelectorAll('figure')].map(figure => {
   const svg = figure.querySelector('svg'), box = svg.getBoundingClientRect(), drawn = svg.getBBox();
-  return {label: figure.getAttribute('aria-label'), sides: [box.width, box.height, drawn.width, drawn.height]};
+  const sides = [box.width, box.height, drawn.width, drawn.height];
+  return {label: figure.getAttribute('aria-label'), sides};
 })"""
-COLOURS = """() => ['color', 'backgroundColor'].map(name => getComputedStyle(document.body)[name])"""
+COLOURS = (
+    """() => ['color', 'backgroundColor'].map(name => getComputedStyle(document.body)[name])"""
+)
 OPEN = "() => document.querySelectorAll('details').forEach(details => { details.open = true; })"
 
 
@@ -52,7 +63,9 @@ def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def page(browser, report) -> Iterator:
-    """The page on a desktop, everything unfolded; `page.asked` and `page.said` have its requests and messages."""
+    """The page on a desktop, everything unfolded; `page.asked` and `page.said` have its requests
+    and messages.
+    """
     opened = browser.new_page()
     opened.asked, opened.said = [], []
     opened.on("request", lambda request: opened.asked.append(request.url))
@@ -76,7 +89,9 @@ def test_every_figure_and_every_picture_has_a_size(page, report):
     assert len(figures) == len(re.findall(r"<figure", report.read_text())) >= fewest
     assert all(min(figure["sides"]) > 20 for figure in figures), figures
     assert len({figure["label"] for figure in figures}) == len(figures)
-    pictures = page.evaluate("() => [...document.images].map(image => [image.complete, image.naturalWidth])")
+    pictures = page.evaluate(
+        "() => [...document.images].map(image => [image.complete, image.naturalWidth])"
+    )
     assert len(pictures) >= pictures_at_least
     assert all(complete and width > 0 for complete, width in pictures)
 
@@ -86,7 +101,8 @@ def test_no_text_of_a_figure_is_cut_off(page):
       const outer = svg.getBoundingClientRect();
       return [...svg.querySelectorAll('text')].filter(text => {
         const box = text.getBoundingClientRect();
-        return box.left < outer.left - 2 || box.right > outer.right + 2 || box.bottom > outer.bottom + 2;
+        const wide = box.left < outer.left - 2 || box.right > outer.right + 2;
+        return wide || box.bottom > outer.bottom + 2;
       }).map(text => text.textContent);
     })""")
     assert cut == []
@@ -102,7 +118,9 @@ def luminance(colour: str) -> float:
     """Relative luminance of ``rgb(...)`` (WCAG 2)."""
     values = [int(number) / 255 for number in re.findall(r"\d+", colour)[:3]]
     linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
-    return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return sum(
+        weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True)
+    )
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
@@ -111,7 +129,8 @@ def test_page_and_figures_can_be_read_in_both_themes(page, scheme, dark):
     ink, paper = map(luminance, page.evaluate(COLOURS))
     assert (paper < ink) == dark
     fills = page.evaluate(
-        """() => [...document.querySelectorAll('figure svg text')].map(t => getComputedStyle(t).fill)"""
+        """() => [...document.querySelectorAll('figure svg text')]
+        .map(t => getComputedStyle(t).fill)"""
     )
     for text in {ink, *map(luminance, fills)}:
         assert (max(text, paper) + 0.05) / (min(text, paper) + 0.05) >= 4.5  # WCAG 2, level AA

@@ -1,4 +1,6 @@
-"""Work in parts: each is kept when it is finished, survives what ends the run, and is made again only if damaged."""
+"""Work in parts: each is kept when it is finished, survives what ends the run, and is made again
+only if damaged.
+"""
 
 import os
 import shutil
@@ -43,7 +45,9 @@ def recorder(until: int = 99) -> tuple[list[int], Callable[[Any, Any, Progress],
     return made, make
 
 
-def test_a_run_that_failed_keeps_its_parts_and_is_continued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_failed_keeps_its_parts_and_is_continued(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made, make = recorder(until=3)
     with pytest.raises(OSError, match="no power"):
         map_parts(PARTS, tmp_path, lambda: "model", make, "toy")
@@ -57,7 +61,9 @@ def test_a_run_that_failed_keeps_its_parts_and_is_continued(tmp_path: Path, caps
     assert "50/50" in capsys.readouterr().err
 
 
-def test_a_damaged_part_is_made_again_and_no_other_and_the_model_is_opened_only_for_work(tmp_path: Path) -> None:
+def test_a_damaged_part_is_made_again_and_no_other_and_the_model_is_opened_only_for_work(
+    tmp_path: Path,
+) -> None:
     map_parts(PARTS, tmp_path, lambda: "model", recorder()[1], "toy")
 
     def not_needed() -> None:
@@ -79,7 +85,9 @@ def test_images_are_mapped_in_the_batches_in_which_they_would_be_without_parts(
     monkeypatch.delenv("DVC_ROOT", raising=False)
     opened = open_encoder(str(encoder), "float32")
     for batch_size in (1, 3, 16):
-        found = map_images(real, open_encoder, str(encoder), "float32", features, batch_size, "embed")["embedding"]
+        found = map_images(
+            real, open_encoder, str(encoder), "float32", features, batch_size, "embed"
+        )["embedding"]
         assert found.dtype == np.float32
         assert found.shape == (10, tiny_models.WIDTH)
         np.testing.assert_array_equal(found, opened.embed(real.load(), batch_size))
@@ -88,7 +96,10 @@ def test_images_are_mapped_in_the_batches_in_which_they_would_be_without_parts(
 
 
 def brightness(model: Any, pixels: np.ndarray, scale: float) -> dict[str, np.ndarray]:
-    return {"text": np.array([f"{image.mean() * scale:.2f} é" for image in pixels]), "mean": pixels.mean((1, 2, 3))}
+    return {
+        "text": np.array([f"{image.mean() * scale:.2f} é" for image in pixels]),
+        "mean": pixels.mean((1, 2, 3)),
+    }
 
 
 def open_nothing(model: str, dtype: str) -> None: ...
@@ -144,7 +155,8 @@ def cluster() -> Iterator[Any]:
 
 def whole(folder: Path) -> bool:
     return all(
-        (folder / f"{n}.a").read_bytes() == b"a%d" % n and (folder / f"{n}.b").read_bytes() == bytes(300_000)
+        (folder / f"{n}.a").read_bytes() == b"a%d" % n
+        and (folder / f"{n}.b").read_bytes() == bytes(300_000)
         for n in range(12)
     )
 
@@ -181,7 +193,9 @@ def test_a_killed_worker_costs_only_its_part(cluster: Any, tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_what_a_function_raises_is_raised_here_and_a_part_that_kills_its_workers_is_named(tmp_path: Path) -> None:
+def test_what_a_function_raises_is_raised_here_and_a_part_that_kills_its_workers_is_named(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(TruelikeError, match=r"^the caption is empty$"):
         map_parts(TWELVE, tmp_path, partial(Toy, tmp_path), make_mistake, "toy")
     with pytest.raises(TruelikeError, match=r"3 workers were lost while making 2\.a"):
@@ -215,7 +229,9 @@ def test_a_node_that_goes_down_costs_only_its_parts(cluster: Any, tmp_path: Path
     assert 12 < len(list(tmp_path.glob("part-*"))) <= 14
 
 
-def test_an_executor_that_does_not_exist_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_executor_that_does_not_exist_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRUELIKE_EXECUTOR", "slurm")
     with pytest.raises(TruelikeError, match="TRUELIKE_EXECUTOR: no executor 'slurm'"):
         map_parts(PARTS, tmp_path, lambda: "model", recorder()[1], "toy")

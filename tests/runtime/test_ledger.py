@@ -1,4 +1,6 @@
-"""What stages and arms cost: time, images, memory with children, and energy where the driver tells."""
+"""What stages and arms cost: time, images, memory with children, and energy where the driver
+tells.
+"""
 
 import subprocess
 import sys
@@ -10,12 +12,7 @@ import pytest
 from tests.support.report_material import build_material
 from truelike.reporting.measures import arm_costs
 from truelike.reporting.page import Material
-from truelike.runtime.ledger import (
-    count_images,
-    gpu_energy,
-    latest_costs,
-    record,
-)
+from truelike.runtime.ledger import count_images, gpu_energy, latest_costs, record
 from truelike.synthesis.settings import PartialSet
 from truelike.training.settings import Arm, Phase
 
@@ -52,7 +49,9 @@ with record("parent"):
 
 def test_memory_of_children_is_counted(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    subprocess.run([sys.executable, "-c", TWO_STAGES], check=True)  # a process of its own: this one had other children
+    subprocess.run(
+        [sys.executable, "-c", TWO_STAGES], check=True
+    )  # a process of its own: this one had other children
     alone, parent = latest_costs()["peak_memory_mib"]
     assert parent > alone + 100
 
@@ -80,9 +79,16 @@ def test_cost_of_an_arm_is_making_its_images_and_training(material):
     partial = {"content": PartialSet(without=("style", "adapter"))}
     content = Arm(partner="partial/content", phases=(Phase(on="partner"),))
     accuracy = {"content": {"top1": 60.0}} | material.accuracy_metrics["accuracy"]
-    own = pd.DataFrame({"stage": ["partial@content", "partial@other", "train@content"], "seconds": [3.0, 50.0, 7.0]})
+    own = pd.DataFrame(
+        {
+            "stage": ["partial@content", "partial@other", "train@content"],
+            "seconds": [3.0, 50.0, 7.0],
+        }
+    )
     costs = pd.concat([material.costs, own], ignore_index=True)
-    found = arm_costs(costs, {"content": content} | dict(material.params.train.arms), partial, accuracy)
+    found = arm_costs(
+        costs, {"content": content} | dict(material.params.train.arms), partial, accuracy
+    )
     rows = {row["arm"]: row for row in found}
     assert set(rows) == {"real", "mixed", "content"}  # the others were not trained here
     assert (rows["content"]["making"], rows["content"]["together"]) == (3, 10)

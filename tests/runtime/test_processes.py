@@ -1,4 +1,6 @@
-"""Several processes: adaptation has the losses and the gradient of one, parts are shared out, and one writes."""
+"""Several processes: adaptation has the losses and the gradient of one, parts are shared out, and
+one writes.
+"""
 
 import multiprocessing
 import os
@@ -18,13 +20,7 @@ from truelike.adaptation.settings import Adapt
 from truelike.generator.pipeline import LORA_FILE, open_generator
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.errors import TruelikeError
-from truelike.runtime.processes import (
-    joined,
-    own_cores,
-    own_part,
-    own_rows,
-    wait_for_all,
-)
+from truelike.runtime.processes import joined, own_cores, own_part, own_rows, wait_for_all
 from truelike.runtime.scratch import is_first
 from truelike.training.loop import one_thread
 
@@ -33,14 +29,18 @@ def learn(generator: Path, real: ImageSet, settings: Adapt, folder: Path) -> Non
     folder.mkdir()
     pipeline = open_generator(str(generator), "float32")
     prompts = [f"a {name}" for name in real.index["class_name"]]
-    learn_adapter(pipeline, real, prompts, np.ones((len(real), 32), np.float32), settings, "float32", folder)
+    learn_adapter(
+        pipeline, real, prompts, np.ones((len(real), 32), np.float32), settings, "float32", folder
+    )
     if is_first():
         write_adapter(folder, pipeline, settings, "")
 
 
 def as_one_of_two(rank: int, port: int, work: partial, folder: Path) -> None:
     torch.set_num_threads(1)
-    os.environ.update({"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+    os.environ.update(
+        {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    )
     os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"})
     with joined():
         work(folder)
@@ -52,7 +52,10 @@ def run_two(work: partial, parent: Path) -> list[int | None]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     fork = multiprocessing.get_context("fork")
-    both = [fork.Process(target=as_one_of_two, args=(rank, port, work, parent / str(rank))) for rank in range(2)]
+    both = [
+        fork.Process(target=as_one_of_two, args=(rank, port, work, parent / str(rank)))
+        for rank in range(2)
+    ]
     for process in both:
         process.start()
     for process in both:
@@ -71,14 +74,22 @@ def run_two(work: partial, parent: Path) -> list[int | None]:
 def test_two_processes_learn_what_one_learns_from_the_same_batches_and_the_first_writes(
     generator: Path, real: ImageSet, tmp_path: Path, batch_size: int, dm: dict
 ) -> None:
-    changes = {"batch_size": batch_size, "steps": 5, "checkpoint_every": 3, "dm": ADAPT.dm.model_copy(update=dm)}
+    changes = {
+        "batch_size": batch_size,
+        "steps": 5,
+        "checkpoint_every": 3,
+        "dm": ADAPT.dm.model_copy(update=dm),
+    }
     settings = ADAPT.model_copy(update=changes)
     work = partial(learn, generator, real, settings)
     with one_thread():
         work(tmp_path / "alone")
         assert run_two(work, tmp_path) == [0, 0]
     assert list((tmp_path / "1").iterdir()) == []
-    two, one = (np.loadtxt(tmp_path / name / "log.csv", delimiter=",", skiprows=1) for name in ("0", "alone"))
+    two, one = (
+        np.loadtxt(tmp_path / name / "log.csv", delimiter=",", skiprows=1)
+        for name in ("0", "alone")
+    )
     np.testing.assert_allclose(two, one, rtol=1e-4)
     learned, expected = (load_file(tmp_path / name / LORA_FILE) for name in ("0", "alone"))
     moved = settings.lr * settings.steps
@@ -105,7 +116,9 @@ def share(items: list[str], folder: Path) -> None:
 
 
 @pytest.mark.parametrize("items", [["a", "b", "c"], ["a"]])
-def test_each_has_a_part_of_its_own_and_waits_until_all_are_done(items: list[str], tmp_path: Path) -> None:
+def test_each_has_a_part_of_its_own_and_waits_until_all_are_done(
+    items: list[str], tmp_path: Path
+) -> None:
     assert items[own_part()] == items
     assert run_two(partial(share, items), tmp_path) == [0, 0]
 

@@ -1,4 +1,6 @@
-"""Work in progress: finished or not at all, checked before it is used again, one writer, and a full disk said so."""
+"""Work in progress: finished or not at all, checked before it is used again, one writer, and a full
+disk said so.
+"""
 
 import errno
 import os
@@ -46,7 +48,10 @@ def test_a_damaged_or_truncated_file_is_not_finished_and_is_named(tmp_path, caps
     for damaged in (b"all of iu", b"all of", b""):
         file.write_bytes(damaged)
         assert not finished(file)
-        assert f"{file}: damaged, it does not match its sha256; it is made again" in capsys.readouterr().err
+        assert (
+            f"{file}: damaged, it does not match its sha256; it is made again"
+            in capsys.readouterr().err
+        )
 
 
 def test_a_kill_before_the_rename_leaves_the_older_version_finished(tmp_path, monkeypatch):
@@ -68,19 +73,24 @@ def test_a_kill_before_the_rename_leaves_the_older_version_finished(tmp_path, mo
 
 
 def test_a_first_version_that_was_never_renamed_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        Path, "replace", lambda self, target: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         write_finished(tmp_path / "file", put(b"x"))
     assert not finished(tmp_path / "file")
 
 
-def test_a_second_writer_waits_a_little_and_is_refused_with_the_first_ones_process(tmp_path, monkeypatch):
+def test_a_second_writer_waits_a_little_and_is_refused_with_the_first_ones_process(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setattr(scratch_module, "PATIENCE", 0.3)
     start = time.monotonic()
     with scratch("adapt", "abc"):
         refused = pytest.raises(
-            TruelikeError, match=rf"adapt/abc/\.lock: process {os.getpid()}, or one that it started, is writing here"
+            TruelikeError,
+            match=rf"adapt/abc/\.lock: process {os.getpid()}, or one that it started, is writing",
         )
         with refused, scratch("adapt", "abc"):
             pass
@@ -111,7 +121,10 @@ def test_a_full_disk_is_named_and_leaves_nothing_partial(tmp_path, monkeypatch):
         write_once(file, put(bytes(2000)))
     assert list(tmp_path.iterdir()) == []
     noise = np.random.default_rng(0).random(1000)
-    with largest_file(1000), pytest.raises(TruelikeError, match=r"captions\.parquet: cannot be written"):
+    with (
+        largest_file(1000),
+        pytest.raises(TruelikeError, match=r"captions\.parquet: cannot be written"),
+    ):
         write_table(tmp_path / "captions.parquet", pd.DataFrame({"key": noise}))
     assert list(tmp_path.iterdir()) == []
     samples = [Sample("k", 0, np.zeros((4, 4, 3), np.uint8))]
@@ -130,7 +143,9 @@ def test_a_read_only_or_full_output_is_named(tmp_path, monkeypatch, number):
     (tmp_path / "file").write_bytes(b"kept")
     monkeypatch.setattr(scratch_module.os, "link", refuse)
     monkeypatch.setattr(scratch_module.shutil, "copyfile", refuse)
-    with pytest.raises(TruelikeError, match=rf"out: cannot be written \({os.strerror(number)}\).*is kept"):
+    with pytest.raises(
+        TruelikeError, match=rf"out: cannot be written \({os.strerror(number)}\).*is kept"
+    ):
         publish([tmp_path / "file"], tmp_path / "out")
     assert (tmp_path / "file").read_bytes() == b"kept"
 
@@ -160,11 +175,15 @@ run("toy", main)
 
 
 def start(project: Path) -> subprocess.Popen:
-    environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"} | {"PYTHONPATH": str(ROOT)}
+    environment = {key: value for key, value in os.environ.items() if key != "DVC_ROOT"} | {
+        "PYTHONPATH": str(ROOT)
+    }
     command = [sys.executable, "-c", STAGE]
     # A shell's background job ignores SIGINT, and so would what it starts.
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(command, cwd=project, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+    return subprocess.Popen(
+        command, cwd=project, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    )
 
 
 def steps(project: Path) -> list[Path]:
@@ -195,7 +214,9 @@ def test_a_stage_that_is_killed_by_any_signal_at_any_point_fails_and_resumes(tmp
     assert stage.returncode == 0
     assert {file: file.stat().st_mtime_ns for file in made} == made
     assert len(steps(tmp_path)) == 300
-    assert [(tmp_path / f"outputs/toy/{step}").read_text() for step in range(10)] == ["x" * step for step in range(10)]
+    assert [(tmp_path / f"outputs/toy/{step}").read_text() for step in range(10)] == [
+        "x" * step for step in range(10)
+    ]
 
 
 @pytest.mark.slow
@@ -206,7 +227,10 @@ def test_an_orphan_that_still_runs_keeps_its_successor_out(tmp_path):
     successor = start(tmp_path)
     _, said = successor.communicate()
     assert successor.returncode == 1
-    assert f"toy: .work/running/toy: process {orphan.pid}, or one that it started, is writing here" in said
+    assert (
+        f"toy: .work/running/toy: process {orphan.pid}, or one that it started, is writing here"
+        in said
+    )
     orphan.send_signal(signal.SIGCONT)
     orphan.communicate()
     assert orphan.returncode == 0

@@ -18,7 +18,9 @@ def declared(monkeypatch):
 
 
 @pytest.mark.parametrize(("loads", "calls"), [(True, []), (False, ["declared"])])
-def test_schemas_are_declared_only_where_the_extension_does_not_load(monkeypatch, declared, loads, calls):
+def test_schemas_are_declared_only_where_the_extension_does_not_load(
+    monkeypatch, declared, loads, calls
+):
     monkeypatch.setattr(_torchvision, "_extension_loads", lambda spec: loads)
     assert _torchvision._TorchvisionFinder.find_spec("torchvision") is None
     assert declared == calls

@@ -1,4 +1,6 @@
-"""Selection: scores calibrated on the real images, reasons per image, and nothing read but training images."""
+"""Selection: scores calibrated on the real images, reasons per image, and nothing read but training
+images.
+"""
 
 from pathlib import Path
 
@@ -21,12 +23,17 @@ class MeanColours:
 
     def embed(self, pixels: np.ndarray, batch_size: int) -> np.ndarray:
         count = len(pixels)
-        return pixels.reshape(count, 4, 8, 4, 8, 3).mean((2, 4)).reshape(count, -1).astype(np.float32) - 100
+        return (
+            pixels.reshape(count, 4, 8, 4, 8, 3).mean((2, 4)).reshape(count, -1).astype(np.float32)
+            - 100
+        )
 
 
 @pytest.fixture
 def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ImageSet, ImageSet]:
-    """Real training images, and a set with one wrong label (position 3) and one copy (position 10)."""
+    """Real training images, and a set with one wrong label (position 3) and one copy
+    (position 10).
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     Path("encoder").mkdir()
@@ -39,19 +46,36 @@ def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ImageSet, Ima
     made.pixels[10] = real.pixels[40]
     write(Path("outputs/synthetic/0"), made, "s")
     train = ImageSet("outputs/real/train")
-    write_features(Path("outputs/features.parquet"), train.keys, MeanColours().embed(real.pixels, 64))
+    write_features(
+        Path("outputs/features.parquet"), train.keys, MeanColours().embed(real.pixels, 64)
+    )
     Path("net.yaml").write_text("timm: test_resnet\n")
     return train, ImageSet("outputs/synthetic/0")
 
 
 def settings(**changes: object) -> Select:
-    base = {"sets": ["synthetic"], "min_class_probability": 0.1, "drop_near_copies": True, "relabel": False}
+    base = {
+        "sets": ["synthetic"],
+        "min_class_probability": 0.1,
+        "drop_near_copies": True,
+        "relabel": False,
+    }
     return Select.model_validate(base | {"classifier_steps": 60, "seed": 0} | changes)
 
 
-def test_a_wrong_label_and_a_copy_are_dropped_and_little_else(sets: tuple[ImageSet, ImageSet]) -> None:
+def test_a_wrong_label_and_a_copy_are_dropped_and_little_else(
+    sets: tuple[ImageSet, ImageSet],
+) -> None:
     train, made = sets
-    table = select([made], train, Path("outputs/features.parquet"), settings(), "encoder", "float32", "net.yaml")
+    table = select(
+        [made],
+        train,
+        Path("outputs/features.parquet"),
+        settings(),
+        "encoder",
+        "float32",
+        "net.yaml",
+    )
     assert table["key"].tolist() == made.keys
     assert table["folder"].unique().tolist() == ["outputs/synthetic/0"]
     dropped = table[~table["keep"]].set_index("key")["reason"]
@@ -67,7 +91,15 @@ def test_a_wrong_label_and_a_copy_are_dropped_and_little_else(sets: tuple[ImageS
 def test_near_copies_may_be_kept_and_scores_are_repeatable(sets: tuple[ImageSet, ImageSet]) -> None:
     train, made = sets
     chosen = settings(drop_near_copies=False, min_class_probability=0.0)
-    arguments = ([made], train, Path("outputs/features.parquet"), chosen, "encoder", "float32", "net.yaml")
+    arguments = (
+        [made],
+        train,
+        Path("outputs/features.parquet"),
+        chosen,
+        "encoder",
+        "float32",
+        "net.yaml",
+    )
     first = select(*arguments)
     assert first["keep"].all()
     assert first["nearest_key"][10] == "r40"
@@ -85,18 +117,26 @@ def test_reasons_by_hand(sets: tuple[ImageSet, ImageSet]) -> None:
             nearest_similarity=[0.5, 0.99, 0.99, 0.99],
         )
     )
-    found = decide(table, np.array([1.0, 1.0, 1.0, 50.0]), 0.01, CopyLimits(similarity=0.98, distance=10))
+    found = decide(
+        table, np.array([1.0, 1.0, 1.0, 50.0]), 0.01, CopyLimits(similarity=0.98, distance=10)
+    )
     assert found["reason"].tolist() == ["", "label: 0.003 < 0.01", "near-copy of c", ""]
     assert found["keep"].tolist() == [True, False, False, True]
 
 
 def test_relabelling_by_hand(sets: tuple[ImageSet, ImageSet]) -> None:
-    table = undecided(sets[1]).iloc[:3].assign(class_probability=0.5, nearest_similarity=[0.5, 0.99, 0.5])
+    table = (
+        undecided(sets[1])
+        .iloc[:3]
+        .assign(class_probability=0.5, nearest_similarity=[0.5, 0.99, 0.5])
+    )
     probabilities = np.array([[0.7, 0.2, 0.1], [0.5, 0.2, 0.3], [0.1, 0.6, 0.3]], np.float32)
     found = relabel(table, probabilities, CLASSES)
     assert found["label"].tolist() == [0, 0, 1]
     assert found["reason"].tolist() == ["", "relabelled from green", "relabelled from blue"]
-    found = decide(found.assign(nearest_key="a"), np.ones(3), 0.01, CopyLimits(similarity=0.98, distance=10))
+    found = decide(
+        found.assign(nearest_key="a"), np.ones(3), 0.01, CopyLimits(similarity=0.98, distance=10)
+    )
     assert found["reason"].tolist() == ["", "near-copy of a", "relabelled from blue"]
     assert found["keep"].tolist() == [True, False, True]
 
@@ -104,7 +144,9 @@ def test_relabelling_by_hand(sets: tuple[ImageSet, ImageSet]) -> None:
 def test_relabelling_gives_an_image_the_class_it_shows(sets: tuple[ImageSet, ImageSet]) -> None:
     train, made = sets
     chosen = settings(relabel=True, drop_near_copies=False)
-    table = select([made], train, Path("outputs/features.parquet"), chosen, "encoder", "float32", "net.yaml")
+    table = select(
+        [made], train, Path("outputs/features.parquet"), chosen, "encoder", "float32", "net.yaml"
+    )
     wrong = table.set_index("key").loc["s3"]
     assert made.labels[3] == 0
     assert (wrong["label"], wrong["keep"], wrong["reason"]) == (1, True, "relabelled from red")
@@ -118,7 +160,9 @@ def test_one_real_image_per_class_is_enough_to_judge_by(sets: tuple[ImageSet, Im
     write(Path("outputs/few"), few, "f")
     train = ImageSet("outputs/few")
     write_features(Path("outputs/few.parquet"), train.keys, MeanColours().embed(few.pixels, 64))
-    table = select([sets[1]], train, Path("outputs/few.parquet"), settings(), "encoder", "float32", "net.yaml")
+    table = select(
+        [sets[1]], train, Path("outputs/few.parquet"), settings(), "encoder", "float32", "net.yaml"
+    )
     assert len(table) == 30
     assert table["class_probability"].between(0, 1).all()
     assert set(table["nearest_key"]) <= set(train.keys)

@@ -33,7 +33,12 @@ with Path({log!r}).open("a") as log:
     log.write(f"{{replica}}\\n")
 draw = np.random.default_rng([replica, shade])
 samples = [
-    Sample(f"k{{n}}-r{{replica}}", n % 2, draw.integers(0, 256, (8, 8, 3), dtype=np.uint8), {{"source_key": f"k{{n}}"}})
+    Sample(
+        f"k{{n}}-r{{replica}}",
+        n % 2,
+        draw.integers(0, 256, (8, 8, 3), dtype=np.uint8),
+        {{"source_key": f"k{{n}}"}},
+    )
     for n in range(6)
 ]
 write_image_set(Path("outputs/synthetic") / str(replica), samples, ["boot", "bag"], shard_size=2)
@@ -51,11 +56,17 @@ artifacts:
     path: outputs/synthetic
     type: dataset
 """
-WHO = {f"GIT_{role}_{what}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+WHO = {
+    f"GIT_{role}_{what}": "t@example.org"
+    for role in ("AUTHOR", "COMMITTER")
+    for what in ("NAME", "EMAIL")
+}
 
 
 def git(*words: str, cwd: Path, ok: bool = True) -> str:
-    done = subprocess.run(["git", *words], cwd=cwd, env=os.environ | WHO, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", *words], cwd=cwd, env=os.environ | WHO, capture_output=True, text=True
+    )
     assert (done.returncode == 0) == ok, done.stdout + done.stderr
     return done.stdout
 
@@ -75,7 +86,9 @@ def _python_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project at tag v1 with two replicas, pushed with its run-cache to a directory; no test changes it."""
+    """A project at tag v1 with two replicas, pushed with its run-cache to a directory; no test
+    changes it.
+    """
     world = tmp_path_factory.mktemp("world")
     project = world / "project"
     (project / ".dvc").mkdir(parents=True)
@@ -109,7 +122,11 @@ def made(world: Path) -> int:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_a_colleague_pulls_everything_and_repro_recomputes_nothing(world, tmp_path):
@@ -121,7 +138,9 @@ def test_a_colleague_pulls_everything_and_repro_recomputes_nothing(world, tmp_pa
     (theirs / "dvc.lock").unlink()
     shutil.rmtree(theirs / "outputs")
     dvc("repro", cwd=theirs)  # from the run-cache
-    assert contents(theirs / "outputs/synthetic/1") == contents(world / "project/outputs/synthetic/1")
+    assert contents(theirs / "outputs/synthetic/1") == contents(
+        world / "project/outputs/synthetic/1"
+    )
     assert made(world) == before
 
 
@@ -137,7 +156,17 @@ def test_one_replica_at_a_tag_in_another_project(world, tmp_path):
     assert contents(other / "synthetic") == expected
     assert "rev: v1" in (other / "synthetic.dvc").read_text()
     assert truelike.load(other / "synthetic")[0][0].shape == (3, 8, 8)
-    dvc("artifacts", "get", url, "synthetic", "--rev", "v1.0.0", "-o", str(tmp_path / "artifact"), cwd=tmp_path)
+    dvc(
+        "artifacts",
+        "get",
+        url,
+        "synthetic",
+        "--rev",
+        "v1.0.0",
+        "-o",
+        str(tmp_path / "artifact"),
+        cwd=tmp_path,
+    )
     assert contents(tmp_path / "artifact") == contents(world / "project/outputs/synthetic")
 
 
@@ -154,7 +183,9 @@ def test_load_reads_any_replica_of_a_url_at_a_revision(world):
         assert (image == local[position % 6 + 6][0]).all()
         assert label == local[position % 6 + 6][1]
     rows = list(truelike.load(project).rows())
-    assert [row["key"] for row, _ in rows] == [f"k{n}-r{replica}" for replica in (0, 1) for n in range(6)]
+    assert [row["key"] for row, _ in rows] == [
+        f"k{n}-r{replica}" for replica in (0, 1) for n in range(6)
+    ]
     assert (rows[7][1] == ImageSet(project / "outputs/synthetic/1").pixels(1)).all()
     with pytest.raises(IndexError):
         local[12]
@@ -222,7 +253,9 @@ def test_a_read_only_http_remote_is_pulled_and_streamed(world, tmp_path):
 
 @pytest.fixture(scope="module")
 def bucket(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project at tag s3 whose remote is a bucket behind an S3 API server, pushed there with its run-cache."""
+    """A project at tag s3 whose remote is a bucket behind an S3 API server, pushed there with its
+    run-cache.
+    """
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -232,7 +265,11 @@ def bucket(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     project = clone(world, tmp_path_factory.mktemp("s3") / "project")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        for name, value in (("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "secret"), ("DEFAULT_REGION", "us-east-1")):
+        for name, value in (
+            ("ACCESS_KEY_ID", "key"),
+            ("SECRET_ACCESS_KEY", "secret"),
+            ("DEFAULT_REGION", "us-east-1"),
+        ):
             patch.setenv(f"AWS_{name}", value)
         boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="bucket")
         dvc("pull", "--run-cache", cwd=project)
@@ -268,11 +305,16 @@ def test_a_colleague_pulls_from_s3_and_repro_recomputes_nothing(world, bucket, t
 
 
 def test_one_replica_at_a_tag_comes_from_s3_whole_or_streamed(world, bucket, tmp_path, caplog):
-    expected, theirs = world / "project/outputs/synthetic/1", str(clone(bucket.parent, tmp_path / "theirs"))
+    expected, theirs = (
+        world / "project/outputs/synthetic/1",
+        str(clone(bucket.parent, tmp_path / "theirs")),
+    )
     with caplog.at_level("INFO", "werkzeug"):
         images = truelike.load(theirs, rev="s3", replica=1)
         assert (images[3][0].numpy().transpose(1, 2, 0) == ImageSet(expected).pixels(3)).all()
-    read = set(re.findall(r"GET (/bucket/truelike/files/\S+[^r]) HTTP.* 206", caplog.text))  # by range, and no .dir
+    read = set(
+        re.findall(r"GET (/bucket/truelike/files/\S+[^r]) HTTP.* 206", caplog.text)
+    )  # by range, and no .dir
     assert len(read) == 3  # the index, its sums and one of three shards
     dvc("get", theirs, "outputs/synthetic/1", "--rev", "s3", "-o", "got", cwd=tmp_path)
     assert contents(tmp_path / "got") == contents(expected)
@@ -309,13 +351,17 @@ def test_what_cannot_be_loaded_is_named(world, tmp_path):
         truelike.load(theirs, replica=0)
 
 
-def test_a_pull_with_one_object_missing_brings_the_rest_and_repro_makes_what_is_missing(world, tmp_path):
+def test_a_pull_with_one_object_missing_brings_the_rest_and_repro_makes_what_is_missing(
+    world, tmp_path
+):
     theirs = clone(world, tmp_path / "theirs")
     shutil.copytree(world / "remote", tmp_path / "remote")
     dvc("remote", "modify", "storage", "url", str(tmp_path / "remote"), cwd=theirs)
     shard = world / "project/outputs/synthetic/1/shard-00001.tar"
     lost = [
-        path for path in (tmp_path / "remote").rglob("*") if path.is_file() and path.read_bytes() == shard.read_bytes()
+        path
+        for path in (tmp_path / "remote").rglob("*")
+        if path.is_file() and path.read_bytes() == shard.read_bytes()
     ]
     lost[0].unlink()
     dvc("pull", cwd=theirs, ok=False)
@@ -344,7 +390,9 @@ def test_a_flipped_bit_is_found_discarded_and_only_its_set_is_restored(world, tm
     shard.chmod(0o644)
     shard.write_bytes(bytes([sound[0] ^ 1]) + sound[1:])  # in DVC's cache too: it is the same file
     shard.chmod(0o444)
-    assert any("shard-00001.tar: does not match its sha256" in problem for problem in verify(folder))
+    assert any(
+        "shard-00001.tar: does not match its sha256" in problem for problem in verify(folder)
+    )
     assert sorted({path.name for path in discard_damaged(folder) if path.parent == folder}) == [
         "SHA256SUMS",
         shard.name,

@@ -56,21 +56,33 @@ def test_exif_orientation_is_applied():
 
 
 def test_cmyk_palette_bilevel_and_animation():
-    assert decoded(Image.new("CMYK", (2, 2), (0, 255, 255, 0)), "TIFF")[0, 0].tolist() == [255, 0, 0]
+    assert decoded(Image.new("CMYK", (2, 2), (0, 255, 255, 0)), "TIFF")[0, 0].tolist() == [
+        255,
+        0,
+        0,
+    ]
     assert decoded(Image.new("RGB", (2, 2), (10, 20, 30)).convert("P"), "GIF").shape == (2, 2, 3)
     assert decoded(Image.new("1", (2, 2), 1)).min() == 255
     first, second = Image.new("RGB", (2, 2), "red"), Image.new("RGB", (2, 2), "blue")
-    assert decoded(first, "GIF", save_all=True, append_images=[second])[0, 0].tolist() == [255, 0, 0]
+    assert decoded(first, "GIF", save_all=True, append_images=[second])[0, 0].tolist() == [
+        255,
+        0,
+        0,
+    ]
 
 
-@pytest.mark.parametrize("damage", [lambda d: d[: len(d) // 2], lambda d: b"no image", lambda d: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda d: d[: len(d) // 2], lambda d: b"no image", lambda d: b""]
+)
 def test_damaged_files_are_named(damage):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     with pytest.raises(TruelikeError, match=r"some/file\.png: cannot be read as an image"):
         decode_rgb(damage(encoded(Image.fromarray(noise))), "some/file.png")
 
 
-@pytest.mark.parametrize("limit", [10, 3])  # Pillow warns above its limit and raises above twice that
+@pytest.mark.parametrize(
+    "limit", [10, 3]
+)  # Pillow warns above its limit and raises above twice that
 def test_decompression_bombs_are_refused(monkeypatch, limit):
     data = encoded(Image.new("RGB", (4, 4)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
@@ -96,7 +108,9 @@ def test_pad_fills_with_the_common_colour_of_the_border():
     assert (square[:, 10:30] == np.asarray(image)).all()
 
 
-@pytest.mark.parametrize(("size", "content"), [((16, 8), (32, 16)), ((4, 4), (32, 32)), ((64, 16), (32, 8))])
+@pytest.mark.parametrize(
+    ("size", "content"), [((16, 8), (32, 16)), ((4, 4), (32, 32)), ((64, 16), (32, 8))]
+)
 def test_pad_scales_the_longer_side(size, content):
     image = Image.new("RGB", size, "white")
     image.putpixel((0, 0), (254, 255, 255))

@@ -1,4 +1,6 @@
-"""Corrupted images and sets of another look: what is written, how it is scored, and that training never meets them."""
+"""Corrupted images and sets of another look: what is written, how it is scored, and that training
+never meets them.
+"""
 
 from pathlib import Path
 
@@ -31,7 +33,9 @@ def photos(count: int, side: int = 32) -> np.ndarray:
     """Smooth pictures with an edge, in colour."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side] / side
-    waves = np.sin(6 * x + rng.uniform(0, 6, (count, 3, 1, 1))) * np.cos(4 * y + rng.uniform(0, 6, (count, 3, 1, 1)))
+    waves = np.sin(6 * x + rng.uniform(0, 6, (count, 3, 1, 1))) * np.cos(
+        4 * y + rng.uniform(0, 6, (count, 3, 1, 1))
+    )
     pixels = 110 + 70 * waves + 50 * (x > 0.5)
     return pixels.transpose(0, 2, 3, 1).round().astype(np.uint8)
 
@@ -65,13 +69,17 @@ def test_noise_has_the_published_spread_and_a_seed_per_image():
 
 def test_corruptions_by_hand():
     flat = np.array([[[[40, 80, 20], [0, 0, 0]]]], np.uint8).repeat(2, 1)
-    lighter = corrupt(flat, "brightness", 5, np.zeros(1))  # value 80 / 255 + 0.3; hue and saturation stay
+    lighter = corrupt(
+        flat, "brightness", 5, np.zeros(1)
+    )  # value 80 / 255 + 0.3; hue and saturation stay
     factor = (80 / 255 + 0.3) / (80 / 255)
     np.testing.assert_array_equal(lighter[0, 0, 0], np.round(np.array([40, 80, 20]) * factor))
     np.testing.assert_array_equal(lighter[0, 0, 1], np.round(np.full(3, 0.3 * 255)))
     halves = np.zeros((1, 2, 2, 3), np.uint8)
     halves[:, 0] = 200
-    np.testing.assert_array_equal(corrupt(halves, "contrast", 2, np.zeros(1))[0, :, 0, 0], [150, 50])
+    np.testing.assert_array_equal(
+        corrupt(halves, "contrast", 2, np.zeros(1))[0, :, 0, 0], [150, 50]
+    )
 
 
 def test_brightness_is_that_of_pillows_hsv():
@@ -79,20 +87,26 @@ def test_brightness_is_that_of_pillows_hsv():
     hsv = np.asarray(Image.fromarray(pixels[0]).convert("HSV")).astype(int)
     hsv[..., 2] = np.minimum(hsv[..., 2] + round(0.2 * 255), 255)
     expected = np.asarray(Image.fromarray(hsv.astype(np.uint8), "HSV").convert("RGB")).astype(int)
-    assert np.abs(corrupt(pixels, "brightness", 4, np.zeros(1))[0] - expected).max() <= 4  # its hue has 8 bits
+    assert (
+        np.abs(corrupt(pixels, "brightness", 4, np.zeros(1))[0] - expected).max() <= 4
+    )  # its hue has 8 bits
 
 
 def test_blur_keeps_the_mean_and_is_as_wide_on_a_larger_image():
     small, large = np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 128, 128, 3), np.uint8)
     small[:, :, 16:], large[:, :, 64:] = 240, 240
-    profiles = [corrupt(edge, "blur", 5, np.zeros(1))[0, 5, :, 0].astype(float) for edge in (small, large)]
+    profiles = [
+        corrupt(edge, "blur", 5, np.zeros(1))[0, 5, :, 0].astype(float) for edge in (small, large)
+    ]
     assert profiles[0].mean() == pytest.approx(120, abs=1)
     widths = [((profile > 24) & (profile < 216)).mean() for profile in profiles]
     assert widths[0] == pytest.approx(widths[1], abs=0.04)
 
 
 def write_set(folder: Path, count: int = 12) -> ImageSet:
-    samples = [Sample(f"i{n}", n % 3, image, {"split": "test"}) for n, image in enumerate(photos(count))]
+    samples = [
+        Sample(f"i{n}", n % 3, image, {"split": "test"}) for n, image in enumerate(photos(count))
+    ]
     write_image_set(folder, samples, CLASSES)
     return ImageSet(folder)
 
@@ -115,7 +129,9 @@ def test_the_same_images_are_in_each_kind_and_severity(tmp_path):
     write_corrupted(test, more, tmp_path / "more")
     larger = ImageSet(tmp_path / "more")
     for row in (3, 33):  # an image keeps its noise when others join it
-        np.testing.assert_array_equal(larger.pixels(larger.keys.index(found.keys[row])), found.pixels(row))
+        np.testing.assert_array_equal(
+            larger.pixels(larger.keys.index(found.keys[row])), found.pixels(row)
+        )
 
 
 @pytest.mark.parametrize(("asked", "count"), [(0, 0), (None, 12 * 5)])
@@ -158,18 +174,31 @@ def test_classes_are_mapped_by_name_and_others_left_out(tmp_path, capsys):
     ("values", "message"),
     [
         ({"source": "nowhere"}, r"ood\.sketches\.source: nowhere is not there"),
-        ({"class_map": {"purze": "bag"}}, r"ood\.sketches\.class_map: 'purze' is none of the 2 classes of .*purse"),
+        (
+            {"class_map": {"purze": "bag"}},
+            r"ood\.sketches\.class_map: 'purze' is none of the 2 classes of .*purse",
+        ),
         (
             {"class_map": {"purse": "bagg"}},
             r"ood\.sketches\.class_map: 'bagg' is none of the 3 classes of data\.source",
         ),
-        ({"classes": ("bagg",)}, r"ood\.sketches\.classes: 'bagg' is none of the 3 classes of data\.source: bag, boot"),
+        (
+            {"classes": ("bagg",)},
+            r"ood\.sketches\.classes: 'bagg' is none of the 3 classes of data\.source: bag, boot",
+        ),
     ],
 )
 def test_a_wrong_set_is_an_error_that_names_the_parameter(tmp_path, values, message):
     source = folder_of(tmp_path / "sketches", ["boot", "purse"])
     with pytest.raises(TruelikeError, match=message):
-        write_ood_set("sketches", OodSet(**{"source": str(source)} | values), CLASSES, 32, "crop", tmp_path / "out")
+        write_ood_set(
+            "sketches",
+            OodSet(**{"source": str(source)} | values),
+            CLASSES,
+            32,
+            "crop",
+            tmp_path / "out",
+        )
 
 
 @pytest.mark.parametrize(
@@ -201,13 +230,17 @@ def test_masked_logits_leave_the_softmax_of_the_others():
 
 
 def sure(hits: np.ndarray, labels: np.ndarray, keys: list[str]) -> Predictions:
-    """Predictions (seeds, N) that are right where `hits` says so, and of the next class elsewhere."""
+    """Predictions (seeds, N) that are right where `hits` says so, and of the next class
+    elsewhere.
+    """
     chosen = np.where(hits, labels, (labels + 1) % 3)
     return Predictions(np.eye(3)[chosen], labels, list(range(len(hits))), keys)
 
 
 def test_mean_corruption_error_by_hand(tmp_path):
-    """Error rates of two corruptions: real 0.4 and 0.2, other 0.2 and 0.3: mCE = (0.5 + 1.5) / 2 = 100 %."""
+    """Error rates of two corruptions: real 0.4 and 0.2, other 0.2 and 0.3: mCE = (0.5 + 1.5) / 2 =
+    100 %.
+    """
     keys = [f"i{n}" for n in range(10)]
     labels = np.arange(10) % 3
     index = pd.DataFrame(
@@ -217,10 +250,14 @@ def test_mean_corruption_error_by_hand(tmp_path):
     corrupted = {}
     for arm, wrong in (("real", (4, 2)), ("other", (2, 3))):
         right = np.concatenate([np.tile(np.arange(10) >= count, 5) for count in wrong])
-        corrupted[arm] = sure(np.stack([right, right]), np.tile(labels, 10), [f"{n}" for n in range(100)])
+        corrupted[arm] = sure(
+            np.stack([right, right]), np.tile(labels, 10), [f"{n}" for n in range(100)]
+        )
     order = np.random.default_rng(0).permutation(10)
     clean_hits = np.array([[key != "i3" for key in np.array(keys)[order]]] * 2)
-    clean = dict.fromkeys(corrupted, sure(clean_hits, labels[order], np.array(keys)[order].tolist()))
+    clean = dict.fromkeys(
+        corrupted, sure(clean_hits, labels[order], np.array(keys)[order].tolist())
+    )
     table, errors = ood_accuracy({"corrupted": corrupted}, {}, CLASSES, index, clean, EVALUATE)
     assert errors["real"].value == 100
     assert errors["real"].low == errors["real"].high == pytest.approx(100)
@@ -228,8 +265,14 @@ def test_mean_corruption_error_by_hand(tmp_path):
     assert numbers["accuracy"]["a"]["real"]["value"] == pytest.approx(60)
     assert numbers["accuracy"]["corrupted"]["other"]["value"] == pytest.approx(75)
     assert numbers["mean_corruption_error"]["other"]["value"] == pytest.approx(100)
-    assert numbers["mean_corruption_error"]["other"]["low"] < 100 < numbers["mean_corruption_error"]["other"]["high"]
-    severities = table[(table["set"] == "corrupted") & (table["arm"] == "real") & table["severity"].notna()]
+    assert (
+        numbers["mean_corruption_error"]["other"]["low"]
+        < 100
+        < numbers["mean_corruption_error"]["other"]["high"]
+    )
+    severities = table[
+        (table["set"] == "corrupted") & (table["arm"] == "real") & table["severity"].notna()
+    ]
     assert severities["severity"].tolist() == [0, 1, 2, 3, 4, 5]
     assert severities["value"].tolist() == pytest.approx([90, 70, 70, 70, 70, 70])
     assert (severities["low"] <= severities["value"]).all()
@@ -240,19 +283,30 @@ def test_a_reference_without_errors_has_no_mean_corruption_error():
     index.columns = ["corruption", "severity", "source_key"]
     right = sure(np.ones((1, 15), bool), np.tile(np.arange(3), 5), [str(n) for n in range(15)])
     clean = sure(np.ones((1, 3), bool), np.arange(3), ["i0", "i1", "i2"])
-    _, errors = ood_accuracy({"corrupted": {"real": right}}, {}, CLASSES, index, {"real": clean}, EVALUATE)
+    _, errors = ood_accuracy(
+        {"corrupted": {"real": right}}, {}, CLASSES, index, {"real": clean}, EVALUATE
+    )
     assert errors == {"real": None}
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.booleans(), min_size=4, max_size=12), st.sampled_from([None, ("bag", "boot"), ("boot", "coat")]))
+@given(
+    st.lists(st.booleans(), min_size=4, max_size=12),
+    st.sampled_from([None, ("bag", "boot"), ("boot", "coat")]),
+)
 def test_accuracy_on_a_set_is_the_share_of_hits_among_its_classes(hits, classes):
-    """Wrong predictions go to a class outside the mask, so masking makes them right or leaves them undecided."""
+    """Wrong predictions go to a class outside the mask, so masking makes them right or leaves them
+    undecided.
+    """
     labels = np.full(len(hits), 1)
-    predictions = sure(np.array([hits]), labels, [str(n) for n in range(len(hits))])  # wrong ones say coat
+    predictions = sure(
+        np.array([hits]), labels, [str(n) for n in range(len(hits))]
+    )  # wrong ones say coat
     sets = {"sketches": OodSet(source="x", classes=classes), "empty": OodSet(source="x")}
     empty = pd.DataFrame(columns=["corruption", "severity", "source_key"])
-    table, errors = ood_accuracy({"sketches": {"real": predictions}}, sets, CLASSES, empty, {}, EVALUATE)
+    table, errors = ood_accuracy(
+        {"sketches": {"real": predictions}}, sets, CLASSES, empty, {}, EVALUATE
+    )
     assert table["set"].tolist() == ["sketches"]
     assert errors == {}
     if classes == ("boot", "coat"):

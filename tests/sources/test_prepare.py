@@ -1,4 +1,6 @@
-"""The stage prepare: four image sets, the same bytes every time, and nothing shared between them."""
+"""The stage prepare: four image sets, the same bytes every time, and nothing shared between
+them.
+"""
 
 import hashlib
 import random
@@ -19,7 +21,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def settings(source, **changes) -> Data:
-    values = {"resolution": 8, "square": "pad", "shots": 3, "validation_fraction": 0.2, "test_fraction": 0.2, "seed": 0}
+    values = {
+        "resolution": 8,
+        "square": "pad",
+        "shots": 3,
+        "validation_fraction": 0.2,
+        "test_fraction": 0.2,
+        "seed": 0,
+    }
     return Data(**(values | {"source": str(source), "exclude": ()} | changes))
 
 
@@ -38,7 +47,10 @@ def source(tmp_path):
 
 def digests(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def sets(out: Path) -> dict[str, ImageSet]:
@@ -112,14 +124,18 @@ def test_the_same_image_in_train_and_test(tmp_path):
     for number, place in enumerate(["train/a/1", "train/b/2", "test/a/3", "test/b/4"]):
         noise(tmp_path / f"{place}.png", number)
     Image.open(tmp_path / "train/a/1.png").save(tmp_path / "test/a/copy.bmp")
-    with pytest.raises(TruelikeError, match=r"(?s)two splits.*test/a/copy.bmp \(test, a\)") as error:
+    with pytest.raises(
+        TruelikeError, match=r"(?s)two splits.*test/a/copy.bmp \(test, a\)"
+    ) as error:
         run(settings(tmp_path), tmp_path / "out")
     assert "train/a/1.png (train, a)" in str(error.value)
 
 
 def test_the_same_image_in_two_classes(source, tmp_path):
     noise(source / "b c/again.png", 0)
-    with pytest.raises(TruelikeError, match=r"(?s)two classes.*a/0.png \(train, a\) = b c/again.png \(train, b c\)"):
+    with pytest.raises(
+        TruelikeError, match=r"(?s)two classes.*a/0.png \(train, a\) = b c/again.png \(train, b c\)"
+    ):
         run(settings(source), tmp_path / "out")
 
 
@@ -133,7 +149,9 @@ def test_repeated_images_of_a_class_are_used_once(source, tmp_path, capsys):
 def test_all_unreadable_images_are_listed(source, tmp_path):
     for number in range(12):
         (source / "a" / f"bad{number:02}.png").write_bytes(b"no image")
-    with pytest.raises(TruelikeError, match=r"(?s)12 images cannot be used.*a/bad00.png: .*bad09.*and 2 more") as error:
+    with pytest.raises(
+        TruelikeError, match=r"(?s)12 images cannot be used.*a/bad00.png: .*bad09.*and 2 more"
+    ) as error:
         run(settings(source), tmp_path / "out")
     assert "bad10" not in str(error.value)
     assert not (tmp_path / "out").exists()
@@ -155,7 +173,12 @@ def test_key_tells_the_file():
 def test_embedded_images_stay_as_they_are_in_a_black_frame(tmp_path):
     data = settings(ROOT / "data/fashion", resolution=32, shots=16)
     made = run(data, tmp_path)
-    assert [len(made[name]) for name in ("train", "validation", "test", "extra")] == [160, 500, 5000, 840]
+    assert [len(made[name]) for name in ("train", "validation", "test", "extra")] == [
+        160,
+        500,
+        5000,
+        840,
+    ]
     pixels = made["test"].load()
     frame = np.ones((32, 32), bool)
     frame[2:30, 2:30] = False
@@ -176,16 +199,27 @@ def test_excluded_images_and_their_copies_are_nowhere(source, tmp_path, capsys):
 def test_excluding_changes_no_bytes_of_the_sets_that_it_does_not_touch(tmp_path):
     for number in range(24):
         noise(
-            tmp_path / "source" / ("train", "validation", "test")[number % 3] / "ab"[number % 2] / f"{number}.png",
+            tmp_path
+            / "source"
+            / ("train", "validation", "test")[number % 3]
+            / "ab"[number % 2]
+            / f"{number}.png",
             number,
         )
     data = settings(tmp_path / "source")
     run(data, tmp_path / "before")
-    for split, number, touched in (("test", 2, {"real/test"}), ("train", 0, {"real/train", "extra"})):
+    for split, number, touched in (
+        ("test", 2, {"real/test"}),
+        ("train", 0, {"real/train", "extra"}),
+    ):
         exclude = [f"{split}/{'ab'[number % 2]}/{number}.png"]
         run(data.model_copy(update={"exclude": exclude}), tmp_path / split)
         names = ("real/train", "real/validation", "real/test", "extra")
-        changed = {name for name in names if digests(tmp_path / "before" / name) != digests(tmp_path / split / name)}
+        changed = {
+            name
+            for name in names
+            if digests(tmp_path / "before" / name) != digests(tmp_path / split / name)
+        }
         assert changed <= touched
         assert changed
 
@@ -193,7 +227,9 @@ def test_excluding_changes_no_bytes_of_the_sets_that_it_does_not_touch(tmp_path)
 def test_an_excluded_image_may_be_broken_but_must_exist(source, tmp_path):
     (source / "a/broken.png").write_bytes(b"no image")
     run(settings(source, exclude=["a/broken.png"]), tmp_path / "out")
-    with pytest.raises(TruelikeError, match=r"data\.exclude: 'a/typo.png' is neither the path nor the key"):
+    with pytest.raises(
+        TruelikeError, match=r"data\.exclude: 'a/typo.png' is neither the path nor the key"
+    ):
         run(settings(source, exclude=["a/typo.png"]), tmp_path / "out")
     every = [f"a/{number}.png" for number in range(0, 20, 2)] + ["a/broken.png"]
     with pytest.raises(TruelikeError, match=r"data\.exclude: no train image of class 'a' is left"):

@@ -30,10 +30,17 @@ def folder(root, files):
 def parquet(path, labels, names=None, paths=None, **columns):
     cells = [{"bytes": png(n), "path": paths[n] if paths else None} for n in range(len(labels))]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    table = pa.table({columns.get("image", "image"): pa.array(cells, kind), columns.get("label", "label"): labels})
+    table = pa.table(
+        {
+            columns.get("image", "image"): pa.array(cells, kind),
+            columns.get("label", "label"): labels,
+        }
+    )
     if names:
         features = {"label": {"names": names, "_type": "ClassLabel"}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        table = table.replace_schema_metadata(
+            {"huggingface": json.dumps({"info": {"features": features}})}
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
 
@@ -58,12 +65,17 @@ def test_folder_of_class_folders(tmp_path, capsys):
 
 
 def test_decomposed_names_are_the_same_class(tmp_path):
-    root = folder(tmp_path, ["train/Ka\u0308se/a.png", "test/K\u00e4se/b.png", "train/b/c.png", "test/b/d.png"])
+    root = folder(
+        tmp_path,
+        ["train/Ka\u0308se/a.png", "test/K\u00e4se/b.png", "train/b/c.png", "test/b/d.png"],
+    )
     assert open_source(root).class_names == ["K\u00e4se", "b"]
 
 
 def test_folder_with_splits(tmp_path):
-    root = folder(tmp_path, [f"{split}/{name}/1.png" for split in ("Train", "val", "test") for name in "ab"])
+    root = folder(
+        tmp_path, [f"{split}/{name}/1.png" for split in ("Train", "val", "test") for name in "ab"]
+    )
     assert {(split, name) for split, name, _ in summary(open_source(root))} == {
         (split, name) for split in ("train", "validation", "test") for name in "ab"
     }
@@ -75,7 +87,10 @@ def test_folder_with_splits(tmp_path):
         (["a/1.png"], "two or more classes, found a"),
         ([], "two or more classes, found none"),
         (["train/a/1.png", "train/b/1.png", "test/a/2.png"], "no test images of 'b'"),
-        (["train/a/1.png", "train/b/1.png", "test/a/2.png", "test/b/2.png", "test/c/2.png"], "no train images of 'c'"),
+        (
+            ["train/a/1.png", "train/b/1.png", "test/a/2.png", "test/b/2.png", "test/c/2.png"],
+            "no train images of 'c'",
+        ),
         (["test/a/1.png", "test/b/1.png"], "no train folder"),
     ],
 )
@@ -182,6 +197,13 @@ def test_hub_that_cannot_be_reached(tmp_path, monkeypatch):
 def test_split_names():
     from pathlib import Path
 
-    names = {"data/train-00000-of-00002-abc.parquet": "train", "validation/0000.parquet": "validation"}
-    names |= {"test.parquet": "test", "plain_text/val_01.parquet": "validation", "0000.parquet": "train"}
+    names = {
+        "data/train-00000-of-00002-abc.parquet": "train",
+        "validation/0000.parquet": "validation",
+    }
+    names |= {
+        "test.parquet": "test",
+        "plain_text/val_01.parquet": "validation",
+        "0000.parquet": "train",
+    }
     assert {name: sources._split_of(Path(name)) for name in names} == names

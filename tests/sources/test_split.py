@@ -7,13 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truelike.runtime.errors import TruelikeError
-from truelike.sources.split import (
-    distinct,
-    few_shots,
-    halves,
-    hash_order,
-    hold_out,
-)
+from truelike.sources.split import distinct, few_shots, halves, hash_order, hold_out
 
 POOLS = st.integers(2, 40).flatmap(
     lambda size: st.lists(st.sampled_from("abc"), min_size=size, max_size=size).map(
@@ -61,7 +55,9 @@ def test_hold_out_takes_the_fraction_of_each_class_and_leaves_some(size, fractio
 
 
 def test_a_single_image_cannot_be_held_out():
-    with pytest.raises(TruelikeError, match="class 'b' has 1 image, too few to hold one out for test"):
+    with pytest.raises(
+        TruelikeError, match="class 'b' has 1 image, too few to hold one out for test"
+    ):
         hold_out(["a/1", "a/2", "b/1"], 0.5, key, label, 0, "test")
 
 
@@ -73,10 +69,17 @@ def test_all_shots_and_seeds():
 
 
 def test_distinct_reports_each_repetition():
-    assert distinct(["a1", "b1", "a2", "a3"], lambda item: item[0]) == (["a1", "b1"], [("a1", "a2"), ("a1", "a3")])
+    assert distinct(["a1", "b1", "a2", "a3"], lambda item: item[0]) == (
+        ["a1", "b1"],
+        [("a1", "a2"), ("a1", "a3")],
+    )
 
 
-@given(POOLS.filter(lambda pool: min(Counter(map(label, pool)).values()) >= 2), st.integers(0, 4), SEEDS)
+@given(
+    POOLS.filter(lambda pool: min(Counter(map(label, pool)).values()) >= 2),
+    st.integers(0, 4),
+    SEEDS,
+)
 def test_halves_share_out_every_class_and_the_odd_ones_by_turns(pool, pair, seed):
     first, second = halves(pool, pair, key, label, seed)
     assert sorted(first + second) == sorted(pool)
@@ -89,7 +92,11 @@ def test_halves_share_out_every_class_and_the_odd_ones_by_turns(pool, pair, seed
 
 def test_pairs_and_seeds_have_halves_of_their_own_and_chance_decides():
     pool = [f"a/{number}" for number in range(40)]
-    found = [frozenset(halves(pool, pair, key, label, seed)[0]) for pair in range(10) for seed in range(5)]
+    found = [
+        frozenset(halves(pool, pair, key, label, seed)[0])
+        for pair in range(10)
+        for seed in range(5)
+    ]
     assert len(set(found)) == len(found)
     seen = Counter(item for half in found for item in half)
     assert min(seen.values()) > 10  # of 50, at an expectation of 25

@@ -1,4 +1,6 @@
-"""A finished pipeline run in miniature: every table and metric that the report reads, with made-up numbers."""
+"""A finished pipeline run in miniature: every table and metric that the report reads, with made-up
+numbers.
+"""
 
 from itertools import combinations
 from pathlib import Path
@@ -18,7 +20,14 @@ from truelike.sources.settings import Corrupt
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ["t-shirt", "<script>alert('bag')</script>", "Stiefel & Söhne"]
-ARMS = {"real": 73.1, "naive": 55.4, "synthetic": 66.2, "mixed": 74.9, "bridged": 74.2, "bridged_pp": 75.8}
+ARMS = {
+    "real": 73.1,
+    "naive": 55.4,
+    "synthetic": 66.2,
+    "mixed": 74.9,
+    "bridged": 74.2,
+    "bridged_pp": 75.8,
+}
 ARMS |= {"more_real": 83.3}
 KINDS = ("noise", "blur", "contrast", "brightness", "pixelate", "jpeg")
 SHOTS = 5
@@ -37,7 +46,11 @@ def write_sets(folder: Path) -> dict[str, list[ImageSet]]:
     labels = np.arange(SHOTS * len(CLASSES)) % len(CLASSES)
     keys = [f"photo-{number:08x}" for number in range(len(labels))]
     sets: dict[str, list[ImageSet]] = {}
-    for name, shade, replicas in (("real", 250, [0]), ("naive", 120, [0, 1]), ("synthetic", 190, [0, 1])):
+    for name, shade, replicas in (
+        ("real", 250, [0]),
+        ("naive", 120, [0, 1]),
+        ("synthetic", 190, [0, 1]),
+    ):
         sets[name] = []
         for replica in replicas:
             place = folder / name / str(replica)
@@ -48,9 +61,15 @@ def write_sets(folder: Path) -> dict[str, list[ImageSet]]:
                     pixels,
                     {"split": "train", "source": f"{key}.png"}
                     if name == "real"
-                    else {"source_key": key, "prompt": f"a photo of {CLASSES[label]}", "truncated": replica == 1},
+                    else {
+                        "source_key": key,
+                        "prompt": f"a photo of {CLASSES[label]}",
+                        "truncated": replica == 1,
+                    },
                 )
-                for key, label, pixels in zip(keys, labels, pictures(len(keys), shade + replica), strict=True)
+                for key, label, pixels in zip(
+                    keys, labels, pictures(len(keys), shade + replica), strict=True
+                )
             ]
             write_image_set(place, samples, CLASSES)
             sets[name].append(ImageSet(place))
@@ -58,7 +77,12 @@ def write_sets(folder: Path) -> dict[str, list[ImageSet]]:
 
 
 def selection_of(sets: list[ImageSet]) -> pd.DataFrame:
-    table = pd.concat([pd.DataFrame({"key": s.keys, "folder": s.folder.as_posix(), "label": s.labels}) for s in sets])
+    table = pd.concat(
+        [
+            pd.DataFrame({"key": s.keys, "folder": s.folder.as_posix(), "label": s.labels})
+            for s in sets
+        ]
+    )
     table = table.reset_index(drop=True).assign(keep=True, reason="")
     table.loc[0, ["keep", "reason"]] = [False, "label: 0.003 < 0.01"]
     table.loc[4, ["keep", "reason"]] = [False, "label: 0.0007 < 0.01"]
@@ -84,25 +108,40 @@ def accuracy_metrics() -> dict:
             "points": 2.7,
             "low": 1.9,
             "high": 3.4,
-            "sentence": "Synthetic data helped: bridged_pp is +2.7 points [1.9, 3.4] above real data alone "
+            "sentence": "Synthetic data helped: bridged_pp is +2.7 points [1.9, 3.4] above real "
+            "data alone "
             "(95 % interval, 5 seeds, 5000 test images).",
         },
         "ood": {
             "accuracy": {
-                name: {arm: {"value": value - 20, "low": value - 22, "high": value - 18} for arm, value in ARMS.items()}
+                name: {
+                    arm: {"value": value - 20, "low": value - 22, "high": value - 18}
+                    for arm, value in ARMS.items()
+                }
                 for name in ("sketches", "corrupted", *KINDS)
             },
-            "mean_corruption_error": {arm: {"value": 91.5, "low": 88.0, "high": 95.1} for arm in ARMS}
+            "mean_corruption_error": {
+                arm: {"value": 91.5, "low": 88.0, "high": 95.1} for arm in ARMS
+            }
             | {"naive": None},
         },
     }
 
 
 def ood_table() -> pd.DataFrame:
-    rows = [(arm, "sketches", None, value - 20, value - 22, value - 18) for arm, value in ARMS.items()]
+    rows = [
+        (arm, "sketches", None, value - 20, value - 22, value - 18) for arm, value in ARMS.items()
+    ]
     for arm, value in ARMS.items():
         rows += [
-            (arm, "corrupted", severity, value - 5 * severity, value - 5 * severity - 2, value - 5 * severity + 2)
+            (
+                arm,
+                "corrupted",
+                severity,
+                value - 5 * severity,
+                value - 5 * severity - 2,
+                value - 5 * severity + 2,
+            )
             for severity in range(6)
         ]
     table = pd.DataFrame(rows, columns=["arm", "set", "severity", "value", "low", "high"])
@@ -111,10 +150,15 @@ def ood_table() -> pd.DataFrame:
 
 def ood_sets(folder: Path) -> dict[str, ImageSet]:
     labels = range(len(CLASSES))
-    samples = [Sample(f"s{label}", label, pictures(3, 200)[label], {"source": f"{label}.png"}) for label in labels]
+    samples = [
+        Sample(f"s{label}", label, pictures(3, 200)[label], {"source": f"{label}.png"})
+        for label in labels
+    ]
     write_image_set(folder / "sketches", samples, CLASSES)
     write_corrupted(
-        ImageSet(folder / "sketches"), Corrupt(images_per_class=1, kinds=KINDS, seed=0), folder / "corrupted"
+        ImageSet(folder / "sketches"),
+        Corrupt(images_per_class=1, kinds=KINDS, seed=0),
+        folder / "corrupted",
     )
     return {name: ImageSet(folder / name) for name in ("sketches", "corrupted")}
 
@@ -122,7 +166,13 @@ def ood_sets(folder: Path) -> dict[str, ImageSet]:
 def accuracy_table() -> pd.DataFrame:
     metrics = ["top1", "top5", "balanced", "nll", "ece", *(f"class:{name}" for name in CLASSES)]
     rows = [
-        (arm, seed, split, metric, 0.8 if metric == "nll" else 0.05 if metric == "ece" else value + seed)
+        (
+            arm,
+            seed,
+            split,
+            metric,
+            0.8 if metric == "nll" else 0.05 if metric == "ece" else value + seed,
+        )
         for arm, value in ARMS.items()
         for seed in (0, 1)
         for split in ("validation", "test")
@@ -133,7 +183,16 @@ def accuracy_table() -> pd.DataFrame:
 
 def comparisons() -> pd.DataFrame:
     rows = [
-        (b, a, ARMS[b] - ARMS[a], ARMS[b] - ARMS[a] - 0.8, ARMS[b] - ARMS[a] + 0.7, 0.0123, 0.2583, 1.1)
+        (
+            b,
+            a,
+            ARMS[b] - ARMS[a],
+            ARMS[b] - ARMS[a] - 0.8,
+            ARMS[b] - ARMS[a] + 0.7,
+            0.0123,
+            0.2583,
+            1.1,
+        )
         for a, b in combinations(ARMS, 2)
     ]
     names = ["arm", "against", "points", "low", "high", "p_value", "p_holm", "detectable"]
@@ -141,7 +200,12 @@ def comparisons() -> pd.DataFrame:
 
 
 def confusion() -> pd.DataFrame:
-    rows = [(arm, own, other, 90 if own == other else 5) for arm in ARMS for other in CLASSES for own in CLASSES]
+    rows = [
+        (arm, own, other, 90 if own == other else 5)
+        for arm in ARMS
+        for other in CLASSES
+        for own in CLASSES
+    ]
     return pd.DataFrame(rows, columns=["arm", "class_name", "predicted", "count"])
 
 
@@ -163,7 +227,10 @@ def audit_metrics(coverage: dict[str, float]) -> dict:
         measures[name]["coverage"] = interval(value)
     for name in ("naive", "synthetic"):
         measures[name]["real_equivalent"] = {"value": 3.2, "low": 2.1, "high": 4.7}
-    return {"measures": measures, "gaps": {gap: {n: interval(0.2) for n in ("naive", "synthetic")} for gap in GAPS}}
+    return {
+        "measures": measures,
+        "gaps": {gap: {n: interval(0.2) for n in ("naive", "synthetic")} for gap in GAPS},
+    }
 
 
 ATTACKED = {"real": 0.4, "synthetic": 0.02}
@@ -176,11 +243,18 @@ def privacy_metrics(images: int = 400) -> dict:
         return {"value": value, "low": value - 0.01, "high": value + 0.03}
 
     numbers = {
-        arm: {"auc": interval(0.5 + tpr), "tpr_at_1_in_1000": None, "tpr_at_1_in_100": interval(tpr)}
+        arm: {
+            "auc": interval(0.5 + tpr),
+            "tpr_at_1_in_1000": None,
+            "tpr_at_1_in_100": interval(tpr),
+        }
         | {"balanced_accuracy": interval(0.5 + tpr / 2)}
         for arm, tpr in ATTACKED.items()
     }
-    arms = {arm: dict.fromkeys(("lira_online", "lira_offline", "threshold"), own) for arm, own in numbers.items()}
+    arms = {
+        arm: dict.fromkeys(("lira_online", "lira_offline", "threshold"), own)
+        for arm, own in numbers.items()
+    }
     return {"shadows": 6, "images": images // 3, "trials": images, "arms": arms}
 
 
@@ -211,13 +285,22 @@ def build_material(folder: Path, params: Params | None = None) -> Material:
     sets = write_sets(folder)
     coverage = {"real": 0.9, "naive": 0.35, "synthetic": 0.75}
     per_class = [
-        (name, class_name, metric, value - 0.1 * number, value - 0.15 - 0.1 * number, value + 0.05 - 0.1 * number)
+        (
+            name,
+            class_name,
+            metric,
+            value - 0.1 * number,
+            value - 0.15 - 0.1 * number,
+            value + 0.05 - 0.1 * number,
+        )
         for name, value in coverage.items()
         for metric in ("coverage", "two_sample")
         for number, class_name in enumerate(CLASSES)
     ]
     real = sets["real"][0]
-    captions = pd.DataFrame({"key": real.keys, "caption": "a dark bag on white", "truncated": False})
+    captions = pd.DataFrame(
+        {"key": real.keys, "caption": "a dark bag on white", "truncated": False}
+    )
     captions.loc[2, "truncated"] = True
     runs = [
         ("2026-01-02T03:04:05+00:00", "adapt", 61.2, None, 900, 2, "NVIDIA Z9", 7.5),
@@ -239,7 +322,9 @@ def build_material(folder: Path, params: Params | None = None) -> Material:
         confusion=confusion(),
         ood=ood_table(),
         ood_sets=ood_sets(folder / "ood"),
-        per_class=pd.DataFrame(per_class, columns=["set", "class_name", "metric", "value", "low", "high"]),
+        per_class=pd.DataFrame(
+            per_class, columns=["set", "class_name", "metric", "value", "low", "high"]
+        ),
         near_copies=near_copies(sets),
         curves=curves(),
         audit_metrics=audit_metrics(coverage),

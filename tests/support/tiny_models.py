@@ -1,4 +1,6 @@
-"""Builders of tiny random models in the hub's layout, which open in a second: pipelines, CLIP, captioners, writers."""
+"""Builders of tiny random models in the hub's layout, which open in a second: pipelines, CLIP,
+captioners, writers.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -76,8 +78,15 @@ VISION = {
 def make_tokenizer() -> CLIPTokenizer:
     """A CLIP tokenizer of single letters: every text has tokens, a word of n letters has n."""
     letters = [chr(code) for code in range(33, 127)]
-    pieces = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={piece: number for number, piece in enumerate(pieces)}, merges=[])
+    pieces = [
+        *letters,
+        *(letter + "</w>" for letter in letters),
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
+    tokenizer = CLIPTokenizer(
+        vocab={piece: number for number, piece in enumerate(pieces)}, merges=[]
+    )
     tokenizer.model_max_length = LENGTH
     return tokenizer
 
@@ -128,8 +137,12 @@ def make_unet(width: int, **options: Any) -> UNet2DConditionModel:
     )
 
 
-def make_pipeline(prediction_type: str = "epsilon", width: int = WIDTH, **options: Any) -> StableDiffusionPipeline:
-    """Stable Diffusion 1.x; 2.x differs by its prediction, the width of its text states and the UNet's options."""
+def make_pipeline(
+    prediction_type: str = "epsilon", width: int = WIDTH, **options: Any
+) -> StableDiffusionPipeline:
+    """Stable Diffusion 1.x; 2.x differs by its prediction, the width of its text states and the
+    UNet's options.
+    """
     torch.manual_seed(0)
     tokenizer = make_tokenizer()
     return StableDiffusionPipeline(
@@ -145,7 +158,9 @@ def make_pipeline(prediction_type: str = "epsilon", width: int = WIDTH, **option
 
 
 def make_sd2() -> StableDiffusionPipeline:
-    return make_pipeline("v_prediction", width=48, use_linear_projection=True, attention_head_dim=(2, 4))
+    return make_pipeline(
+        "v_prediction", width=48, use_linear_projection=True, attention_head_dim=(2, 4)
+    )
 
 
 def make_sdxl() -> StableDiffusionXLPipeline:
@@ -173,9 +188,13 @@ def make_sdxl() -> StableDiffusionXLPipeline:
 def make_sd3(with_t5: bool = True) -> StableDiffusion3Pipeline:
     torch.manual_seed(0)
     tokenizer, t5_tokenizer, width_2, joint = make_tokenizer(), make_t5_tokenizer(), 48, 96
-    t5 = T5Config(vocab_size=len(t5_tokenizer), d_model=joint, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    t5 = T5Config(
+        vocab_size=len(t5_tokenizer), d_model=joint, d_kv=8, d_ff=32, num_layers=1, num_heads=2
+    )
     return StableDiffusion3Pipeline(
-        vae=make_vae(shift_factor=0.1, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False),
+        vae=make_vae(
+            shift_factor=0.1, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False
+        ),
         text_encoder=CLIPTextModelWithProjection(text_config(tokenizer)),
         text_encoder_2=CLIPTextModelWithProjection(text_config(tokenizer, width_2)),
         text_encoder_3=T5EncoderModel(t5).eval() if with_t5 else None,
@@ -212,7 +231,9 @@ def save_encoder(folder: Path, width: int = WIDTH) -> Path:
     torch.manual_seed(1)
     tokenizer = make_tokenizer()
     text = text_config(tokenizer).to_dict()
-    CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=width)).save_pretrained(folder)
+    CLIPModel(
+        CLIPConfig(text_config=text, vision_config=VISION, projection_dim=width)
+    ).save_pretrained(folder)
     size = {"shortest_edge": 16}
     CLIPImageProcessor(size=size, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -221,8 +242,22 @@ def save_encoder(folder: Path, width: int = WIDTH) -> Path:
 
 def save_blip(folder: Path) -> Path:
     torch.manual_seed(2)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "red", "shoe", "on", "white", "a"]
-    tokenizer: Any = BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}, bos_token="[DEC]")
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "[DEC]",
+        "red",
+        "shoe",
+        "on",
+        "white",
+        "a",
+    ]
+    tokenizer: Any = BertTokenizerFast(
+        vocab={word: number for number, word in enumerate(words)}, bos_token="[DEC]"
+    )
     text = {
         "vocab_size": len(words),
         "hidden_size": 16,
@@ -236,12 +271,16 @@ def save_blip(folder: Path) -> Path:
         "pad_token_id": 0,
         "sep_token_id": 3,
     }
-    model = BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=VISION, projection_dim=16))
+    model = BlipForConditionalGeneration(
+        BlipConfig(text_config=text, vision_config=VISION, projection_dim=16)
+    )
     bias = torch.zeros(len(words))
     bias[[0, 1, 2, 3, 4, 5]] = -100.0  # a random model that says words
     model.text_decoder.cls.predictions.decoder.bias.data.copy_(bias)
     model.save_pretrained(folder)
-    BlipProcessor(BlipImageProcessor(size={"height": 16, "width": 16}), tokenizer).save_pretrained(folder)
+    BlipProcessor(BlipImageProcessor(size={"height": 16, "width": 16}), tokenizer).save_pretrained(
+        folder
+    )
     return folder
 
 
@@ -250,10 +289,20 @@ def save_vit_gpt2(folder: Path) -> Path:
     tokenizer = make_tokenizer()
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     gpt2 = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=32, n_embd=16, n_layer=1, n_head=2, add_cross_attention=True, **ends
+        vocab_size=len(tokenizer),
+        n_positions=32,
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        add_cross_attention=True,
+        **ends,
     )
-    model = VisionEncoderDecoderModel(encoder=ViTModel(ViTConfig(**VISION)), decoder=GPT2LMHeadModel(gpt2))
-    model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = tokenizer.bos_token_id
+    model = VisionEncoderDecoderModel(
+        encoder=ViTModel(ViTConfig(**VISION)), decoder=GPT2LMHeadModel(gpt2)
+    )
+    model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = (
+        tokenizer.bos_token_id
+    )
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
@@ -268,24 +317,42 @@ WORDS = ["red", "shoe", "on", "white", "a"]
 def word_tokenizer(*special: str) -> PreTrainedTokenizerFast:
     """A tokenizer of a few words; ``</s>`` begins, ends and pads, as in OPT."""
     vocabulary = ["</s>", "<unk>", *special, *WORDS]
-    model = Tokenizer(WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    model = Tokenizer(
+        WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token="<unk>")
+    )
     model.pre_tokenizer = WhitespaceSplit()
     ends = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=model, additional_special_tokens=list(special), **ends)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=model, additional_special_tokens=list(special), **ends
+    )
 
 
 def save_blip2(folder: Path) -> Path:
     torch.manual_seed(4)
     tokenizer = word_tokenizer("<image>")
     tokenizer.image_token = "<image>"
-    text = {"model_type": "opt", "vocab_size": len(tokenizer), "hidden_size": 16, "word_embed_proj_dim": 16}
-    text |= {"ffn_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64}
+    text = {
+        "model_type": "opt",
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "word_embed_proj_dim": 16,
+    }
+    text |= {
+        "ffn_dim": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 64,
+    }
     text |= {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     former = {"vocab_size": 8, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
     former |= {"num_attention_heads": 2, "encoder_hidden_size": 16}
     image_token = tokenizer.convert_tokens_to_ids("<image>")
     config = Blip2Config(
-        vision_config=VISION, qformer_config=former, text_config=text, num_query_tokens=4, image_token_index=image_token
+        vision_config=VISION,
+        qformer_config=former,
+        text_config=text,
+        num_query_tokens=4,
+        image_token_index=image_token,
     )
     Blip2ForConditionalGeneration(config).save_pretrained(folder)
     processor = BlipImageProcessor(size={"height": 16, "width": 16})
@@ -297,7 +364,12 @@ def save_llava(folder: Path) -> Path:
     """A captioner that chats."""
     torch.manual_seed(5)
     tokenizer = word_tokenizer("<image>")
-    text = {"model_type": "llama", "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32}
+    text = {
+        "model_type": "llama",
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "intermediate_size": 32,
+    }
     text |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
     text |= {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     config = LlavaConfig(
@@ -313,7 +385,8 @@ def save_llava(folder: Path) -> Path:
         patch_size=8,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template="{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<image> "
+        chat_template="{% for m in messages %}{% for c in m['content'] %}"
+        "{% if c['type'] == 'image' %}<image> "
         "{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %} a",
     ).save_pretrained(folder)
     return folder
@@ -325,7 +398,9 @@ def save_gpt2(folder: Path, chat_template: str | None = None) -> Path:
     tokenizer = word_tokenizer()
     tokenizer.chat_template = chat_template
     ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-    config = GPT2Config(vocab_size=len(tokenizer), n_positions=128, n_embd=16, n_layer=1, n_head=2, **ends)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=128, n_embd=16, n_layer=1, n_head=2, **ends
+    )
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -336,7 +411,9 @@ def save_t5(folder: Path) -> Path:
     torch.manual_seed(7)
     tokenizer = word_tokenizer()
     ends = {"decoder_start_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-    config = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, **ends)
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, **ends
+    )
     T5ForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

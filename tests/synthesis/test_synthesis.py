@@ -24,18 +24,17 @@ from truelike.runtime.scratch import scratch
 from truelike.synthesis import regenerate as regenerate_module
 from truelike.synthesis.plan import batches, image_seed, make_plan
 from truelike.synthesis.regenerate import regenerate
-from truelike.synthesis.run import (
-    Job,
-    job_fingerprint,
-    open_renderer,
-    plan_of,
-    synthesize,
-    without,
-)
+from truelike.synthesis.run import Job, job_fingerprint, open_renderer, plan_of, synthesize, without
 from truelike.synthesis.settings import Synthesize
 
 PROMPTS = Prompts(
-    base="a {class}", definitions={}, caption=", {caption}", style=" {style}", quality=" best", negative="bad", seed=0
+    base="a {class}",
+    definitions={},
+    caption=", {caption}",
+    style=" {style}",
+    quality=" best",
+    negative="bad",
+    seed=0,
 )
 SETTINGS = Synthesize(
     replicas=(0, 1),
@@ -58,7 +57,10 @@ def job(generator: Path, real: ImageSet, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     outputs = tmp_path / "outputs"
-    write_table(outputs / "captions.parquet", pd.DataFrame({"key": real.keys, "caption": "red", "truncated": False}))
+    write_table(
+        outputs / "captions.parquet",
+        pd.DataFrame({"key": real.keys, "caption": "red", "truncated": False}),
+    )
     features = np.random.default_rng(0).normal(size=(len(real), 32)).astype(np.float32)
     write_features(outputs / "features.parquet", real.keys, features)
     (outputs / "style").mkdir()
@@ -89,7 +91,10 @@ def test_a_job_without_a_piece_makes_its_images_without_it(job: Job, real: Image
     assert set(bare["strength"]) == {1.0} != set(whole["strength"])
     assert set(bare["caption_key"]) == {""} != set(whole["caption_key"])
     assert bare["seed"].tolist() == whole["seed"].tolist()
-    assert (without(("style", "adapter"), job).style, without(("style", "adapter"), job).adapter) == (None, None)
+    assert (
+        without(("style", "adapter"), job).style,
+        without(("style", "adapter"), job).adapter,
+    ) == (None, None)
     assert replace(without((), job), stage="synthesize") == job
 
 
@@ -97,7 +102,11 @@ def test_a_job_without_a_piece_makes_its_images_without_it(job: Job, real: Image
 
 
 def plan(
-    keys: list[str], captions: list[str], replica: int, seed: int = 0, rewrites: list[list[str]] | None = None
+    keys: list[str],
+    captions: list[str],
+    replica: int,
+    seed: int = 0,
+    rewrites: list[list[str]] | None = None,
 ) -> pd.DataFrame:
     real = pd.DataFrame({"key": keys, "label": 0, "class_name": "boot"})
     chosen = SETTINGS.model_copy(update={"seed": seed})
@@ -137,7 +146,10 @@ def test_a_row_by_hand() -> None:
 def test_a_replica_uses_its_rewrite_and_says_which() -> None:
     rewrites = [["boot, red", "crimson boot"], []]
     rows = plan(["k1", "k2"], ["a red boot", "a boot"], replica=3, rewrites=rewrites)
-    assert rows["prompt"].tolist() == ["a boot, crimson boot <style> best", "a boot, a boot <style> best"]
+    assert rows["prompt"].tolist() == [
+        "a boot, crimson boot <style> best",
+        "a boot, a boot <style> best",
+    ]
     assert rows["caption_key"].tolist() == ["k1/1", "k2"]
 
 
@@ -169,7 +181,9 @@ def test_replicas_are_disjoint_keep_the_order_and_an_image_is_its_source_replica
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 12))
 def test_batches_cover_a_plan_in_order(count: int, shard_size: int, batch_size: int) -> None:
     shards = batches(pd.DataFrame({"key": range(count)}), shard_size, batch_size)
-    assert [key for shard in shards for batch in shard for key in batch["key"]] == list(range(count))
+    assert [key for shard in shards for batch in shard for key in batch["key"]] == list(
+        range(count)
+    )
     assert all(len(batch) <= batch_size for shard in shards for batch in shard)
     assert all(sum(map(len, shard)) == shard_size for shard in shards[:-1])
 
@@ -177,7 +191,9 @@ def test_batches_cover_a_plan_in_order(count: int, shard_size: int, batch_size: 
 # Making a replica
 
 
-def test_a_replica_is_a_sound_image_set_with_everything_that_made_it(job: Job, real: ImageSet, tmp_path: Path) -> None:
+def test_a_replica_is_a_sound_image_set_with_everything_that_made_it(
+    job: Job, real: ImageSet, tmp_path: Path
+) -> None:
     synthesize(job, 1, tmp_path / "out")
     made = ImageSet(tmp_path / "out")
     assert made.problems() == []
@@ -201,19 +217,27 @@ def test_a_replica_is_a_sound_image_set_with_everything_that_made_it(job: Job, r
 def test_other_replicas_have_other_images(job: Job, tmp_path: Path) -> None:
     synthesize(job, 0, tmp_path / "0")
     synthesize(job, 1, tmp_path / "1")
-    assert not set(ImageSet(tmp_path / "0").index["sha256"]) & set(ImageSet(tmp_path / "1").index["sha256"])
+    assert not set(ImageSet(tmp_path / "0").index["sha256"]) & set(
+        ImageSet(tmp_path / "1").index["sha256"]
+    )
 
 
 def test_images_hardly_depend_on_the_batch_size(job: Job, real: ImageSet, tmp_path: Path) -> None:
     synthesize(job, 0, tmp_path / "twos")
     synthesize(
-        replace(job, settings=SETTINGS.model_copy(update={"batch_size": 5, "shard_size": 10})), 0, tmp_path / "fives"
+        replace(job, settings=SETTINGS.model_copy(update={"batch_size": 5, "shard_size": 10})),
+        0,
+        tmp_path / "fives",
     )
-    difference = np.abs(ImageSet(tmp_path / "twos").load().astype(int) - ImageSet(tmp_path / "fives").load())
+    difference = np.abs(
+        ImageSet(tmp_path / "twos").load().astype(int) - ImageSet(tmp_path / "fives").load()
+    )
     assert difference.max() <= 1
 
 
-def test_batches_rendered_at_once_have_the_bytes_of_one_after_the_other(job: Job, real: ImageSet) -> None:
+def test_batches_rendered_at_once_have_the_bytes_of_one_after_the_other(
+    job: Job, real: ImageSet
+) -> None:
     shard = batches(plan_of(job, real, 0), 10, 2)[0]
     threads = torch.get_num_threads()
     made = {}
@@ -250,13 +274,17 @@ def test_a_batch_that_fails_ends_the_shard(job: Job, real: ImageSet) -> None:
         {"prompts": PROMPTS.model_copy(update={"caption": ""})},
     ],
 )
-def test_every_switch_changes_the_images_and_the_fingerprint(job: Job, tmp_path: Path, change: dict) -> None:
+def test_every_switch_changes_the_images_and_the_fingerprint(
+    job: Job, tmp_path: Path, change: dict
+) -> None:
     real = ImageSet(job.real)
     rows = plan_of(job, real, 0).iloc[:2]
     other = replace(job, **change)
     assert job_fingerprint(other, 0) != job_fingerprint(job, 0)
     images = open_renderer(job, real).render(rows)
-    assert not np.array_equal(open_renderer(other, real).render(plan_of(other, real, 0).iloc[:2]), images)
+    assert not np.array_equal(
+        open_renderer(other, real).render(plan_of(other, real, 0).iloc[:2]), images
+    )
 
 
 def test_the_fingerprint_does_not_depend_on_the_other_replicas(job: Job) -> None:
@@ -299,7 +327,9 @@ def test_a_shard_that_was_damaged_in_the_scratch_pool_is_made_again_and_no_other
 def test_an_adapter_of_another_style_is_refused(job: Job, real: ImageSet) -> None:
     assert job.adapter
     Adapter(enabled=True, style="abc", fingerprint="x").save(job.adapter / "adapter.json")
-    with pytest.raises(TruelikeError, match=r"trained with style abc, but .* holds none; run the stage adapt again"):
+    with pytest.raises(
+        TruelikeError, match=r"trained with style abc, but .* holds none; run the stage adapt again"
+    ):
         plan_of(job, real, 0)
 
 
@@ -319,7 +349,9 @@ def test_a_killed_run_is_continued_to_the_same_bytes(job: Job, tmp_path: Path) -
         (tmp_path / name / "job.pickle").write_bytes(pickle.dumps(slow))
     command = [sys.executable, "-c", SCRIPT]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(command, cwd=tmp_path / "killed", env=environment, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        command, cwd=tmp_path / "killed", env=environment, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "killed").rglob("shard-00000.parquet")):
         assert child.poll() is None, "the run ended before it could be killed"
@@ -332,7 +364,9 @@ def test_a_killed_run_is_continued_to_the_same_bytes(job: Job, tmp_path: Path) -
     first = next((tmp_path / "killed").rglob("shard-00000.tar"))
     made = first.stat().st_mtime_ns
     for name in ("killed", "whole"):
-        subprocess.run(command, cwd=tmp_path / name, env=environment, check=True, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            command, cwd=tmp_path / name, env=environment, check=True, stderr=subprocess.DEVNULL
+        )
     assert contents(tmp_path / "killed/out") == contents(tmp_path / "whole/out")
     assert first.stat().st_mtime_ns == made
 
@@ -340,7 +374,9 @@ def test_a_killed_run_is_continued_to_the_same_bytes(job: Job, tmp_path: Path) -
 # Regenerating
 
 
-def test_any_image_is_made_again_byte_for_byte(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_image_is_made_again_byte_for_byte(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synthesize(job, 1, tmp_path / "outputs/synthetic/1")
     monkeypatch.setattr(regenerate_module, "current_job", lambda folder: job)
     made = ImageSet(tmp_path / "outputs/synthetic/1")
@@ -357,7 +393,9 @@ def test_changed_settings_are_named_instead_of_making_another_image(
     key = f"{real.keys[0]}-r0"
     changed = replace(job, settings=SETTINGS.model_copy(update={"strength": 0.5}))
     monkeypatch.setattr(regenerate_module, "current_job", lambda folder: changed)
-    with pytest.raises(TruelikeError, match=r"made with other settings: strength is 0\.5, was 0\.75; check out"):
+    with pytest.raises(
+        TruelikeError, match=r"made with other settings: strength is 0\.5, was 0\.75; check out"
+    ):
         regenerate(folder, key)
     assert job.adapter
     Adapter(enabled=True, fingerprint="new").save(job.adapter / "adapter.json")

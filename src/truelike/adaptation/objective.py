@@ -1,4 +1,6 @@
-"""The training objective of adaptation by distribution matching (RF): a weighted diffusion loss and a squared MMD."""
+"""The training objective of adaptation by distribution matching (RF): a weighted diffusion loss and
+a squared MMD.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,9 +14,11 @@ Prediction = Literal["epsilon", "v_prediction", "flow"]
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """z_t = signal_t z_0 + sigma_t eps at each of T training steps, and what a model predicts from z_t.
+    """z_t = signal_t z_0 + sigma_t eps at each of T training steps, and what a model predicts from
+    z_t.
 
-    `signal`, `sigma`, `snr` = signal^2 / sigma^2 and `timesteps`, the time that the model is told, have shape (T,).
+    `signal`, `sigma`, `snr` = signal^2 / sigma^2 and `timesteps`, the time that the model is told,
+    have shape (T,).
     """
 
     prediction: Prediction
@@ -27,8 +31,8 @@ class NoiseSchedule:
 def noise_schedule(scheduler: Any, device: torch.device) -> NoiseSchedule:
     """The schedule that a diffusers scheduler trains with.
 
-    Diffusion: signal = sqrt(abar), sigma = sqrt(1 - abar). Flow matching (Esser et al. 2024, rectified flow): signal =
-    1 - sigma, with the scheduler's own, perhaps shifted, sigmas.
+    Diffusion: signal = sqrt(abar), sigma = sqrt(1 - abar). Flow matching (Esser et al. 2024,
+    rectified flow): signal = 1 - sigma, with the scheduler's own, perhaps shifted, sigmas.
     """
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         sigma = scheduler.sigmas.to(device)
@@ -36,12 +40,15 @@ def noise_schedule(scheduler: Any, device: torch.device) -> NoiseSchedule:
         return NoiseSchedule("flow", 1 - sigma, sigma, ((1 - sigma) / sigma).square(), times)
     abar = scheduler.alphas_cumprod.to(device)
     times = torch.arange(len(abar), device=device)
-    return NoiseSchedule(scheduler.config.prediction_type, abar.sqrt(), (1 - abar).sqrt(), abar / (1 - abar), times)
+    return NoiseSchedule(
+        scheduler.config.prediction_type, abar.sqrt(), (1 - abar).sqrt(), abar / (1 - abar), times
+    )
 
 
 @dataclass(frozen=True)
 class Noised:
-    """A model's inputs z_t (B, C, h, w) and timesteps (B,), its target (B, C, h, w) and the signal-to-noise ratio (B,).
+    """A model's inputs z_t (B, C, h, w) and timesteps (B,), its target (B, C, h, w) and the
+    signal-to-noise ratio (B,).
 
     `target` is eps, v = signal eps - sigma z_0, or for flow matching eps - z_0.
     """
@@ -54,27 +61,40 @@ class Noised:
 
 def add_noise(schedule: NoiseSchedule, clean: Tensor, noise: Tensor, steps: Tensor) -> Noised:
     """Noise latents (B, C, h, w) to training steps (B,), numbers from 0 to T - 1."""
-    signal, sigma = (values[steps].view(-1, 1, 1, 1) for values in (schedule.signal, schedule.sigma))
+    signal, sigma = (
+        values[steps].view(-1, 1, 1, 1) for values in (schedule.signal, schedule.sigma)
+    )
     if schedule.prediction == "epsilon":
         target = noise
     elif schedule.prediction == "v_prediction":
         target = signal * noise - sigma * clean
     else:
         target = noise - clean
-    return Noised(signal * clean + sigma * noise, schedule.timesteps[steps], target, schedule.snr[steps])
+    return Noised(
+        signal * clean + sigma * noise, schedule.timesteps[steps], target, schedule.snr[steps]
+    )
 
 
 def draw_noised(
-    schedule: NoiseSchedule, clean: Tensor, mode: Literal["per_sample", "shared"], generator: torch.Generator
+    schedule: NoiseSchedule,
+    clean: Tensor,
+    mode: Literal["per_sample", "shared"],
+    generator: torch.Generator,
 ) -> Noised:
-    """Noise latents (B, C, h, w) with noise and steps from a CPU generator; `mode` is that of `sample_steps`."""
+    """Noise latents (B, C, h, w) with noise and steps from a CPU generator; `mode` is that of
+    `sample_steps`.
+    """
     noise = torch.randn(clean.shape, generator=generator).to(clean)
     steps = sample_steps(len(clean), len(schedule.timesteps), mode, generator).to(clean.device)
     return add_noise(schedule, clean, noise, steps)
 
 
-def sample_steps(count: int, total: int, mode: Literal["per_sample", "shared"], generator: torch.Generator) -> Tensor:
-    """Uniform training steps below `total`, int64 of shape (count,): one each, or one for the whole batch."""
+def sample_steps(
+    count: int, total: int, mode: Literal["per_sample", "shared"], generator: torch.Generator
+) -> Tensor:
+    """Uniform training steps below `total`, int64 of shape (count,): one each, or one for the whole
+    batch.
+    """
     drawn = torch.randint(total, (count if mode == "per_sample" else 1,), generator=generator)
     return drawn.expand(count).clone()
 
@@ -82,7 +102,8 @@ def sample_steps(count: int, total: int, mode: Literal["per_sample", "shared"], 
 def min_snr_weights(snr: Tensor, gamma: float | None, prediction: Prediction) -> Tensor:
     """Min-SNR weights (Hang et al. 2023) of shape (B,), all at most 1.
 
-    min(SNR, gamma) / SNR for epsilon, min(SNR, gamma) / (SNR + 1) for v; ones for flow matching and without gamma.
+    min(SNR, gamma) / SNR for epsilon, min(SNR, gamma) / (SNR + 1) for v; ones for flow matching and
+    without gamma.
     """
     if gamma is None or prediction == "flow":
         return torch.ones_like(snr)
@@ -104,25 +125,31 @@ def matching_loss(
 ) -> Tensor:
     """L_dm, the squared MMD between the w_i pred_i and the w_i target_i of a batch, a scalar.
 
-    The linear kernel is RF's: mean_chw (sum_i w_i pred_i - sum_i w_i target_i)^2. ``mean`` divides the sums by the
-    number of images; with the linear kernel L_dm is then at most L_diff, by Jensen's inequality. With `labels` (B,),
-    images are matched within each class that is present, and the classes are averaged. ``rbf`` is ours, see `rbf_mmd`;
-    its ``sum`` is, as the linear one, the mean form times the squared number of images.
+    The linear kernel is RF's: mean_chw (sum_i w_i pred_i - sum_i w_i target_i)^2. ``mean`` divides
+    the sums by the number of images; with the linear kernel L_dm is then at most L_diff, by
+    Jensen's inequality. With `labels` (B,), images are matched within each class that is present,
+    and the classes are averaged. ``rbf`` is ours, see `rbf_mmd`; its ``sum`` is, as the linear one,
+    the mean form times the squared number of images.
     """
     scale = weights.view(-1, 1, 1, 1)
     if kernel == "rbf":
-        pairs = zip(_grouped(scale * predicted, labels), _grouped(scale * wanted, labels), strict=True)
-        return torch.stack([rbf_mmd(a, b) * (len(a) ** 2 if reduction == "sum" else 1) for a, b in pairs]).mean()
+        pairs = zip(
+            _grouped(scale * predicted, labels), _grouped(scale * wanted, labels), strict=True
+        )
+        return torch.stack(
+            [rbf_mmd(a, b) * (len(a) ** 2 if reduction == "sum" else 1) for a, b in pairs]
+        ).mean()
     groups = _grouped(scale * (predicted - wanted), labels)
     sums = torch.stack([group.sum(0) if reduction == "sum" else group.mean(0) for group in groups])
     return sums.square().mean(dim=(1, 2, 3)).mean()
 
 
 def rbf_mmd(a: Tensor, b: Tensor) -> Tensor:
-    """Squared MMD of n and n points with k(x, y) = exp(-d^2 / 2 h^2), d^2 = mean_chw (x - y)^2: from 0 to 2, a scalar.
+    """Squared MMD of n and n points with k(x, y) = exp(-d^2 / 2 h^2), d^2 = mean_chw (x - y)^2:
+    from 0 to 2, a scalar.
 
-    The biased estimate of Gretton et al. 2012, equation 5. Median heuristic: h^2 is the median (the lower one) of d^2
-    over all pairs of the 2n points; it is a constant for the gradient.
+    The biased estimate of Gretton et al. 2012, equation 5. Median heuristic: h^2 is the median (the
+    lower one) of d^2 over all pairs of the 2n points; it is a constant for the gradient.
     """
     points = torch.cat([a, b]).flatten(1)
     exact = "donot_use_mm_for_euclid_dist"

@@ -4,11 +4,21 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from truelike.runtime.settings import Count, Fraction, NonNegative, Positive, Probability, Rate, Section
+from truelike.runtime.settings import (
+    Count,
+    Fraction,
+    NonNegative,
+    Positive,
+    Probability,
+    Rate,
+    Section,
+)
 
 
 class Invert(Section):
-    """Dataset style inversion (BT): one new token for the whole data set, or one for each class as the baseline."""
+    """Dataset style inversion (BT): one new token for the whole data set, or one for each class as
+    the baseline.
+    """
 
     enabled: bool
     scope: Literal["set", "class"]
@@ -33,7 +43,9 @@ class Invert(Section):
 
 
 class DistributionMatching(Section):
-    """The squared-MMD term of RF: lambda, the kernel, and how the batch is reduced, timed and grouped."""
+    """The squared-MMD term of RF: lambda, the kernel, and how the batch is reduced, timed and
+    grouped.
+    """
 
     weight: NonNegative
     kernel: Literal["linear", "rbf"]
@@ -43,7 +55,9 @@ class DistributionMatching(Section):
 
 
 class Adapt(Section):
-    """LoRA: one adapter for the whole set, or one for each class, the steps divided over the classes."""
+    """LoRA: one adapter for the whole set, or one for each class, the steps divided over the
+    classes.
+    """
 
     enabled: bool
     scope: Literal["set", "class"]
@@ -66,5 +80,8 @@ class Adapt(Section):
     @classmethod
     def _some_targets(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
         if not targets or len(set(targets)) != len(targets):
-            raise ValueError(f"must be a list of distinct projections such as [q, k, v, out], found {list(targets)}")
+            raise ValueError(
+                "must be a list of distinct projections such as [q, k, v, out], found "
+                f"{list(targets)}"
+            )
         return targets

@@ -1,4 +1,6 @@
-"""Learning curves of a linear probe on each set of images, and what the sets are worth in real images."""
+"""Learning curves of a linear probe on each set of images, and what the sets are worth in real
+images.
+"""
 
 from collections.abc import Mapping
 
@@ -16,7 +18,9 @@ FARTHEST = 4  # times as many real images as there are
 
 
 def curve_sizes(labels: np.ndarray) -> list[int]:
-    """1, 2, 4, ... images per class, up to what the smallest class has or a probe should be fitted on."""
+    """1, 2, 4, ... images per class, up to what the smallest class has or a probe should be fitted
+    on.
+    """
     counts = np.bincount(labels)
     counts = counts[counts > 0]
     most = min(int(counts.min()), max(1, MOST_IMAGES // len(counts)))
@@ -27,15 +31,19 @@ def curve_sizes(labels: np.ndarray) -> list[int]:
 def learning_curves(
     train: Features, sets: Mapping[str, Features], held_out: str, bootstrap: int, seed: int
 ) -> tuple[pd.DataFrame, dict[str, Interval | None]]:
-    """Accuracy on the `held_out` set of probes fitted on real training images and on each other set, by their number.
+    """Accuracy on the `held_out` set of probes fitted on real training images and on each other
+    set, by their number.
 
-    Returns rows of set, images_per_class, accuracy, low, high (percent; `real` are the training images), and for each
-    other set all of whose images are used the number of real images per class that give its accuracy.
+    Returns rows of set, images_per_class, accuracy, low, high (percent; `real` are the training
+    images), and for each other set all of whose images are used the number of real images per class
+    that give its accuracy.
     """
     test = sets[held_out].values, sets[held_out].labels
     rows, worth = [], {}
     real_sizes = np.array(curve_sizes(train.labels))
-    trained = {held_out: train} | {name: features for name, features in sets.items() if name != held_out}
+    trained = {held_out: train} | {
+        name: features for name, features in sets.items() if name != held_out
+    }
     means, draws = {}, {}
     for name, features in trained.items():
         sizes = curve_sizes(features.labels)
@@ -52,5 +60,7 @@ def learning_curves(
     for name in list(trained)[1:]:
         reached, drawn = float(means[name][-1]), draws[name][:, -1]
         farthest = FARTHEST * float(real_sizes[-1])
-        worth[name] = real_equivalent(curve, curves, reached, drawn, farthest, CONFIDENCE) if enough else None
+        worth[name] = (
+            real_equivalent(curve, curves, reached, drawn, farthest, CONFIDENCE) if enough else None
+        )
     return pd.DataFrame(rows, columns=["set", "images_per_class", "accuracy", "low", "high"]), worth

@@ -1,4 +1,6 @@
-"""What is measured of images before they are compared: the encoder's features and low-level statistics."""
+"""What is measured of images before they are compared: the encoder's features and low-level
+statistics.
+"""
 
 from collections.abc import Sequence
 
@@ -13,19 +15,36 @@ from truelike.imageset.reading import ImageSet
 
 
 def extract(
-    sets: Sequence[ImageSet], encoder: str, dtype: str, batch_size: int, kept: set[str] | None = None
+    sets: Sequence[ImageSet],
+    encoder: str,
+    dtype: str,
+    batch_size: int,
+    kept: set[str] | None = None,
 ) -> Features:
     """What is measured of the images of several sets, of those in `kept` where it is given."""
-    found = [map_images(images, open_encoder, encoder, dtype, measures, batch_size, "audit") for images in sets]
-    values, statistics = (np.concatenate([made[name] for made in found]) for name in ("embedding", "low_level"))
+    found = [
+        map_images(images, open_encoder, encoder, dtype, measures, batch_size, "audit")
+        for images in sets
+    ]
+    values, statistics = (
+        np.concatenate([made[name] for made in found]) for name in ("embedding", "low_level")
+    )
     keys = [key for images in sets for key in images.keys]
-    features = Features(keys, np.concatenate([images.labels for images in sets]), values, statistics)
-    return features.take(np.array([row for row, key in enumerate(keys) if kept is None or key in kept], int))
+    features = Features(
+        keys, np.concatenate([images.labels for images in sets]), values, statistics
+    )
+    return features.take(
+        np.array([row for row, key in enumerate(keys) if kept is None or key in kept], int)
+    )
 
 
 def extract_views(images: ImageSet, encoder: str, dtype: str, batch_size: int) -> np.ndarray:
-    """Features of all images in each of the guises of `views`, one guise after the other: float32 (V * N, D)."""
-    found = map_images(images, open_encoder, encoder, dtype, view_features, batch_size, "audit views")
+    """Features of all images in each of the guises of `views`, one guise after the other: float32
+    (V * N, D).
+    """
+    found = map_images(
+        images, open_encoder, encoder, dtype, view_features, batch_size, "audit views"
+    )
     return np.concatenate(list(found.values()))
 
 
@@ -36,4 +55,7 @@ def measures(encoder: Encoder, pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 def view_features(encoder: Encoder, pixels: np.ndarray) -> dict[str, np.ndarray]:
     """The features of a batch in each guise."""
-    return {f"view {number}": encoder.embed(view, len(view)) for number, view in enumerate(views(pixels))}
+    return {
+        f"view {number}": encoder.embed(view, len(view))
+        for number, view in enumerate(views(pixels))
+    }

@@ -1,7 +1,9 @@
-"""How alike, and how varied, samples of feature vectors are: float arrays of shape (N, D), real before synthetic.
+"""How alike, and how varied, samples of feature vectors are: float arrays of shape (N, D), real
+before synthetic.
 
-Memory at N = 100,000 per sample and D = 1,024: 0.8 GiB for two samples in float32, 1.5 GiB for their float64 copies
-and a few temporaries of BLOCK numbers (64 MiB each) per worker, so below 4 GiB; nothing of size N x N is ever held.
+Memory at N = 100,000 per sample and D = 1,024: 0.8 GiB for two samples in float32, 1.5 GiB for
+their float64 copies and a few temporaries of BLOCK numbers (64 MiB each) per worker, so below 4
+GiB; nothing of size N x N is ever held.
 """
 
 import os
@@ -22,13 +24,17 @@ def blocks(rows: int, columns: int) -> Iterator[slice]:
 
 
 def map_blocks(function: Callable[[slice], Any], rows: int, columns: int) -> Iterator[Any]:
-    """`function` of all `blocks`, in their order, WORKERS at once, since numpy computes outside the lock."""
+    """`function` of all `blocks`, in their order, WORKERS at once, since numpy computes outside the
+    lock.
+    """
     with ThreadPoolExecutor(WORKERS) as pool:
         yield from pool.map(function, blocks(rows, columns))
 
 
 def moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) and covariance (D, D), divided by the sum of weights less 1, of vectors that count `weights` times."""
+    """Mean (D,) and covariance (D, D), divided by the sum of weights less 1, of vectors that count
+    `weights` times.
+    """
     total = weights.sum()
     mean = weights @ values / total
     covariance = np.zeros((values.shape[1], values.shape[1]))
@@ -41,20 +47,28 @@ def moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nda
 def frechet_distance(
     real: np.ndarray, fake: np.ndarray, counts: tuple[np.ndarray, np.ndarray] | None = None
 ) -> np.ndarray:
-    """||m_r - m_f||^2 + tr(C_r + C_f - 2 (C_r C_f)^(1/2)), the squared Fréchet distance of two fitted Gaussians.
+    """||m_r - m_f||^2 + tr(C_r + C_f - 2 (C_r C_f)^(1/2)), the squared Fréchet distance of two
+    fitted Gaussians.
 
-    Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", NeurIPS 2017, equation 6. Covariances are divided by
-    N - 1. Its bias depends on N: compare only values at equal sizes. A scalar; with `counts`, how often each vector
-    counts in each of B resamples (B, N_real) and (B, N_fake), the values of all of these, shape (B,).
+    Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", NeurIPS 2017, equation 6.
+    Covariances are divided by N - 1. Its bias depends on N: compare only values at equal sizes. A
+    scalar; with `counts`, how often each vector counts in each of B resamples (B, N_real) and (B,
+    N_fake), the values of all of these, shape (B,).
     """
     real, fake = real.astype(np.float64), fake.astype(np.float64)
     if counts is None:
-        return np.asarray(_frechet(*moments(real, np.ones(len(real))), *moments(fake, np.ones(len(fake)))))
+        return np.asarray(
+            _frechet(*moments(real, np.ones(len(real))), *moments(fake, np.ones(len(fake))))
+        )
     pairs = zip(*counts, strict=True)
-    return np.array([_frechet(*moments(real, first), *moments(fake, second)) for first, second in pairs])
+    return np.array(
+        [_frechet(*moments(real, first), *moments(fake, second)) for first, second in pairs]
+    )
 
 
-def _frechet(mean_real: np.ndarray, cov_real: np.ndarray, mean_fake: np.ndarray, cov_fake: np.ndarray) -> float:
+def _frechet(
+    mean_real: np.ndarray, cov_real: np.ndarray, mean_fake: np.ndarray, cov_fake: np.ndarray
+) -> float:
     values, vectors = np.linalg.eigh(cov_real)
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
     cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ cov_fake @ root), 0, None)).sum()
@@ -63,17 +77,20 @@ def _frechet(mean_real: np.ndarray, cov_real: np.ndarray, mean_fake: np.ndarray,
 
 
 def vendi_score(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """exp(-sum_i l_i log l_i), l the eigenvalues of K / N, K the cosine similarities: how many different vectors.
+    """exp(-sum_i l_i log l_i), l the eigenvalues of K / N, K the cosine similarities: how many
+    different vectors.
 
-    Friedman and Dieng, "The Vendi Score", TMLR 2023, equation 1. Between 1 and min(N, D): K / N and the D x D matrix
-    of second moments have the same eigenvalues but zeros, so no N x N matrix is needed. A scalar; with `counts` (B, N)
-    the values of B resamples.
+    Friedman and Dieng, "The Vendi Score", TMLR 2023, equation 1. Between 1 and min(N, D): K / N and
+    the D x D matrix of second moments have the same eigenvalues but zeros, so no N x N matrix is
+    needed. A scalar; with `counts` (B, N) the values of B resamples.
     """
     length = np.linalg.norm(values, axis=1, keepdims=True)
     directions = values.astype(np.float64) / np.where(length > 0, length, 1)
 
     def score(weights: np.ndarray) -> float:
-        eigenvalues = np.linalg.eigvalsh((directions * weights[:, None]).T @ directions / weights.sum())
+        eigenvalues = np.linalg.eigvalsh(
+            (directions * weights[:, None]).T @ directions / weights.sum()
+        )
         positive = eigenvalues[eigenvalues > 1e-12]
         return float(np.exp(-(positive * np.log(positive)).sum()))
 
@@ -83,13 +100,14 @@ def vendi_score(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndar
 
 
 def manifold_metrics(real: np.ndarray, fake: np.ndarray, neighbours: int) -> dict[str, np.ndarray]:
-    """What each image adds to precision, density (shape (N_fake,)), recall and coverage (shape (N_real,)): their means.
+    """What each image adds to precision, density (shape (N_fake,)), recall and coverage (shape
+    (N_real,)): their means.
 
-    With B(x) the ball around x that reaches its k-th nearest neighbour in its own sample:
-    precision = share of fake images in some B(real); recall = share of real images in some B(fake)
-    (Kynkäänniemi et al., NeurIPS 2019, equation 1); density = mean number of B(real) around a fake image, over k;
-    coverage = share of B(real) that hold a fake image (Naeem et al., ICML 2020, equations 3 and 4).
-    Both samples need more than `neighbours` images.
+    With B(x) the ball around x that reaches its k-th nearest neighbour in its own sample: precision
+    = share of fake images in some B(real); recall = share of real images in some B(fake)
+    (Kynkäänniemi et al., NeurIPS 2019, equation 1); density = mean number of B(real) around a fake
+    image, over k; coverage = share of B(real) that hold a fake image (Naeem et al., ICML 2020,
+    equations 3 and 4). Both samples need more than `neighbours` images.
     """
     real, fake = real.astype(np.float64), fake.astype(np.float64)
     real_radius, fake_radius = _radii(real, neighbours), _radii(fake, neighbours)

@@ -1,4 +1,6 @@
-"""Squared maximum mean discrepancy (MMD) between samples of feature vectors (N, D), real before synthetic."""
+"""Squared maximum mean discrepancy (MMD) between samples of feature vectors (N, D), real before
+synthetic.
+"""
 
 from collections.abc import Callable
 
@@ -11,13 +13,17 @@ MEDIAN_OF = 1000
 
 
 def polynomial(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """k(a, b) = (a.b / D + 1)^3, that of the kernel distance (Bińkowski et al., "Demystifying MMD GANs", ICLR 2018)."""
+    """k(a, b) = (a.b / D + 1)^3, that of the kernel distance (Bińkowski et al., "Demystifying MMD
+    GANs", ICLR 2018).
+    """
     products = first @ second.T / first.shape[1] + 1
     return products * products * products
 
 
 def rbf(bandwidth: float) -> Kernel:
-    """k(a, b) = exp(-||a - b||^2 / (2 bandwidth^2)), that of CMMD (Jayasumana et al., "Rethinking FID", CVPR 2024)."""
+    """k(a, b) = exp(-||a - b||^2 / (2 bandwidth^2)), that of CMMD (Jayasumana et al., "Rethinking
+    FID", CVPR 2024).
+    """
 
     def kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         squares = distances(first, second) ** 2
@@ -28,21 +34,28 @@ def rbf(bandwidth: float) -> Kernel:
 
 
 def median_distance(values: np.ndarray) -> float:
-    """The median distance between two vectors, of at most 1,000 evenly spread ones: a bandwidth for `rbf`.
+    """The median distance between two vectors, of at most 1,000 evenly spread ones: a bandwidth for
+    `rbf`.
 
     Gretton et al., "A Kernel Two-Sample Test", JMLR 2012, section 8.
     """
-    chosen = values[np.linspace(0, len(values) - 1, min(len(values), MEDIAN_OF)).astype(int)].astype(np.float64)
+    chosen = values[
+        np.linspace(0, len(values) - 1, min(len(values), MEDIAN_OF)).astype(int)
+    ].astype(np.float64)
     return float(np.median(distances(chosen, chosen)[np.triu_indices(len(chosen), 1)]))
 
 
 def kernel_distance(
-    real: np.ndarray, fake: np.ndarray, kernel: Kernel, counts: tuple[np.ndarray, np.ndarray] | None = None
+    real: np.ndarray,
+    fake: np.ndarray,
+    kernel: Kernel,
+    counts: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Unbiased squared MMD (Gretton et al. 2012, lemma 6); may be slightly negative.
 
-    A scalar; with `counts`, how often each vector counts in each of B resamples (B, N_real) and (B, N_fake), the values
-    of all of these, shape (B,). A vector never pairs with itself, be it drawn twice, so resampling adds no bias.
+    A scalar; with `counts`, how often each vector counts in each of B resamples (B, N_real) and (B,
+    N_fake), the values of all of these, shape (B,). A vector never pairs with itself, be it drawn
+    twice, so resampling adds no bias.
     """
     real, fake = real.astype(np.float64), fake.astype(np.float64)
     first, second = (np.ones((1, len(real))), np.ones((1, len(fake)))) if counts is None else counts
@@ -56,8 +69,12 @@ def _within(values: np.ndarray, kernel: Kernel, counts: np.ndarray) -> np.ndarra
     return _total(values, values, kernel, counts, counts) / pairs
 
 
-def _total(first: np.ndarray, second: np.ndarray, kernel: Kernel, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """sum_ij left_bi k(first_i, second_j) right_bj, shape (B,); without i = j where both are the same sample."""
+def _total(
+    first: np.ndarray, second: np.ndarray, kernel: Kernel, left: np.ndarray, right: np.ndarray
+) -> np.ndarray:
+    """sum_ij left_bi k(first_i, second_j) right_bj, shape (B,); without i = j where both are the
+    same sample.
+    """
     totals, columns = np.zeros(len(left)), right.T.astype(np.float64)
     for rows in blocks(len(first), len(second)):
         block = kernel(first[rows], second)

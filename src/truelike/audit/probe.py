@@ -1,4 +1,6 @@
-"""A linear probe: logistic regression on frozen features, standardised by the images it is fitted on."""
+"""A linear probe: logistic regression on frozen features, standardised by the images it is fitted
+on.
+"""
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -11,8 +13,12 @@ FOLDS = 5
 
 
 def fit_probe(features: np.ndarray, labels: np.ndarray) -> Pipeline:
-    """Fit a probe on features (N, D) and labels (N,); its ``predict_proba`` has a column per label found, in order."""
-    return make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=1000)).fit(features, labels)
+    """Fit a probe on features (N, D) and labels (N,); its ``predict_proba`` has a column per label
+    found, in order.
+    """
+    return make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=1000)).fit(
+        features, labels
+    )
 
 
 def probe_probabilities(probe: Pipeline, features: np.ndarray, classes: int) -> np.ndarray:
@@ -23,16 +29,22 @@ def probe_probabilities(probe: Pipeline, features: np.ndarray, classes: int) -> 
 
 
 def two_sample_hits(real: np.ndarray, fake: np.ndarray, seed: int) -> np.ndarray:
-    """Whether a probe that never saw an image tells which sample it is from: bool (N_real + N_fake,), real ones first.
+    """Whether a probe that never saw an image tells which sample it is from: bool (N_real +
+    N_fake,), real ones first.
 
-    The classifier two-sample test of Lopez-Paz and Oquab (ICLR 2017) in 5 folds: a mean of 0.5 at equal sizes if both
-    are of one distribution, 1 if every image gives itself away. Both samples need at least 5 images.
+    The classifier two-sample test of Lopez-Paz and Oquab (ICLR 2017) in 5 folds: a mean of 0.5 at
+    equal sizes if both are of one distribution, 1 if every image gives itself away. Both samples
+    need at least 5 images.
     """
     features = np.concatenate([real, fake])
     origin = np.repeat([0, 1], [len(real), len(fake)])
     hits = np.empty(len(features), bool)
-    for train, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(features, origin):
-        hits[test] = fit_probe(features[train], origin[train]).predict(features[test]) == origin[test]
+    for train, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(
+        features, origin
+    ):
+        hits[test] = (
+            fit_probe(features[train], origin[train]).predict(features[test]) == origin[test]
+        )
     return hits
 
 
@@ -43,10 +55,11 @@ def few_shot_hits(
     repeats: int,
     seed: int,
 ) -> np.ndarray:
-    """100 where a probe fitted on `size` images per class is right, else 0: float32 of shape (sizes, repeats, N_test).
+    """100 where a probe fitted on `size` images per class is right, else 0: float32 of shape
+    (sizes, repeats, N_test).
 
-    `train` and `test` are features and labels. Each repeat draws an order of the training images; larger sizes add
-    images to the smaller ones. Classes with fewer images give all they have.
+    `train` and `test` are features and labels. Each repeat draws an order of the training images;
+    larger sizes add images to the smaller ones. Classes with fewer images give all they have.
     """
     features, labels = train
     rng = np.random.default_rng(seed)

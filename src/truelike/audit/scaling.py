@@ -13,7 +13,9 @@ FEWEST_SIZES = 3
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """error(n) = scale * n^-exponent + floor, in percent (Hestness et al. 2017, arXiv 1712.00409)."""
+    """error(n) = scale * n^-exponent + floor, in percent (Hestness et al. 2017, arXiv
+    1712.00409).
+    """
 
     scale: float
     exponent: float
@@ -24,13 +26,16 @@ class PowerLaw:
         return 100 - self.scale * sizes.astype(float) ** -self.exponent - self.floor
 
     def size(self, accuracy: float) -> float:
-        """The images per class that reach `accuracy` (percent); infinite where the curve never does."""
+        """The images per class that reach `accuracy` (percent); infinite where the curve never
+        does.
+        """
         above = 100 - accuracy - self.floor
         return float((self.scale / above) ** (1 / self.exponent)) if above > 0 else np.inf
 
 
 def fit_power_law(sizes: np.ndarray, accuracies: np.ndarray) -> PowerLaw:
-    """Fit a power law with scale, exponent and floor of 0 or more to accuracies (percent) by least squares.
+    """Fit a power law with scale, exponent and floor of 0 or more to accuracies (percent) by least
+    squares.
 
     At least FEWEST_SIZES of them.
     """
@@ -45,12 +50,21 @@ def fit_power_law(sizes: np.ndarray, accuracies: np.ndarray) -> PowerLaw:
 
 
 def real_equivalent(
-    curve: PowerLaw, curves: Sequence[PowerLaw], accuracy: float, draws: np.ndarray, farthest: float, confidence: float
+    curve: PowerLaw,
+    curves: Sequence[PowerLaw],
+    accuracy: float,
+    draws: np.ndarray,
+    farthest: float,
+    confidence: float,
 ) -> Interval:
-    """How many real images per class reach `accuracy` (percent) on the learning curve of real images (ours).
+    """How many real images per class reach `accuracy` (percent) on the learning curve of real
+    images (ours).
 
-    `curves` are that curve refitted to B resamples, `draws` (B,) the accuracies in the same ones, for the percentile
-    interval. Values end at `farthest`: no curve is trusted beyond, so read it as "at least".
+    `curves` are that curve refitted to B resamples, `draws` (B,) the accuracies in the same ones,
+    for the percentile interval. Values end at `farthest`: no curve is trusted beyond, so read it as
+    "at least".
     """
-    sizes = np.array([min(own.size(reached), farthest) for own, reached in zip(curves, draws, strict=True)])
+    sizes = np.array(
+        [min(own.size(reached), farthest) for own, reached in zip(curves, draws, strict=True)]
+    )
     return percentile_interval(min(curve.size(accuracy), farthest), sizes, confidence)

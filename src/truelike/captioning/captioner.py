@@ -6,7 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils.logging import disable_progress_bar
 
@@ -21,7 +26,9 @@ INSTRUCTION = "Describe this image in one short sentence."  # for models that ch
 
 @dataclass(frozen=True)
 class Captioner:
-    """An image-to-text model with its image processor and tokenizer; `processor` is None where they are separate."""
+    """An image-to-text model with its image processor and tokenizer; `processor` is None where they
+    are separate.
+    """
 
     model: Any
     processor: Any
@@ -32,12 +39,17 @@ class Captioner:
     def caption(self, pixels: np.ndarray, max_tokens: int) -> tuple[list[str], list[bool]]:
         """Caption uint8 images (N, H, W, 3) greedily with at most `max_tokens` tokens each.
 
-        Returns the captions and, for each, whether it was cut off at `max_tokens`. CiP, section 3.2.
+        Returns the captions and, for each, whether it was cut off at `max_tokens`. CiP, section
+        3.2.
         """
         inputs = self._inputs([Image.fromarray(image) for image in pixels]).to(self.model.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
-        tokens = self.model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False, num_beams=1)
-        queries = getattr(self.model.config, "num_query_tokens", 0)  # BLIP-2 puts these before what it writes
+        tokens = self.model.generate(
+            **inputs, max_new_tokens=max_tokens, do_sample=False, num_beams=1
+        )
+        queries = getattr(
+            self.model.config, "num_query_tokens", 0
+        )  # BLIP-2 puts these before what it writes
         prompt = inputs["input_ids"].shape[1] if "input_ids" in inputs else queries
         if not self.model.config.is_encoder_decoder and tokens.shape[1] > prompt:
             tokens = tokens[:, prompt:]
@@ -48,20 +60,40 @@ class Captioner:
 
     def _inputs(self, images: list[Image.Image]) -> Any:
         if getattr(self.processor, "chat_template", None):
-            chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": INSTRUCTION}]}]
+            chat = [
+                {
+                    "role": "user",
+                    "content": [{"type": "image"}, {"type": "text", "text": INSTRUCTION}],
+                }
+            ]
             text = self.processor.apply_chat_template(chat, add_generation_prompt=True)
             return self.processor(
-                images=[[image] for image in images], text=[text] * len(images), return_tensors="pt", padding=True
+                images=[[image] for image in images],
+                text=[text] * len(images),
+                return_tensors="pt",
+                padding=True,
             )
         return (self.processor or self.image_processor)(images=images, return_tensors="pt")
 
     def _end_tokens(self) -> list[int]:
-        """Tokens that end a caption, by the generation settings, the text model's settings and the tokenizer."""
+        """Tokens that end a caption, by the generation settings, the text model's settings and the
+        tokenizer.
+        """
         settings = self.model.generation_config
         text = getattr(self.model.config, "text_config", None)
-        candidates = [settings.eos_token_id, settings.pad_token_id, getattr(text, "sep_token_id", None)]
-        candidates += [self.tokenizer.eos_token_id, self.tokenizer.sep_token_id, self.tokenizer.pad_token_id]
-        flat = [token for item in candidates for token in (item if isinstance(item, list) else [item])]
+        candidates = [
+            settings.eos_token_id,
+            settings.pad_token_id,
+            getattr(text, "sep_token_id", None),
+        ]
+        candidates += [
+            self.tokenizer.eos_token_id,
+            self.tokenizer.sep_token_id,
+            self.tokenizer.pad_token_id,
+        ]
+        flat = [
+            token for item in candidates for token in (item if isinstance(item, list) else [item])
+        ]
         return sorted({int(token) for token in flat if token is not None})
 
 
@@ -72,19 +104,28 @@ def captions(captioner: Captioner, pixels: np.ndarray, max_tokens: int) -> dict[
 
 
 def open_captioner(path: str, dtype: str) -> Captioner:
-    """Open a captioner by its config's model type; raises TruelikeError if there is none or if it cannot caption."""
+    """Open a captioner by its config's model type; raises TruelikeError if there is none or if it
+    cannot caption.
+    """
     folder = resolve(path)
     found = model_type(folder)
     if found not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise TruelikeError(
-            f"models.captioner: {path} holds a model of type {found!r}, which does not caption images; "
-            "known are 'blip', 'blip-2', 'vision-encoder-decoder' and other image-text-to-text models"
+            f"models.captioner: {path} holds a model of type {found!r}, which does not caption "
+            "images; "
+            "known are 'blip', 'blip-2', 'vision-encoder-decoder' and other image-text-to-text "
+            "models"
         )
     model = AutoModelForImageTextToText.from_pretrained(
         folder, dtype=torch_dtype(dtype), use_safetensors=True, **variant(path)
     )
     model = model.to(device()).eval()
     if found == "vision-encoder-decoder":  # ViT-GPT2 has no processor that joins the two
-        return Captioner(model, None, AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
+        return Captioner(
+            model,
+            None,
+            AutoImageProcessor.from_pretrained(folder),
+            AutoTokenizer.from_pretrained(folder),
+        )
     processor = AutoProcessor.from_pretrained(folder)
     return Captioner(model, processor, processor.image_processor, processor.tokenizer)

@@ -1,42 +1,51 @@
-"""Captions of real images, made by a model or read from a file, and their rewrites; an image without is an error."""
+"""Captions of real images, made by a model or read from a file, and their rewrites; an image
+without is an error.
+"""
 
 import hashlib
 import json
-import platform
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch
-import transformers
 
-import truelike
 from truelike.captioning.captioner import captions as captions_of
 from truelike.captioning.captioner import open_captioner
 from truelike.captioning.rewriter import Rewriter, open_rewriter
 from truelike.captioning.settings import Rewrite
 from truelike.imageset.mapping import map_images
 from truelike.imageset.reading import ImageSet
-from truelike.runtime.devices import device
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.executor import Part, Progress, map_parts
 from truelike.runtime.hub import resolve
-from truelike.runtime.scratch import fingerprint, scratch
+from truelike.runtime.scratch import scratch, scratch_key
 
 REWRITTEN_AT_ONCE = 32  # captions of a part
 
 
-def caption_images(images: ImageSet, captioner: str, dtype: str, max_tokens: int, batch_size: int) -> pd.DataFrame:
-    """Caption every image: key, caption, truncated (cut off at `max_tokens`); raises for an empty caption.
+def caption_images(
+    images: ImageSet, captioner: str, dtype: str, max_tokens: int, batch_size: int
+) -> pd.DataFrame:
+    """Caption every image: key, caption, truncated (cut off at `max_tokens`); raises for an empty
+    caption.
 
     The key of a synthetic image's caption is that of the real image it was made for.
     """
     made = map_images(
-        images, open_captioner, captioner, dtype, captions_of, batch_size, "caption", max_tokens=max_tokens
+        images,
+        open_captioner,
+        captioner,
+        dtype,
+        captions_of,
+        batch_size,
+        "caption",
+        max_tokens=max_tokens,
     )
     keys = images.index["source_key"].tolist() if "source_key" in images.index else images.keys
-    return _checked(keys, made["caption"].tolist(), "models.captioner").assign(truncated=made["truncated"])
+    return _checked(keys, made["caption"].tolist(), "models.captioner").assign(
+        truncated=made["truncated"]
+    )
 
 
 def no_captions(images: ImageSet) -> pd.DataFrame:
@@ -47,11 +56,16 @@ def no_captions(images: ImageSet) -> pd.DataFrame:
 def read_caption_file(images: ImageSet, path: str) -> pd.DataFrame:
     """Captions from a parquet or csv table with a `caption` column and a `key` or `source` column.
 
-    Raises TruelikeError if the file or a column is missing, if an image has no caption or an empty one, or several.
+    Raises TruelikeError if the file or a column is missing, if an image has no caption or an empty
+    one, or several.
     """
     if not Path(path).is_file():
         raise TruelikeError(f"models.captioner: {path}: no such file")
-    table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path, keep_default_na=False)
+    table = (
+        pd.read_parquet(path)
+        if path.endswith(".parquet")
+        else pd.read_csv(path, keep_default_na=False)
+    )
     by = next((name for name in ("key", "source") if name in table), None)
     if by is None or "caption" not in table:
         raise TruelikeError(
@@ -59,17 +73,22 @@ def read_caption_file(images: ImageSet, path: str) -> pd.DataFrame:
             f"found {', '.join(map(str, table))}"
         )
     if (twice := table[by].duplicated()).any():
-        raise TruelikeError(f"models.captioner: {path}: {by} {table[by][twice].iloc[0]!r} has more than one caption")
+        raise TruelikeError(
+            f"models.captioner: {path}: {by} {table[by][twice].iloc[0]!r} has more than one caption"
+        )
     given = dict(zip(table[by].astype(str), table["caption"].fillna("").astype(str), strict=True))
     captions = [" ".join(given.get(item, "").split()) for item in images.index[by].astype(str)]
     return _checked(images.keys, captions, f"models.captioner: {path}").assign(truncated=False)
 
 
-def rewrite_captions(captions: pd.DataFrame, rewriter: str, dtype: str, settings: Rewrite) -> pd.DataFrame:
-    """Add the column `rewrites`: up to ``settings.count`` of each caption, those whose length is right (CiP, RF).
+def rewrite_captions(
+    captions: pd.DataFrame, rewriter: str, dtype: str, settings: Rewrite
+) -> pd.DataFrame:
+    """Add the column `rewrites`: up to ``settings.count`` of each caption, those whose length is
+    right (CiP, RF).
 
-    An image's rewrites depend on its key, its caption and the seed, not on other images. Finished parts of a killed run
-    are used again.
+    An image's rewrites depend on its key, its caption and the seed, not on other images. Finished
+    parts of a killed run are used again.
     """
     resolve(rewriter)  # a model that is missing is named
     rows = list(zip(captions["key"], captions["caption"], strict=True))
@@ -78,13 +97,15 @@ def rewrite_captions(captions: pd.DataFrame, rewriter: str, dtype: str, settings
         for start in range(0, len(rows), REWRITTEN_AT_ONCE)
         for work in [rows[start : start + REWRITTEN_AT_ONCE]]
     ]
-    versions = [torch.__version__, transformers.__version__, device().type, platform.machine()]
-    code = [Path(truelike.__file__).parent / "models", Path(__file__)]
-    key = fingerprint([settings.model_dump(), dtype, versions, rows], rewriter, *code)
+    key = scratch_key(__file__, [settings.model_dump(), dtype, rows], rewriter)
     with scratch("rewrite", key) as folder:
         make = partial(_rewrite, settings=settings)
-        map_parts(parts, folder, partial(open_rewriter, rewriter, dtype), make, "rewrite", "caption")
-        rewrites = [texts for part in parts for texts in json.loads((folder / part.files[0]).read_text())]
+        map_parts(
+            parts, folder, partial(open_rewriter, rewriter, dtype), make, "rewrite", "caption"
+        )
+        rewrites = [
+            texts for part in parts for texts in json.loads((folder / part.files[0]).read_text())
+        ]
     return captions.assign(rewrites=pd.Series(rewrites, index=captions.index, dtype=object))
 
 
@@ -94,7 +115,9 @@ def _rewrite(
     rewrites = []
     for key, caption in captions:
         request = settings.instruction.replace("{caption}", caption)
-        texts = rewriter.rewrite(request, settings.count, settings.max_tokens, rewrite_seed(settings.seed, key))
+        texts = rewriter.rewrite(
+            request, settings.count, settings.max_tokens, rewrite_seed(settings.seed, key)
+        )
         rewrites.append([text for text in texts if right_length(text)])
         progress(1)
     return [json.dumps(rewrites).encode()]
@@ -114,7 +137,8 @@ def _checked(keys: Sequence[str], captions: Sequence[str], origin: str) -> pd.Da
     empty = [key for key, caption in zip(keys, captions, strict=True) if not caption]
     if empty:
         raise TruelikeError(
-            f"{origin}: no caption for {len(empty)} of {len(keys)} images, the first is {empty[0]!r}; "
+            f"{origin}: no caption for {len(empty)} of {len(keys)} images, the first is "
+            f"{empty[0]!r}; "
             "add it, or set caption.by to 'none' for prompts of the class alone"
         )
     return pd.DataFrame({"key": list(keys), "caption": list(captions)})

@@ -1,4 +1,6 @@
-"""Opens the language model that rewrites captions: a causal or sequence-to-sequence model of transformers."""
+"""Opens the language model that rewrites captions: a causal or sequence-to-sequence model of
+transformers.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,13 +29,17 @@ class Rewriter:
 
     @torch.inference_mode()
     def rewrite(self, request: str, count: int, max_tokens: int, seed: int) -> list[str]:
-        """Sample `count` answers of at most `max_tokens` tokens each; they depend on request and seed alone."""
+        """Sample `count` answers of at most `max_tokens` tokens each; they depend on request and
+        seed alone.
+        """
         if self.tokenizer.chat_template:
             request = self.tokenizer.apply_chat_template(
                 [{"role": "user", "content": request}], add_generation_prompt=True, tokenize=False
             )
         special = not self.tokenizer.chat_template  # a chat template writes them itself
-        inputs = self.tokenizer([request], add_special_tokens=special, return_tensors="pt").to(self.model.device)
+        inputs = self.tokenizer([request], add_special_tokens=special, return_tensors="pt").to(
+            self.model.device
+        )
         torch.manual_seed(seed)
         tokens = self.model.generate(
             input_ids=inputs["input_ids"],
@@ -50,7 +56,9 @@ class Rewriter:
 
 
 def open_rewriter(path: str, dtype: str) -> Rewriter:
-    """Open a language model by its config's model type; raises TruelikeError if there is none or it does not write."""
+    """Open a language model by its config's model type; raises TruelikeError if there is none or it
+    does not write.
+    """
     folder = resolve(path)
     found = model_type(folder)
     if found in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
@@ -62,7 +70,9 @@ def open_rewriter(path: str, dtype: str) -> Rewriter:
             f"models.rewriter: {path} holds a model of type {found!r}, which does not write text; "
             "give a causal or sequence-to-sequence language model, such as Qwen2, Llama or T5"
         )
-    model = family.from_pretrained(folder, dtype=torch_dtype(dtype), use_safetensors=True, **variant(path))
+    model = family.from_pretrained(
+        folder, dtype=torch_dtype(dtype), use_safetensors=True, **variant(path)
+    )
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

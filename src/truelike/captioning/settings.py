@@ -8,7 +8,9 @@ from truelike.runtime.settings import Count, Positive, Section
 
 
 class Rewrite(Section):
-    """Rewrites of each caption by ``models.rewriter``; a synthetic image's replica chooses among them."""
+    """Rewrites of each caption by ``models.rewriter``; a synthetic image's replica chooses among
+    them.
+    """
 
     count: Count
     instruction: str
@@ -24,10 +26,11 @@ class Rewrite(Section):
 
 
 class Caption(Section):
-    """How captions are made: by ``models.captioner``, read from the table that it names, or not at all.
+    """How captions are made: by ``models.captioner``, read from the table that it names, or not at
+    all.
 
-    `images` are the real training images, or a replica of naive ones that each give the real image they were made for
-    its caption (CiP without real images).
+    `images` are the real training images, or a replica of naive ones that each give the real image
+    they were made for its caption (CiP without real images).
     """
 
     images: Annotated[str, Field(pattern=r"^outputs/(real/train|naive/\d+)$")]
@@ -39,7 +42,12 @@ class Caption(Section):
     @model_validator(mode="after")
     def _has_captions(self) -> "Caption":
         if self.by != "model" and self.images != "outputs/real/train":
-            raise ValueError(f"by {self.by!r} does not look at images: set images to outputs/real/train")
+            raise ValueError(
+                f"by {self.by!r} does not look at images: set images to outputs/real/train"
+            )
         if self.by == "none" and self.rewrite.count:
-            raise ValueError(f"by 'none' leaves nothing to rewrite: set rewrite.count to 0, found {self.rewrite.count}")
+            raise ValueError(
+                "by 'none' leaves nothing to rewrite: set rewrite.count to 0, found "
+                f"{self.rewrite.count}"
+            )
         return self

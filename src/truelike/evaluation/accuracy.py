@@ -1,4 +1,6 @@
-"""Accuracy and calibration of class probabilities `probs` (N, K) against `labels` (N,); accuracies in percent."""
+"""Accuracy and calibration of class probabilities `probs` (N, K) against `labels` (N,); accuracies
+in percent.
+"""
 
 import numpy as np
 
@@ -12,7 +14,9 @@ def correct(probs: np.ndarray, labels: np.ndarray, top: int = 1) -> np.ndarray:
 
 
 def class_accuracy(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Top-1 accuracy of each class in percent, float64 of shape (K,); NaN for a class without images."""
+    """Top-1 accuracy of each class in percent, float64 of shape (K,); NaN for a class without
+    images.
+    """
     hits = np.bincount(labels[correct(probs, labels)], minlength=probs.shape[1])
     counts = np.bincount(labels, minlength=probs.shape[1])
     return np.where(counts > 0, 100 * hits / np.maximum(counts, 1), np.nan)
@@ -28,11 +32,15 @@ def confusion_matrix(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def negative_log_likelihood(probs: np.ndarray, labels: np.ndarray) -> float:
     """Mean -log p(label), natural logarithm, probabilities clipped at the smallest float32."""
     chosen = probs[np.arange(len(labels)), labels]
-    return float(-np.log(np.clip(chosen.astype(np.float64), np.finfo(np.float32).tiny, None)).mean())
+    return float(
+        -np.log(np.clip(chosen.astype(np.float64), np.finfo(np.float32).tiny, None)).mean()
+    )
 
 
 def expected_calibration_error(probs: np.ndarray, labels: np.ndarray) -> float:
-    """sum_b n_b / N |accuracy_b - confidence_b| over 15 equal bins of confidence (Guo et al., ICML 2017, eq. 3)."""
+    """sum_b n_b / N |accuracy_b - confidence_b| over 15 equal bins of confidence (Guo et al., ICML
+    2017, eq. 3).
+    """
     confidence = probs.max(1).astype(np.float64)
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     gap = np.bincount(bins, correct(probs, labels) - confidence, minlength=BINS)

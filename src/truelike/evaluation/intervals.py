@@ -1,4 +1,6 @@
-"""Intervals and p-values by the bootstrap, over training seeds and test images together, or over images by class."""
+"""Intervals and p-values by the bootstrap, over training seeds and test images together, or over
+images by class.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +22,11 @@ class Interval:
 
 
 def bootstrap_means(scores: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Means of `scores` (seeds, images) when both are drawn anew with replacement: float64 of shape (draws,).
+    """Means of `scores` (seeds, images) when both are drawn anew with replacement: float64 of shape
+    (draws,).
 
-    The same seed draws the same seeds and images for every array of that shape, so differences of results are paired.
+    The same seed draws the same seeds and images for every array of that shape, so differences of
+    results are paired.
     """
     rng = np.random.default_rng(seed)
     seeds, images = scores.shape
@@ -45,13 +49,17 @@ def percentile_interval(value: float, means: np.ndarray, confidence: float) -> I
 
 
 def two_sided_p_value(differences: np.ndarray) -> float:
-    """Twice the smaller tail beyond zero of bootstrap differences, (count + 1) / (draws + 1), at most 1."""
+    """Twice the smaller tail beyond zero of bootstrap differences, (count + 1) / (draws + 1), at
+    most 1.
+    """
     tail = min((differences <= 0).sum(), (differences >= 0).sum())
     return float(min(1.0, 2 * (tail + 1) / (len(differences) + 1)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number: max over the smaller ones of (m - rank + 1) p, at most 1 (Holm 1979)."""
+    """Adjust p-values for their number: max over the smaller ones of (m - rank + 1) p, at most 1
+    (Holm 1979).
+    """
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, position in enumerate(np.argsort(p_values, kind="stable")):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[position]))
@@ -60,16 +68,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable_effect(differences: np.ndarray, confidence: float) -> float:
-    """The true difference that a two-sided test at the level 1 - `confidence` finds with a power of 80 %.
+    """The true difference that a two-sided test at the level 1 - `confidence` finds with a power of
+    80 %.
 
-    (z_{(1 + confidence) / 2} + z_{0.8}) times the standard error, that of the bootstrap `differences`.
+    (z_{(1 + confidence) / 2} + z_{0.8}) times the standard error, that of the bootstrap
+    `differences`.
     """
     normal = NormalDist()
     return float((normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(POWER)) * differences.std())
 
 
 def class_resamples(labels: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each image is drawn when each class is drawn anew with replacement: float32 of shape (draws, N)."""
+    """How often each image is drawn when each class is drawn anew with replacement: float32 of
+    shape (draws, N).
+    """
     counts = np.empty((draws, len(labels)), np.float32)
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
@@ -78,16 +90,22 @@ def class_resamples(labels: np.ndarray, draws: int, rng: np.random.Generator) ->
 
 
 def recentred(value: float, draws: np.ndarray) -> np.ndarray:
-    """Bootstrap `draws` of a statistic that resampling shifts, moved so that their mean is its estimate `value`.
+    """Bootstrap `draws` of a statistic that resampling shifts, moved so that their mean is its
+    estimate `value`.
 
-    Images drawn twice make a sample less varied than it is: distances and diversity move, their spread hardly does.
+    Images drawn twice make a sample less varied than it is: distances and diversity move, their
+    spread hardly does.
     """
     return draws - draws.mean() + value
 
 
 def wilson_interval(rate: float, count: int, confidence: float) -> Interval:
-    """The score interval of a share of `count` images (Wilson 1927): unlike a bootstrap, no point at 0 or 1."""
+    """The score interval of a share of `count` images (Wilson 1927): unlike a bootstrap, no point
+    at 0 or 1.
+    """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     middle = (rate + z**2 / (2 * count)) / (1 + z**2 / count)
-    reach = z / (1 + z**2 / count) * float(np.sqrt(rate * (1 - rate) / count + z**2 / (4 * count**2)))
+    reach = (
+        z / (1 + z**2 / count) * float(np.sqrt(rate * (1 - rate) / count + z**2 / (4 * count**2)))
+    )
     return Interval(rate, max(0.0, middle - reach), min(1.0, middle + reach))

@@ -1,4 +1,6 @@
-"""From the arms' predictions to the accuracy table, its intervals, and the verdict in a sentence."""
+"""From the arms' predictions to the accuracy table, its intervals, and the verdict in a
+sentence.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,7 +29,9 @@ DIGITS = {"points": 2, "low": 2, "high": 2, "p_value": 4, "p_holm": 4, "detectab
 
 @dataclass(frozen=True)
 class Predictions:
-    """One arm's predictions of one split: `probs` (seeds, N, K), `labels` (N,), the seeds, and the images' keys."""
+    """One arm's predictions of one split: `probs` (seeds, N, K), `labels` (N,), the seeds, and the
+    images' keys.
+    """
 
     probs: np.ndarray
     labels: np.ndarray
@@ -36,7 +40,9 @@ class Predictions:
 
 
 def read_predictions(table: pd.DataFrame, split: str) -> Predictions:
-    """Take one split of a predictions table apart; every seed has predicted the same images in the same order."""
+    """Take one split of a predictions table apart; every seed has predicted the same images in the
+    same order.
+    """
     rows = table[table["split"] == split]
     seeds = rows["seed"].drop_duplicates().tolist()
     first = rows[rows["seed"] == seeds[0]]
@@ -44,7 +50,9 @@ def read_predictions(table: pd.DataFrame, split: str) -> Predictions:
     return Predictions(probs, first["label"].to_numpy(dtype=np.int64), seeds, first["key"].tolist())
 
 
-def accuracy_table(arm: str, split: str, predictions: Predictions, class_names: list[str]) -> pd.DataFrame:
+def accuracy_table(
+    arm: str, split: str, predictions: Predictions, class_names: list[str]
+) -> pd.DataFrame:
     """The metrics of each seed as rows of arm, seed, split, metric, value."""
     rows = [
         (arm, seed, split, metric, value)
@@ -61,22 +69,29 @@ def hits(predictions: Predictions) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Resampled:
-    """An arm's test accuracy in percent and its means over resamples of seeds and test images (draws,)."""
+    """An arm's test accuracy in percent and its means over resamples of seeds and test images
+    (draws,).
+    """
 
     top1: float
     means: np.ndarray
 
 
 def resample_arms(test: Mapping[str, Predictions], settings: Evaluate) -> dict[str, Resampled]:
-    """Resample every arm alike; raises TruelikeError if the arms were trained on different seeds or images."""
+    """Resample every arm alike; raises TruelikeError if the arms were trained on different seeds or
+    images.
+    """
     for name, predictions in test.items():
         if predictions.seeds != test[REFERENCE].seeds or predictions.keys != test[REFERENCE].keys:
             raise TruelikeError(
-                f"outputs/train/{name}: its seeds or test images are not those of 'real'; run `dvc repro`"
+                f"outputs/train/{name}: its seeds or test images are not those of 'real'; run `dvc "
+                "repro`"
             )
     scored = {name: hits(predictions) for name, predictions in test.items()}
     return {
-        name: Resampled(float(values.mean()), bootstrap_means(values, settings.bootstrap, settings.seed))
+        name: Resampled(
+            float(values.mean()), bootstrap_means(values, settings.bootstrap, settings.seed)
+        )
         for name, values in scored.items()
     }
 
@@ -84,17 +99,30 @@ def resample_arms(test: Mapping[str, Predictions], settings: Evaluate) -> dict[s
 def compare_arms(
     resampled: Mapping[str, Resampled], pairs: Iterable[tuple[str, str]], confidence: float
 ) -> pd.DataFrame:
-    """Paired comparisons of arms: a row per (arm, against) of points, low, high, p_value, p_holm, detectable.
+    """Paired comparisons of arms: a row per (arm, against) of points, low, high, p_value, p_holm,
+    detectable.
 
-    Percentage points, with intervals at `confidence`. `p_holm` is corrected for the number of pairs; `detectable` is
-    the difference that such a test finds with a power of 80 %.
+    Percentage points, with intervals at `confidence`. `p_holm` is corrected for the number of
+    pairs; `detectable` is the difference that such a test finds with a power of 80 %.
     """
     rows = []
     for arm, against in pairs:
         change = resampled[arm].means - resampled[against].means
-        interval = percentile_interval(resampled[arm].top1 - resampled[against].top1, change, confidence)
+        interval = percentile_interval(
+            resampled[arm].top1 - resampled[against].top1, change, confidence
+        )
         effect = detectable_effect(change, confidence)
-        rows.append((arm, against, interval.value, interval.low, interval.high, two_sided_p_value(change), effect))
+        rows.append(
+            (
+                arm,
+                against,
+                interval.value,
+                interval.low,
+                interval.high,
+                two_sided_p_value(change),
+                effect,
+            )
+        )
     columns = ["arm", "against", "points", "low", "high", "p_value", "detectable"]
     table = pd.DataFrame(rows, columns=columns)
     table.insert(6, "p_holm", holm(table["p_value"].tolist()))
@@ -107,12 +135,18 @@ def compare_all(resampled: Mapping[str, Resampled], confidence: float) -> pd.Dat
 
 
 def confusion_table(test: Mapping[str, Predictions], class_names: list[str]) -> pd.DataFrame:
-    """How often each class is taken for each class, all seeds together: rows of arm, class_name, predicted, count."""
+    """How often each class is taken for each class, all seeds together: rows of arm, class_name,
+    predicted, count.
+    """
     tables = []
     for arm, predictions in test.items():
-        counts = np.sum([confusion_matrix(probs, predictions.labels) for probs in predictions.probs], axis=0)
+        counts = np.sum(
+            [confusion_matrix(probs, predictions.labels) for probs in predictions.probs], axis=0
+        )
         table = pd.DataFrame(counts, pd.Index(class_names, name="class_name"), class_names)
-        tables.append(table.melt(var_name="predicted", value_name="count", ignore_index=False).reset_index())
+        tables.append(
+            table.melt(var_name="predicted", value_name="count", ignore_index=False).reset_index()
+        )
         tables[-1].insert(0, "arm", arm)
     return pd.concat(tables, ignore_index=True)
 
@@ -124,27 +158,46 @@ def summarise(
     settings: Evaluate,
     images: int,
 ) -> dict[str, Any]:
-    """The content of metrics/accuracy.json: every arm's accuracy, its difference to the arm `real`, and the verdict.
+    """The content of metrics/accuracy.json: every arm's accuracy, its difference to the arm `real`,
+    and the verdict.
 
-    Percent and percentage points. The verdict's arm is the best one on validation among those whose partner is the
-    synthetic set; its numbers are of `images` test images.
+    Percent and percentage points. The verdict's arm is the best one on validation among those whose
+    partner is the synthetic set; its numbers are of `images` test images.
     """
-    on_validation = {name: float(hits(predictions).mean()) for name, predictions in validation.items()}
-    accuracy = {name: percentile_interval(arm.top1, arm.means, settings.confidence) for name, arm in resampled.items()}
+    on_validation = {
+        name: float(hits(predictions).mean()) for name, predictions in validation.items()
+    }
+    accuracy = {
+        name: percentile_interval(arm.top1, arm.means, settings.confidence)
+        for name, arm in resampled.items()
+    }
     pairs = [(name, REFERENCE) for name in resampled if name != REFERENCE]
-    table = compare_arms(resampled, pairs, settings.confidence).set_index("arm").drop(columns="against")
+    table = (
+        compare_arms(resampled, pairs, settings.confidence).set_index("arm").drop(columns="against")
+    )
     return {
         "accuracy": {
             name: _rounded(interval, "top1") | {"validation": round(on_validation[name], 2)}
             for name, interval in accuracy.items()
         },
         "difference_to_real": table.round(DIGITS).to_dict("index"),
-        "verdict": _verdict(arms, on_validation, table, settings.confidence, len(validation[REFERENCE].seeds), images),
+        "verdict": _verdict(
+            arms,
+            on_validation,
+            table,
+            settings.confidence,
+            len(validation[REFERENCE].seeds),
+            images,
+        ),
     }
 
 
 def _rounded(interval: Interval, name: str) -> dict[str, float]:
-    return {name: round(interval.value, 2), "low": round(interval.low, 2), "high": round(interval.high, 2)}
+    return {
+        name: round(interval.value, 2),
+        "low": round(interval.low, 2),
+        "high": round(interval.high, 2),
+    }
 
 
 def _verdict(
@@ -155,7 +208,11 @@ def _verdict(
     seeds: int,
     images: int,
 ) -> dict[str, Any]:
-    candidates = [name for name, arm in arms.items() if arm.partner == "synthetic" and name in differences.index]
+    candidates = [
+        name
+        for name, arm in arms.items()
+        if arm.partner == "synthetic" and name in differences.index
+    ]
     if not candidates:
         sentence = "No verdict: no arm of train.arms has the synthetic set as its partner."
         return {"arm": None, "points": None, "low": None, "high": None, "sentence": sentence}
@@ -169,17 +226,23 @@ def _verdict(
 def verdict_sentence(
     arm: str, difference: Interval, detectable: float, confidence: float, seeds: int, images: int
 ) -> str:
-    """Say whether synthetic data helped, by the interval of the arm's difference to real data alone (points)."""
-    basis = f"{100 * confidence:g} % interval, {_count(seeds, 'seed')}, {_count(images, 'test image')}"
+    """Say whether synthetic data helped, by the interval of the arm's difference to real data alone
+    (points).
+    """
+    basis = (
+        f"{100 * confidence:g} % interval, {_count(seeds, 'seed')}, {_count(images, 'test image')}"
+    )
     numbers = f"{difference.value:+.1f} points [{difference.low:.1f}, {difference.high:.1f}]"
     if difference.low > 0:
         return f"Synthetic data helped: {arm} is {numbers} above real data alone ({basis})."
     if difference.high < 0:
         return (
-            f"Synthetic data hurt: {arm}, the best arm on validation, is {numbers} against real data alone ({basis})."
+            f"Synthetic data hurt: {arm}, the best arm on validation, is {numbers} against real "
+            f"data alone ({basis})."
         )
     return (
-        f"Synthetic data did not change accuracy detectably: {arm} is {numbers} against real data alone ({basis}); "
+        f"Synthetic data did not change accuracy detectably: {arm} is {numbers} against real data "
+        f"alone ({basis}); "
         f"an effect of {detectable:.1f} points would be found in four of five such experiments."
     )
 

@@ -48,6 +48,10 @@ def open_encoder(path: str, dtype: str) -> Encoder:
     """Open a CLIP checkpoint; raises TruelikeError if there is none or if it is of another kind."""
     folder = resolve(path)
     if (found := model_type(folder)) != "clip":
-        raise TruelikeError(f"models.encoder: {path} holds a model of type {found!r}, expected 'clip'")
-    model = CLIPModel.from_pretrained(folder, dtype=torch_dtype(dtype), use_safetensors=True, **variant(path))
+        raise TruelikeError(
+            f"models.encoder: {path} holds a model of type {found!r}, expected 'clip'"
+        )
+    model = CLIPModel.from_pretrained(
+        folder, dtype=torch_dtype(dtype), use_safetensors=True, **variant(path)
+    )
     return Encoder(model.to(device()).eval(), CLIPImageProcessor.from_pretrained(folder))

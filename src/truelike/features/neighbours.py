@@ -11,10 +11,14 @@ def unit(features: np.ndarray) -> np.ndarray:
     return features / np.where(length > 0, length, 1)
 
 
-def nearest(features: np.ndarray, references: np.ndarray, exclude_self: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Position and cosine similarity of the most similar of `references` (M, D) for each of `features` (N, D).
+def nearest(
+    features: np.ndarray, references: np.ndarray, exclude_self: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Position and cosine similarity of the most similar of `references` (M, D) for each of
+    `features` (N, D).
 
-    Returns int64 (N,) and float32 (N,). `exclude_self`: both are the same images, none its own neighbour.
+    Returns int64 (N,) and float32 (N,). `exclude_self`: both are the same images, none its own
+    neighbour.
     """
     base = unit(references)
     positions, similarities = [], []

@@ -1,4 +1,6 @@
-"""Families of text-to-image models: how each encodes a prompt, calls its denoiser and names its parts."""
+"""Families of text-to-image models: how each encodes a prompt, calls its denoiser and names its
+parts.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +12,9 @@ from torch import Tensor
 from truelike.runtime.errors import TruelikeError
 
 Conditioning = dict[str, Tensor]
-"""What the denoiser is told: ``encoder_hidden_states`` (N, L, W) and, in some families, pooled embeddings (N, D)."""
+"""What the denoiser is told: ``encoder_hidden_states`` (N, L, W) and, in some families, pooled
+embeddings (N, D).
+"""
 
 T5_LENGTH = 256  # tokens of Stable Diffusion 3's third text encoder, as the stock pipeline has it
 
@@ -19,9 +23,10 @@ T5_LENGTH = 256  # tokens of Stable Diffusion 3's third text encoder, as the sto
 class Family:
     """A family of pipelines as data.
 
-    `denoiser` is the pipeline's attribute that LoRA adapts at the modules of `attention`; `encode` gives the
-    conditioning of one prompt, with gradients if they are on; `denoise` calls the denoiser on noisy latents at
-    timesteps; `encoders` maps the name of a style's vectors to the tokenizer and text encoder that they belong to.
+    `denoiser` is the pipeline's attribute that LoRA adapts at the modules of `attention`; `encode`
+    gives the conditioning of one prompt, with gradients if they are on; `denoise` calls the
+    denoiser on noisy latents at timesteps; `encoders` maps the name of a style's vectors to the
+    tokenizer and text encoder that they belong to.
     """
 
     denoiser: str
@@ -37,15 +42,25 @@ def is_flow(scheduler: Any) -> bool:
     return type(scheduler).__name__.startswith("FlowMatch")
 
 
-def token_ids(tokenizer: Any, prompt: str, device: torch.device, length: int | None = None) -> Tensor:
-    """Token ids (1, L) of a prompt, padded and cut to `length`, or else to the tokenizer's limit."""
+def token_ids(
+    tokenizer: Any, prompt: str, device: torch.device, length: int | None = None
+) -> Tensor:
+    """Token ids (1, L) of a prompt, padded and cut to `length`, or else to the tokenizer's
+    limit.
+    """
     length = length or tokenizer.model_max_length
-    tokens = tokenizer([prompt], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    tokens = tokenizer(
+        [prompt], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    )
     return tokens.input_ids.to(device)
 
 
-def clip_states(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The last but one states (1, L, W) and the projected pooled embedding (1, D) of a CLIP text encoder."""
+def clip_states(
+    tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The last but one states (1, L, W) and the projected pooled embedding (1, D) of a CLIP text
+    encoder.
+    """
     output = text_encoder(token_ids(tokenizer, prompt, device), output_hidden_states=True)
     return output.hidden_states[-2], output[0]
 
@@ -56,44 +71,69 @@ def encode_sd(pipeline: Any, prompt: str) -> Conditioning:
     return {"encoder_hidden_states": pipeline.text_encoder(ids)[0]}
 
 
-def denoise_sd(pipeline: Any, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+def denoise_sd(
+    pipeline: Any, latents: Tensor, timesteps: Tensor, conditioning: Conditioning
+) -> Tensor:
     """Stable Diffusion 1.x and 2.x."""
     return pipeline.unet(latents, timesteps, **conditioning).sample
 
 
 def encode_sdxl(pipeline: Any, prompt: str) -> Conditioning:
-    """Stable Diffusion XL: the states of two text encoders side by side, the second's pooled embedding."""
+    """Stable Diffusion XL: the states of two text encoders side by side, the second's pooled
+    embedding.
+    """
     first, _ = clip_states(pipeline.tokenizer, pipeline.text_encoder, prompt, pipeline.device)
-    second, pooled = clip_states(pipeline.tokenizer_2, pipeline.text_encoder_2, prompt, pipeline.device)
+    second, pooled = clip_states(
+        pipeline.tokenizer_2, pipeline.text_encoder_2, prompt, pipeline.device
+    )
     return {"encoder_hidden_states": torch.cat([first, second], dim=-1), "text_embeds": pooled}
 
 
-def denoise_sdxl(pipeline: Any, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+def denoise_sdxl(
+    pipeline: Any, latents: Tensor, timesteps: Tensor, conditioning: Conditioning
+) -> Tensor:
     """Stable Diffusion XL: its time ids say that the image is neither scaled nor cropped."""
     height, width = (side * pipeline.vae_scale_factor for side in latents.shape[-2:])
-    time_ids = torch.tensor([height, width, 0, 0, height, width]).to(latents).expand(len(latents), -1)
+    time_ids = (
+        torch.tensor([height, width, 0, 0, height, width]).to(latents).expand(len(latents), -1)
+    )
     added = {"text_embeds": conditioning["text_embeds"], "time_ids": time_ids}
     states = conditioning["encoder_hidden_states"]
-    return pipeline.unet(latents, timesteps, encoder_hidden_states=states, added_cond_kwargs=added).sample
+    return pipeline.unet(
+        latents, timesteps, encoder_hidden_states=states, added_cond_kwargs=added
+    ).sample
 
 
 def encode_sd3(pipeline: Any, prompt: str) -> Conditioning:
-    """Stable Diffusion 3: the states of two CLIPs side by side, those of T5 (zeros without it) after them."""
+    """Stable Diffusion 3: the states of two CLIPs side by side, those of T5 (zeros without it)
+    after them.
+    """
     first, pooled = clip_states(pipeline.tokenizer, pipeline.text_encoder, prompt, pipeline.device)
-    second, pooled_2 = clip_states(pipeline.tokenizer_2, pipeline.text_encoder_2, prompt, pipeline.device)
+    second, pooled_2 = clip_states(
+        pipeline.tokenizer_2, pipeline.text_encoder_2, prompt, pipeline.device
+    )
     clip = torch.cat([first, second], dim=-1)
     if pipeline.text_encoder_3 is None:
         t5 = clip.new_zeros(1, T5_LENGTH, pipeline.transformer.config.joint_attention_dim)
     else:
-        t5 = pipeline.text_encoder_3(token_ids(pipeline.tokenizer_3, prompt, pipeline.device, T5_LENGTH))[0]
+        t5 = pipeline.text_encoder_3(
+            token_ids(pipeline.tokenizer_3, prompt, pipeline.device, T5_LENGTH)
+        )[0]
     clip = torch.nn.functional.pad(clip, (0, t5.shape[-1] - clip.shape[-1]))
     states = torch.cat([clip, t5.to(clip)], dim=1)
-    return {"encoder_hidden_states": states, "pooled_projections": torch.cat([pooled, pooled_2], dim=-1)}
+    return {
+        "encoder_hidden_states": states,
+        "pooled_projections": torch.cat([pooled, pooled_2], dim=-1),
+    }
 
 
-def denoise_sd3(pipeline: Any, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+def denoise_sd3(
+    pipeline: Any, latents: Tensor, timesteps: Tensor, conditioning: Conditioning
+) -> Tensor:
     """Stable Diffusion 3: the velocity eps - x_0."""
-    return pipeline.transformer(latents, timestep=timesteps.expand(len(latents)), **conditioning).sample
+    return pipeline.transformer(
+        latents, timestep=timesteps.expand(len(latents)), **conditioning
+    ).sample
 
 
 ATTENTION = {"q": ("to_q",), "k": ("to_k",), "v": ("to_v",), "out": ("to_out.0",)}
@@ -118,7 +158,10 @@ FAMILIES = {
         attention=ATTENTION,
         encode=encode_sdxl,
         denoise=denoise_sdxl,
-        encoders={"clip_l": ("tokenizer", "text_encoder"), "clip_g": ("tokenizer_2", "text_encoder_2")},
+        encoders={
+            "clip_l": ("tokenizer", "text_encoder"),
+            "clip_g": ("tokenizer_2", "text_encoder_2"),
+        },
     ),
     "StableDiffusion3Pipeline": Family(
         denoiser="transformer",
@@ -141,11 +184,17 @@ def denoiser_of(pipeline: Any) -> Any:
 
 
 def text_encoders(pipeline: Any) -> dict[str, tuple[Any, Any]]:
-    """The tokenizer and text encoder that each part of a style belongs to; raises TruelikeError if it can have none."""
+    """The tokenizer and text encoder that each part of a style belongs to; raises TruelikeError if
+    it can have none.
+    """
     encoders = family_of(pipeline).encoders
     if not encoders:
         raise TruelikeError(
-            f"invert.enabled: a {type(pipeline).__name__} cannot learn a style, diffusers has no textual inversion for "
+            f"invert.enabled: a {type(pipeline).__name__} cannot learn a style, diffusers has no "
+            "textual inversion for "
             "it; set invert.enabled to false"
         )
-    return {name: (getattr(pipeline, first), getattr(pipeline, second)) for name, (first, second) in encoders.items()}
+    return {
+        name: (getattr(pipeline, first), getattr(pipeline, second))
+        for name, (first, second) in encoders.items()
+    }

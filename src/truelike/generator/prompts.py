@@ -11,7 +11,8 @@ from truelike.runtime.errors import TruelikeError
 
 
 def base_prompt(prompts: Prompts, key: str, class_name: str) -> str:
-    """Fill the base template, of several the one that image `key` draws: the same whichever other images there are.
+    """Fill the base template, of several the one that image `key` draws: the same whichever other
+    images there are.
 
     Raises TruelikeError for a class without the definition that the template asks for.
     """
@@ -19,7 +20,8 @@ def base_prompt(prompts: Prompts, key: str, class_name: str) -> str:
     template = prompts.templates[int.from_bytes(digest[:8], "big") % len(prompts.templates)]
     if "{definition}" in template and class_name not in prompts.definitions:
         raise TruelikeError(
-            f"prompts.definitions: none for the class {class_name!r}, and prompts.base asks for it: {template!r}; "
+            f"prompts.definitions: none for the class {class_name!r}, and prompts.base asks for "
+            f"it: {template!r}; "
             f"add it (defined: {', '.join(map(repr, prompts.definitions)) or 'nothing'})"
         )
     pieces = {"class": class_name, "definition": prompts.definitions.get(class_name, "")}
@@ -27,10 +29,11 @@ def base_prompt(prompts: Prompts, key: str, class_name: str) -> str:
 
 
 def training_prompt(prompts: Prompts, key: str, class_name: str, caption: str, style: str) -> str:
-    """Join base, caption and style; a piece is left out when its caption or style is an empty string.
+    """Join base, caption and style; a piece is left out when its caption or style is an empty
+    string.
 
-    `key` is the image's and draws among several bases (BT). CiP: ``a photo of {class}, {caption}``; BT: ``... in the
-    style of S*``.
+    `key` is the image's and draws among several bases (BT). CiP: ``a photo of {class}, {caption}``;
+    BT: ``... in the style of S*``.
     """
     text = base_prompt(prompts, key, class_name)
     if caption:
@@ -53,7 +56,9 @@ def training_prompts(
     captions: Sequence[str],
     styles: Sequence[str],
 ) -> list[str]:
-    """The training prompt of every image; says on stderr how many are cut at the tokenizer's limit."""
+    """The training prompt of every image; says on stderr how many are cut at the tokenizer's
+    limit.
+    """
     rows = zip(keys, class_names, captions, styles, strict=True)
     texts = [training_prompt(prompts, *row) for row in rows]
     truncated(tokenizer, texts)
@@ -68,9 +73,15 @@ def inversion_prompt(template: str, class_name: str, style: str) -> str:
 def truncated(tokenizer: Any, prompts: Sequence[str]) -> list[bool]:
     """Whether each prompt is longer than the tokenizer's limit; says on stderr how many are."""
     limit = tokenizer.model_max_length
-    lengths = {prompt: len(tokenizer(prompt, truncation=False, verbose=False).input_ids) for prompt in set(prompts)}
+    lengths = {
+        prompt: len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
+        for prompt in set(prompts)
+    }
     cut = [lengths[prompt] > limit for prompt in prompts]
     if any(cut):
         example = prompts[cut.index(True)]
-        print(f"{sum(cut)} of {len(cut)} prompts exceed {limit} tokens and are cut, as {example!r}", file=sys.stderr)
+        print(
+            f"{sum(cut)} of {len(cut)} prompts exceed {limit} tokens and are cut, as {example!r}",
+            file=sys.stderr,
+        )
     return cut

@@ -1,4 +1,6 @@
-"""Sampling from noise or from the noised latents of real images (RF's latent prior), one generator per image."""
+"""Sampling from noise or from the noised latents of real images (RF's latent prior), one generator
+per image.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +25,10 @@ Sampler = tuple[Any, dict[str, Any]]
 
 SAMPLERS: dict[SamplerName, Sampler] = {
     "unipc": (UniPCMultistepScheduler, {}),
-    "dpm++2m": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True}),
+    "dpm++2m": (
+        DPMSolverMultistepScheduler,
+        {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
+    ),
     "ddim": (DDIMScheduler, {"clip_sample": False}),  # its default is for pixels, not for latents
     "euler": (EulerDiscreteScheduler, {}),
     "lcm": (LCMScheduler, {}),
@@ -38,7 +43,8 @@ FLOW_SAMPLERS: dict[SamplerName, Sampler] = {  # Karras' noise levels are not th
 
 
 def make_sampler(name: SamplerName, scheduler: Any) -> Any:
-    """A sampler with the noise schedule of a checkpoint's scheduler; all but ``lcm`` are deterministic.
+    """A sampler with the noise schedule of a checkpoint's scheduler; all but ``lcm`` are
+    deterministic.
 
     Raises TruelikeError for a sampler that flow matching does not have.
     """
@@ -48,17 +54,22 @@ def make_sampler(name: SamplerName, scheduler: Any) -> Any:
         return kind.from_config(config, **options)
     if name not in FLOW_SAMPLERS:
         raise TruelikeError(
-            f"sampler: {name!r} cannot sample from a flow-matching generator; use one of {', '.join(FLOW_SAMPLERS)}"
+            f"sampler: {name!r} cannot sample from a flow-matching generator; use one of "
+            f"{', '.join(FLOW_SAMPLERS)}"
         )
     kind, options = FLOW_SAMPLERS[name]
-    shift = {"flow_shift": config["shift"]} if "use_flow_sigmas" in options else {}  # the others know it as shift
+    shift = (
+        {"flow_shift": config["shift"]} if "use_flow_sigmas" in options else {}
+    )  # the others know it as shift
     return kind.from_config(config, **options, **shift)
 
 
 def start_at(scheduler: Any, steps: int, strength: float) -> Tensor:
-    """Prepare `scheduler` and return the timesteps to run: the last int(steps * strength) of `steps`, at least one.
+    """Prepare `scheduler` and return the timesteps to run: the last int(steps * strength) of
+    `steps`, at least one.
 
-    The image-to-image convention: 30 steps at 0.75 run 22, the first at t = 733 on Stable Diffusion 1.5.
+    The image-to-image convention: 30 steps at 0.75 run 22, the first at t = 733 on Stable Diffusion
+    1.5.
     """
     scheduler.set_timesteps(steps)
     skipped = steps - max(1, min(int(steps * strength), steps))
@@ -92,23 +103,35 @@ def sample(
     prior: Tensor | None = None,
     strength: float = 1.0,
 ) -> Tensor:
-    """Sample latents (N, C, h, w) from `noise`, given what N prompts and one negative prompt tell the denoiser.
+    """Sample latents (N, C, h, w) from `noise`, given what N prompts and one negative prompt tell
+    the denoiser.
 
-    With `prior` (N, C, h, w) and strength < 1, sampling starts at z_t = sqrt(abar) z_0 + sqrt(1 - abar) eps (RF), or
-    at (1 - sigma) z_0 + sigma eps for flow matching. Classifier-free guidance is off at guidance_scale <= 1, and
-    outside `guidance_interval`, fractions of the training timesteps (Kynkäänniemi et al. 2024). `generators` draw
-    what a sampler adds on the way (``lcm``).
+    With `prior` (N, C, h, w) and strength < 1, sampling starts at z_t = sqrt(abar) z_0 + sqrt(1 -
+    abar) eps (RF), or at (1 - sigma) z_0 + sigma eps for flow matching. Classifier-free guidance is
+    off at guidance_scale <= 1, and outside `guidance_interval`, fractions of the training timesteps
+    (Kynkäänniemi et al. 2024). `generators` draw what a sampler adds on the way (``lcm``).
     """
     timesteps = start_at(scheduler, steps, strength)
     flow = hasattr(scheduler, "scale_noise")  # where latents need no scaling
     if prior is not None and strength < 1:
         first = timesteps[:1]
-        latents = scheduler.scale_noise(prior, first, noise) if flow else scheduler.add_noise(prior, noise, first)
+        latents = (
+            scheduler.scale_noise(prior, first, noise)
+            if flow
+            else scheduler.add_noise(prior, noise, first)
+        )
     else:
         latents = noise if flow else noise * scheduler.init_noise_sigma
     low, high = (fraction * scheduler.config.num_train_timesteps for fraction in guidance_interval)
-    both = {name: torch.cat([negative[name].expand_as(value), value]) for name, value in conditioning.items()}
-    random = {"generator": list(generators)} if isinstance(scheduler, LCMScheduler | FlowMatchLCMScheduler) else {}
+    both = {
+        name: torch.cat([negative[name].expand_as(value), value])
+        for name, value in conditioning.items()
+    }
+    random = (
+        {"generator": list(generators)}
+        if isinstance(scheduler, LCMScheduler | FlowMatchLCMScheduler)
+        else {}
+    )
     for timestep in timesteps:
         guided = guidance_scale > 1 and low <= float(timestep) <= high
         inputs = torch.cat([latents, latents]) if guided else latents

@@ -39,7 +39,9 @@ class Prompts(Section):
 
 
 class VisualGuidance(Section):
-    """What replaces the last text state (RF): nothing, the image's own embedding, or its class's mean or centroids."""
+    """What replaces the last text state (RF): nothing, the image's own embedding, or its class's
+    mean or centroids.
+    """
 
     kind: Literal["off", "image", "class_mean", "class_kmeans"]
     centroids: Positive

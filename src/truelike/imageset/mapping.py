@@ -2,22 +2,17 @@
 
 import inspect
 import io
-import platform
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import transformers
 
-import truelike
 from truelike.imageset.reading import INDEX_FILE, ImageSet
-from truelike.runtime.devices import device
 from truelike.runtime.executor import Part, Progress, map_parts
 from truelike.runtime.hub import resolve
-from truelike.runtime.scratch import fingerprint, scratch
+from truelike.runtime.scratch import scratch, scratch_key
 
 BATCHES = 4  # of images in a part
 
@@ -32,24 +27,26 @@ def map_images(
     name: str,
     **settings: Any,
 ) -> dict[str, np.ndarray]:
-    """``function(open_model(model, dtype), pixels, **settings)`` of all batches of an image set, joined by name.
+    """``function(open_model(model, dtype), pixels, **settings)`` of all batches of an image set,
+    joined by name.
 
-    `function` takes uint8 (B, H, W, 3) and gives arrays of B rows each, without objects; it and `open_model` are found
-    by their names in their modules. Finished parts of a killed run are used again.
+    `function` takes uint8 (B, H, W, 3) and gives arrays of B rows each, without objects; it and
+    `open_model` are found by their names in their modules. Finished parts of a killed run are used
+    again.
     """
     resolve(model)  # a model that is missing is named
     size = BATCHES * batch_size
     starts = range(0, len(images), size)
     parts = [
-        Part((f"{number:05d}.npz",), range(start, min(start + size, len(images))), min(size, len(images) - start))
+        Part(
+            (f"{number:05d}.npz",),
+            range(start, min(start + size, len(images))),
+            min(size, len(images) - start),
+        )
         for number, start in enumerate(starts)
     ]
-    library = Path(truelike.__file__).parent
-    code = [library / "data", library / "models", Path(inspect.getfile(function)).parent]
-    versions = [torch.__version__, transformers.__version__, device().type, platform.machine()]
-    key = fingerprint(
-        [function.__qualname__, settings, dtype, batch_size, versions], model, images.folder / INDEX_FILE, *code
-    )
+    made_by = [function.__qualname__, settings, dtype, batch_size]
+    key = scratch_key(inspect.getfile(function), made_by, model, images.folder / INDEX_FILE)
     with scratch(name, key) as folder:
         map_parts(
             parts,
@@ -62,7 +59,9 @@ def map_images(
     return {column: np.concatenate([part[column] for part in made]) for column in made[0]}
 
 
-def _open(folder: Path, open_model: Callable[[str, str], Any], model: str, dtype: str) -> tuple[Any, ImageSet]:
+def _open(
+    folder: Path, open_model: Callable[[str, str], Any], model: str, dtype: str
+) -> tuple[Any, ImageSet]:
     return _opened(open_model, model, dtype), ImageSet(folder)
 
 
@@ -87,5 +86,8 @@ def _make_part(
         results.append(function(model, pixels, **settings))
         progress(len(pixels))
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.concatenate([result[name] for result in results]) for name in results[0]})  # type: ignore[arg-type]
+    np.savez(
+        buffer,
+        **{name: np.concatenate([result[name] for result in results]) for name in results[0]},
+    )  # type: ignore[arg-type]
     return [buffer.getvalue()]

@@ -1,8 +1,9 @@
 """The image set: one table and a few tar shards, for real and synthetic images alike.
 
-A directory with ``index.parquet`` (a row per image, class names in its schema metadata), ``shard-00000.tar``, ... in
-WebDataset layout (``KEY.png`` and ``KEY.json``), deterministic USTAR, and ``SHA256SUMS`` of them all. Images are read
-by offset and never unpacked; what is read is checked, for a set may come from anywhere.
+A directory with ``index.parquet`` (a row per image, class names in its schema metadata),
+``shard-00000.tar``, ... in WebDataset layout (``KEY.png`` and ``KEY.json``), deterministic USTAR,
+and ``SHA256SUMS`` of them all. Images are read by offset and never unpacked; what is read is
+checked, for a set may come from anywhere.
 """
 
 import hashlib
@@ -29,20 +30,24 @@ REPAIR = "restore it as docs/sharing.md says"
 
 
 class ImageSet:
-    """An image set opened for reading: `index` (a row per image), `class_names`, and the images by position.
+    """An image set opened for reading: `index` (a row per image), `class_names`, and the images by
+    position.
 
-    `open_file` opens a file of the set by name where the set is no local directory. An image set can be sent to other
-    processes, and used in the workers of a torch DataLoader.
+    `open_file` opens a file of the set by name where the set is no local directory. An image set
+    can be sent to other processes, and used in the workers of a torch DataLoader.
     """
 
-    def __init__(self, folder: str | Path, open_file: Callable[[str], BinaryIO] | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, open_file: Callable[[str], BinaryIO] | None = None
+    ) -> None:
         self.folder = Path(folder)
         self._open_file = open_file
         self._open_shards: dict[tuple[int, str], BinaryIO] = {}
         path = self.folder / INDEX_FILE
         if open_file is None and not path.exists():
             raise TruelikeError(
-                f"{self.folder}: not an image set, {INDEX_FILE} is missing; run `dvc repro` or `dvc pull`"
+                f"{self.folder}: not an image set, {INDEX_FILE} is missing; run `dvc repro` or "
+                "`dvc pull`"
             )
         with self._open(INDEX_FILE) as file:
             data = file.read()
@@ -73,18 +78,27 @@ class ImageSet:
         return self._open_file(name) if self._open_file else open_regular(self.folder / name)
 
     def png(self, position: int) -> bytes:
-        """The encoded image at a row position; raises TruelikeError if it is missing, cut short, or not its sha256."""
+        """The encoded image at a row position; raises TruelikeError if it is missing, cut short, or
+        not its sha256.
+        """
         name, offset, length, digest, _, _, key = self._places[position]
-        place = (os.getpid(), name)  # a forked process must not share the position in a file with its parent
+        place = (
+            os.getpid(),
+            name,
+        )  # a forked process must not share the position in a file with its parent
         if place not in self._open_shards:
             self._open_shards[place] = self._open(name)
         file = self._open_shards[place]
         file.seek(offset)
         data = file.read(length)
         if len(data) != length:
-            raise TruelikeError(f"{self.folder / name}: shard is truncated at image {key!r}; {REPAIR}")
+            raise TruelikeError(
+                f"{self.folder / name}: shard is truncated at image {key!r}; {REPAIR}"
+            )
         if hashlib.sha256(data).hexdigest() != digest:
-            raise TruelikeError(f"{self.folder / name}: image {key!r} does not match its sha256; {REPAIR}")
+            raise TruelikeError(
+                f"{self.folder / name}: image {key!r} does not match its sha256; {REPAIR}"
+            )
         return data
 
     def pixels(self, position: int) -> np.ndarray:
@@ -104,13 +118,19 @@ class ImageSet:
             yield self.load(range(start, min(start + size, len(self))))
 
     def problems(self) -> list[str]:
-        """Recompute every hash and count, decode every image and read every tar member; a line per problem."""
+        """Recompute every hash and count, decode every image and read every tar member; a line per
+        problem.
+        """
         shards = {str(name): rows for name, rows in self.index.groupby("shard")}
         found = list(sum_problems(self.folder, {INDEX_FILE, *shards}))
         for name, rows in shards.items():
             found += archive_problems(self.folder / name, rows)
             if (self.folder / name).is_file():
-                found += [text for position in rows.index if (text := self._problem(int(position))) is not None]
+                found += [
+                    text
+                    for position in rows.index
+                    if (text := self._problem(int(position))) is not None
+                ]
         return found
 
     def _problem(self, position: int) -> str | None:
@@ -122,7 +142,9 @@ class ImageSet:
 
 
 def verify(folder: str | Path) -> list[str]:
-    """All that is wrong with the image set in `folder`: a line per problem, none for a sound set."""
+    """All that is wrong with the image set in `folder`: a line per problem, none for a sound
+    set.
+    """
     try:
         return ImageSet(folder).problems()
     except TruelikeError as error:

@@ -1,4 +1,6 @@
-"""Tables keyed by image: parquet with a `key` column, read back in the order of the keys that are asked for."""
+"""Tables keyed by image: parquet with a `key` column, read back in the order of the keys that are
+asked for.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,33 +22,44 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 def write_features(path: Path, keys: Sequence[str], features: np.ndarray) -> None:
     """Write one feature vector per image; `features` float32 of shape (N, D)."""
-    write_table(path, pd.DataFrame({"key": list(keys), "feature": list(features.astype(np.float32))}))
+    write_table(
+        path, pd.DataFrame({"key": list(keys), "feature": list(features.astype(np.float32))})
+    )
 
 
 def read_features(path: Path, keys: Sequence[str]) -> np.ndarray:
-    """The features of `keys` in that order, float32 of shape (N, D); raises TruelikeError for a key without one."""
+    """The features of `keys` in that order, float32 of shape (N, D); raises TruelikeError for a key
+    without one.
+    """
     return np.stack(read_column(path, keys, "feature"))
 
 
 def read_captions(path: Path, keys: Sequence[str]) -> list[str]:
-    """The captions of `keys` in that order, empty strings for class-only prompts; raises for a key without a row."""
+    """The captions of `keys` in that order, empty strings for class-only prompts; raises for a key
+    without a row.
+    """
     return read_column(path, keys, "caption")
 
 
 def read_rewrites(path: Path, keys: Sequence[str]) -> list[list[str]]:
-    """The rewrites of the captions of `keys` in that order, empty lists where captions were not rewritten."""
+    """The rewrites of the captions of `keys` in that order, empty lists where captions were not
+    rewritten.
+    """
     if "rewrites" not in pq.read_schema(path).names:
         return [[] for _ in keys]
     return [list(rewrites) for rewrites in read_column(path, keys, "rewrites")]
 
 
 def read_column(path: Path, keys: Sequence[str], column: str) -> list:
-    """One column of the rows of `keys`, in that order; raises TruelikeError for a key without a row."""
+    """One column of the rows of `keys`, in that order; raises TruelikeError for a key without a
+    row.
+    """
     values = pd.read_parquet(path, columns=["key", column]).set_index("key")[column]
     missing = [key for key in keys if key not in values.index]
     if missing:
         raise TruelikeError(
-            f"{path}: no {column} for {len(missing)} images, the first is {missing[0]!r}; rerun its stage"
+            f"{path}: no {column} for {len(missing)} images, the first is {missing[0]!r}; rerun "
+            "its stage"
         )
     return values.loc[list(keys)].tolist()
 

@@ -6,7 +6,8 @@ from truelike.runtime.settings import Count, Positive, Section
 
 
 class Privacy(Section):
-    """Membership inference by shadows of the pipeline, each on a half of the real training images; none: not measured.
+    """Membership inference by shadows of the pipeline, each on a half of the real training images;
+    none: not measured.
 
     The shadows 2j and 2j + 1 are trained on complementary halves.
     """
@@ -20,6 +21,11 @@ class Privacy(Section):
     @classmethod
     def _pairs(cls, shadows: tuple[int, ...]) -> tuple[int, ...]:
         pairs = {number // 2 for number in shadows}
-        if shadows and (len(pairs) < 3 or set(shadows) != {2 * j + side for j in pairs for side in (0, 1)}):
-            raise ValueError(f"must be [] or three pairs and more such as [0, 1, 2, 3, 4, 5], found {list(shadows)}")
+        if shadows and (
+            len(pairs) < 3 or set(shadows) != {2 * j + side for j in pairs for side in (0, 1)}
+        ):
+            raise ValueError(
+                "must be [] or three pairs and more such as [0, 1, 2, 3, 4, 5], found "
+                f"{list(shadows)}"
+            )
         return shadows

@@ -1,4 +1,6 @@
-"""A shadow: the pipeline from style inversion to the classifiers, on one half of the real training images."""
+"""A shadow: the pipeline from style inversion to the classifiers, on one half of the real training
+images.
+"""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,7 +13,6 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
-import truelike
 from truelike.adaptation.inversion import invert
 from truelike.adaptation.lora import adapt
 from truelike.adaptation.settings import Adapt, Invert
@@ -21,22 +22,12 @@ from truelike.imageset.reading import INDEX_FILE, ImageSet, open_replicas
 from truelike.imageset.tables import undecided, write_table
 from truelike.imageset.writing import Sample, write_image_set
 from truelike.privacy.lira import logit_confidence
-from truelike.runtime.scratch import (
-    fingerprint,
-    finished,
-    scratch,
-    write_finished,
-)
+from truelike.runtime.scratch import finished, scratch, scratch_key, write_finished
 from truelike.selection.run import select
 from truelike.selection.settings import Select
 from truelike.synthesis.run import Job, synthesize
 from truelike.synthesis.settings import Synthesize
-from truelike.training.images import (
-    check_partner,
-    load_images,
-    load_kept,
-    partner_rows,
-)
+from truelike.training.images import check_partner, load_images, load_kept, partner_rows
 from truelike.training.loop import Recipe
 from truelike.training.seeds import Job as TrainingJob
 from truelike.training.seeds import seed_file, train_seeds
@@ -61,7 +52,8 @@ class Pipeline:
     dtype: str
 
     def on_half(self, seed: int) -> "Pipeline":
-        """The pipeline for half of the images: half of the optimizer steps, so that each image is seen as often.
+        """The pipeline for half of the images: half of the optimizer steps, so that each image is
+        seen as often.
 
         `seed` is that of every stage, so that shadows do not share their random numbers.
         """
@@ -78,16 +70,27 @@ class Pipeline:
 
 
 def run_shadow(
-    number: int, pipeline: Pipeline, members: Sequence[str], *, real: Path, captions: Path, features: Path, out: Path
+    number: int,
+    pipeline: Pipeline,
+    members: Sequence[str],
+    *,
+    real: Path,
+    captions: Path,
+    features: Path,
+    out: Path,
 ) -> None:
-    """Run the pipeline on the images `members` (keys) of `real`; write what its arms say of all of them to `out`.
+    """Run the pipeline on the images `members` (keys) of `real`; write what its arms say of all of
+    them to `out`.
 
-    ``confidences.parquet`` has the columns arm, shadow, key, label, logit. From style inversion to training, a shadow
-    works on copies of its members' images, captions and features in the scratch pool, where a killed run continues.
+    ``confidences.parquet`` has the columns arm, shadow, key, label, logit. From style inversion to
+    training, a shadow works on copies of its members' images, captions and features in the scratch
+    pool, where a killed run continues.
     """
     pipeline = pipeline.on_half(number)
     images = ImageSet(real)
-    with scratch("shadow", _fingerprint(number, pipeline, members, real, captions, features)) as folder:
+    with scratch(
+        "shadow", _fingerprint(number, pipeline, members, real, captions, features)
+    ) as folder:
         half = _write_half(images, set(members), captions, features, folder / "half")
         sets = make_images(pipeline, half, folder)
         selection = folder / "selection.parquet"
@@ -98,13 +101,22 @@ def run_shadow(
         arms = {name: pipeline.train.arms[name] for name in pipeline.arms}
         answers = answer(pipeline, arms, ImageSet(half / "real"), table, images, number, folder)
     identity = {"shadow": number, "key": images.keys, "label": images.labels}
-    rows = [pd.DataFrame({"arm": arm} | identity | {"logit": logits}) for arm, logits in answers.items()]
+    rows = [
+        pd.DataFrame({"arm": arm} | identity | {"logit": logits}) for arm, logits in answers.items()
+    ]
     write_table(out / "confidences.parquet", pd.concat(rows, ignore_index=True))
 
 
 def make_images(pipeline: Pipeline, half: Path, folder: Path) -> list[ImageSet]:
-    """Invert, adapt and synthesize on the real images in `half`; return the replicas, which are below `folder`."""
-    style, adapter, generator, dtype = folder / "style", folder / "adapter", pipeline.generator, pipeline.dtype
+    """Invert, adapt and synthesize on the real images in `half`; return the replicas, which are
+    below `folder`.
+    """
+    style, adapter, generator, dtype = (
+        folder / "style",
+        folder / "adapter",
+        pipeline.generator,
+        pipeline.dtype,
+    )
     real, captions, features = half / "real", half / "captions.parquet", half / "features.parquet"
     common: dict[str, Any] = {
         "prompts": pipeline.prompts,
@@ -133,7 +145,9 @@ def answer(
     seed: int,
     folder: Path,
 ) -> dict[str, np.ndarray]:
-    """Train each arm on `half` and the selected synthetic images; the logit confidences of all `images` by arm (N,)."""
+    """Train each arm on `half` and the selected synthetic images; the logit confidences of all
+    `images` by arm (N,).
+    """
     answers = {}
     for name, arm in arms.items():
         partner = load_kept(partner_rows(selection, arm), half.class_names)
@@ -163,23 +177,29 @@ def _half(steps: int) -> int:
 def _fingerprint(number: int, pipeline: Pipeline, members: Sequence[str], *files: Path) -> str:
     """Changes with everything that decides a shadow's answers."""
     settings = {
-        name: value.model_dump() if isinstance(value, BaseModel) else value for name, value in vars(pipeline).items()
+        name: value.model_dump() if isinstance(value, BaseModel) else value
+        for name, value in vars(pipeline).items()
     }
     models = [pipeline.generator, pipeline.encoder, pipeline.classifier]
-    library = Path(truelike.__file__).parent
-    packages = ("data", "diffusion", "models", "privacy", "selection", "synthesis", "training", "prompts.py")
-    code = [library / name for name in packages]
     real, *tables = files
-    return fingerprint([number, settings, sorted(members)], *models, real / INDEX_FILE, *tables, *code)
+    return scratch_key(
+        __file__, [number, settings, sorted(members)], *models, real / INDEX_FILE, *tables
+    )
 
 
-def _select(pipeline: Pipeline, half: ImageSet, features: Path, sets: list[ImageSet]) -> pd.DataFrame:
+def _select(
+    pipeline: Pipeline, half: ImageSet, features: Path, sets: list[ImageSet]
+) -> pd.DataFrame:
     if "synthetic" not in pipeline.select.sets:
         return pd.concat([undecided(images) for images in sets], ignore_index=True)
-    return select(sets, half, features, pipeline.select, pipeline.encoder, pipeline.dtype, pipeline.classifier)
+    return select(
+        sets, half, features, pipeline.select, pipeline.encoder, pipeline.dtype, pipeline.classifier
+    )
 
 
-def _write_half(images: ImageSet, members: set[str], captions: Path, features: Path, out: Path) -> Path:
+def _write_half(
+    images: ImageSet, members: set[str], captions: Path, features: Path, out: Path
+) -> Path:
     """Copy the members' images, captions and features into `out`, whole or not at all."""
     if not out.exists():
         partial_out = out.with_name(out.name + ".partial")
@@ -187,7 +207,10 @@ def _write_half(images: ImageSet, members: set[str], captions: Path, features: P
         columns = images.index.drop(columns=[*STORAGE_COLUMNS, "key", "label", "class_name"])
         samples = (
             Sample(
-                key, int(label), images.pixels(position), {str(name): columns[name].iloc[position] for name in columns}
+                key,
+                int(label),
+                images.pixels(position),
+                {str(name): columns[name].iloc[position] for name in columns},
             )
             for position, (key, label) in enumerate(zip(images.keys, images.labels, strict=True))
             if key in members

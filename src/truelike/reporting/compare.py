@@ -1,4 +1,6 @@
-"""One page that puts DVC experiments side by side: settings that differ, accuracy by arm, other measures."""
+"""One page that puts DVC experiments side by side: settings that differ, accuracy by arm, other
+measures.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +25,9 @@ METRICS = ("metrics/accuracy.json", "metrics/audit.json")
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run of the pipeline: its settings, flat, and the contents of metrics/accuracy.json and audit.json."""
+    """A finished run of the pipeline: its settings, flat, and the contents of metrics/accuracy.json
+    and audit.json.
+    """
 
     name: str
     settings: Mapping[str, str]
@@ -32,7 +36,9 @@ class Run:
 
 
 def read_run(name: str) -> Run:
-    """Read a DVC experiment, a Git revision, or the working tree; raises TruelikeError if it has no result."""
+    """Read a DVC experiment, a Git revision, or the working tree; raises TruelikeError if it has no
+    result.
+    """
     params, accuracy, audit = (_read(name, file) for file in (PARAMS_FILE, *METRICS))
     settings = YAML(typ="safe", pure=True).load(params)
     return Run(name, dict(flatten(settings)), json.loads(accuracy), json.loads(audit))
@@ -44,7 +50,11 @@ def _read(name: str, file: str) -> str:
     from scmrepo.exceptions import SCMError
 
     try:
-        return Path(file).read_text(encoding="utf-8") if name == WORKSPACE else dvc.api.read(file, rev=name)
+        return (
+            Path(file).read_text(encoding="utf-8")
+            if name == WORKSPACE
+            else dvc.api.read(file, rev=name)
+        )
     except (DvcException, SCMError, OSError) as error:
         raise TruelikeError(
             f"{name}: {file} cannot be read ({error}); `dvc exp show` lists the experiments, "
@@ -53,7 +63,9 @@ def _read(name: str, file: str) -> str:
 
 
 def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """The settings that are not the same in all runs, each with its value in every run; a dash where there is none."""
+    """The settings that are not the same in all runs, each with its value in every run; a dash
+    where there is none.
+    """
     names = dict.fromkeys(name for run in runs for name in run.settings)
     values = {name: [run.settings.get(name, "–") for run in runs] for name in names}
     return {name: found for name, found in values.items() if len(set(found)) > 1}
@@ -69,13 +81,19 @@ def compare_page(runs: Sequence[Run]) -> str:
         "runs": runs,
         "settings": differing(runs),
         "arms": {arm: [run.accuracy["accuracy"].get(arm) for run in runs] for arm in arms},
-        "gains": {arm: [run.accuracy["difference_to_real"].get(arm) for run in runs] for arm in arms if arm != "real"},
+        "gains": {
+            arm: [run.accuracy["difference_to_real"].get(arm) for run in runs]
+            for arm in arms
+            if arm != "real"
+        },
         "measures": {
             words: [(own.get(name), digits, factor) for own in measures]
             for name, (words, digits, factor) in (MEASURES | WORTH).items()
         },
         "ood": {
-            name: [own["accuracy"].get(name, {}).get(arm) for own, arm in zip(ood, best, strict=True)]
+            name: [
+                own["accuracy"].get(name, {}).get(arm) for own, arm in zip(ood, best, strict=True)
+            ]
             for name in dict.fromkeys(name for own in ood for name in own["accuracy"])
         }
         | {

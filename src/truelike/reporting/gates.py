@@ -9,7 +9,8 @@ from truelike.audit.settings import Gates
 def breaches(
     gates: Gates, accuracy: Mapping[str, Any], audit: Mapping[str, Any], privacy: Mapping[str, Any]
 ) -> list[str]:
-    """A line per breached gate; the others are the contents of metrics/accuracy.json, audit.json and privacy.json.
+    """A line per breached gate; the others are the contents of metrics/accuracy.json, audit.json
+    and privacy.json.
 
     A gate whose number could not be measured is breached.
     """
@@ -19,7 +20,12 @@ def breaches(
         ("max_near_copy_rate", "near-copy rate of the synthetic set", found["near_copy_rate"], 1),
         ("max_tpr", "largest TPR of membership inference at 1 % FPR", largest_tpr(privacy), 1),
         ("min_coverage", "coverage of the real images by the synthetic set", found["coverage"], -1),
-        ("min_gain", "gain of the verdict's arm over real, in points,", accuracy["verdict"]["points"], -1),
+        (
+            "min_gain",
+            "gain of the verdict's arm over real, in points,",
+            accuracy["verdict"]["points"],
+            -1,
+        ),
     )
     lines = []
     for gate, words, value, sign in checks:
@@ -31,7 +37,8 @@ def breaches(
 
 
 def largest_tpr(privacy: Mapping[str, Any]) -> float | None:
-    """The largest TPR at 1 % FPR of any attack on an arm other than `real`, which has no synthetic images to blame.
+    """The largest TPR at 1 % FPR of any attack on an arm other than `real`, which has no synthetic
+    images to blame.
 
     None where there is no such arm, or one has too few images.
     """

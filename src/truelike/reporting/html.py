@@ -1,4 +1,6 @@
-"""What the HTML pages have in common: one style sheet, escaping, and how numbers and settings are written."""
+"""What the HTML pages have in common: one style sheet, escaping, and how numbers and settings are
+written.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,7 +13,9 @@ from truelike.reporting.style import points
 
 
 def template_environment() -> Environment:
-    """The pages' templates, with the filters `points` and `number`; what a user named is escaped."""
+    """The pages' templates, with the filters `points` and `number`; what a user named is
+    escaped.
+    """
     environment = Environment(
         loader=PackageLoader("truelike.reporting", "."),
         autoescape=True,
@@ -34,4 +38,8 @@ def flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 def number(value: float | None, digits: int = 1) -> str:
     """A number with a true minus sign; a dash where there is none."""
-    return "–" if value is None or np.isnan(value) else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return (
+        "–"
+        if value is None or np.isnan(value)
+        else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    )

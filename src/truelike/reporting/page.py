@@ -17,13 +17,7 @@ from truelike.reporting import figures
 from truelike.reporting.card import dataset_card
 from truelike.reporting.html import flatten, template_environment
 from truelike.reporting.markdown import accuracy_summary
-from truelike.reporting.measures import (
-    ATTACKS,
-    GAPS,
-    MEASURES,
-    arm_costs,
-    recovery,
-)
+from truelike.reporting.measures import ATTACKS, GAPS, MEASURES, arm_costs, recovery
 from truelike.reporting.pictures import contact_sheet, data_uri
 from truelike.reporting.provenance import ModelSource, warnings
 from truelike.reporting.style import to_png, to_svg
@@ -40,7 +34,9 @@ KINDS = {"label": "Not recognised as its class", "near-copy": "Near-copy of a re
 
 @dataclass(frozen=True)
 class Material:
-    """Everything the report tells of: image sets, tables and metrics of one finished pipeline run."""
+    """Everything the report tells of: image sets, tables and metrics of one finished pipeline
+    run.
+    """
 
     params: Params
     real: ImageSet
@@ -76,7 +72,9 @@ def render(material: Material) -> str:
         "warnings": warnings(params, list(material.models)),
         "verdict": metrics["verdict"],
         "accuracy": metrics["accuracy"],
-        "differences": {arm: row for arm, row in metrics["difference_to_real"].items() if arm != "real"},
+        "differences": {
+            arm: row for arm, row in metrics["difference_to_real"].items() if arm != "real"
+        },
         "arms": {arm: describe_arm(setting) for arm, setting in params.train.arms.items()},
         "figures": _figures(material),
         "accuracies": _accuracies(material.accuracy),
@@ -101,8 +99,12 @@ def render(material: Material) -> str:
         "pairs": _pairs(material),
         "privacy": material.privacy_metrics,
         "attack_words": ATTACKS,
-        "costs": material.costs.astype(object).where(material.costs.notna(), None).to_dict("records"),
-        "arm_costs": arm_costs(material.costs, params.train.arms, params.partial, metrics["accuracy"]),
+        "costs": material.costs.astype(object)
+        .where(material.costs.notna(), None)
+        .to_dict("records"),
+        "arm_costs": arm_costs(
+            material.costs, params.train.arms, params.partial, metrics["accuracy"]
+        ),
         "settings": dict(flatten(params.model_dump())),
         "models": material.models,
     }
@@ -110,11 +112,15 @@ def render(material: Material) -> str:
 
 
 def write_report(material: Material, folder: Path) -> None:
-    """Write ``report.html``, ``summary.md``, ``DATASET.md``, ``pictures.png`` and ``accuracy.png`` into `folder`."""
+    """Write ``report.html``, ``summary.md``, ``DATASET.md``, ``pictures.png`` and ``accuracy.png``
+    into `folder`.
+    """
     params, accuracy = material.params, material.accuracy_metrics["accuracy"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.html").write_text(render(material), encoding="utf-8")
-    (folder / "summary.md").write_text(accuracy_summary(material.accuracy_metrics, params), encoding="utf-8")
+    (folder / "summary.md").write_text(
+        accuracy_summary(material.accuracy_metrics, params), encoding="utf-8"
+    )
     card = dataset_card(
         params,
         material.models,
@@ -131,13 +137,22 @@ def write_report(material: Material, folder: Path) -> None:
 
 
 def overview(material: Material, rows: int = 2, columns: int = 10) -> Image.Image:
-    """Real, naive and synthetic images of the first classes: a column per class, `rows` of each set."""
+    """Real, naive and synthetic images of the first classes: a column per class, `rows` of each
+    set.
+    """
     names = material.real.class_names[:columns]
     sheet = []
-    for name, images in (("real", material.real), ("naive", material.naive[0]), ("synthetic", material.synthetic[0])):
+    for name, images in (
+        ("real", material.real),
+        ("naive", material.naive[0]),
+        ("synthetic", material.synthetic[0]),
+    ):
         chosen = [np.flatnonzero(images.labels == label)[:rows] for label in range(len(names))]
         count = min(map(len, chosen))
-        sheet += [(name if row == 0 else "", [images.pixels(own[row]) for own in chosen]) for row in range(count)]
+        sheet += [
+            (name if row == 0 else "", [images.pixels(own[row]) for own in chosen])
+            for row in range(count)
+        ]
     return contact_sheet(sheet, names)
 
 
@@ -154,16 +169,24 @@ def _figures(material: Material) -> dict[str, Markup]:
     shown = _least_covered(material.per_class)
     steps = recovery(params.report.waterfall, material.comparisons)
     online = material.membership[material.membership["attack"] == "lira_online"]
-    confused = material.confusion[material.confusion["arm"] == (metrics["verdict"]["arm"] or "real")]
+    confused = material.confusion[
+        material.confusion["arm"] == (metrics["verdict"]["arm"] or "real")
+    ]
     class_count = len(material.real.class_names)
     measures = material.audit_metrics["measures"]
     worth = {name: measures[name]["real_equivalent"] for name in SETS if name != "real"}
     drawn = {
         "accuracy": figures.accuracy_figure(metrics["accuracy"], partners, level),
-        "differences": figures.difference_figure(differences, partners, level) if differences else None,
+        "differences": figures.difference_figure(differences, partners, level)
+        if differences
+        else None,
         "coverage": figures.class_figure(shown, "coverage", "coverage (share of real images)"),
-        "two_sample": figures.class_figure(shown, "two_sample", "told apart from real ones (share)"),
-        "waterfall": figures.waterfall_figure(metrics["accuracy"], steps, partners, level) if len(steps) else None,
+        "two_sample": figures.class_figure(
+            shown, "two_sample", "told apart from real ones (share)"
+        ),
+        "waterfall": figures.waterfall_figure(metrics["accuracy"], steps, partners, level)
+        if len(steps)
+        else None,
         "severity": figures.severity_figure(material.ood, partners, level)
         if len(material.ood_sets["corrupted"])
         else None,
@@ -177,9 +200,15 @@ def _figures(material: Material) -> dict[str, Markup]:
 
 
 def _recovered(params: Params, comparisons: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """What closing each gap brings, by gap: points, low and high; empty where the waterfall closes none alone."""
+    """What closing each gap brings, by gap: points, low and high; empty where the waterfall closes
+    none alone.
+    """
     steps = recovery(params.report.waterfall, comparisons).to_dict("records")
-    return {row["closes"]: {name: row[name] for name in ("points", "low", "high")} for row in steps if row["closes"]}
+    return {
+        row["closes"]: {name: row[name] for name in ("points", "low", "high")}
+        for row in steps
+        if row["closes"]
+    }
 
 
 def _least_covered(per_class: pd.DataFrame) -> pd.DataFrame:
@@ -190,27 +219,40 @@ def _least_covered(per_class: pd.DataFrame) -> pd.DataFrame:
 
 
 def _accuracies(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds on the test split: a row per arm, a column per metric that is not of one class."""
+    """Means over seeds on the test split: a row per arm, a column per metric that is not of one
+    class.
+    """
     rows = accuracy[(accuracy["split"] == "test") & ~accuracy["metric"].str.startswith("class:")]
-    return rows.pivot_table(index="arm", columns="metric", values="value", aggfunc="mean", sort=False)
+    return rows.pivot_table(
+        index="arm", columns="metric", values="value", aggfunc="mean", sort=False
+    )
 
 
 def _class_accuracy(material: Material) -> list[tuple[str, float, float]]:
-    """(class name, accuracy of the arm `real`, accuracy of the verdict's arm), percent, means over seeds."""
+    """(class name, accuracy of the arm `real`, accuracy of the verdict's arm), percent, means over
+    seeds.
+    """
     rows = material.accuracy[material.accuracy["split"] == "test"]
     means = rows.groupby(["arm", "metric"])["value"].mean()
     arm = material.accuracy_metrics["verdict"]["arm"]
     if arm is None:
         return []
     names = material.real.class_names
-    return [(name, float(means["real", f"class:{name}"]), float(means[arm, f"class:{name}"])) for name in names]
+    return [
+        (name, float(means["real", f"class:{name}"]), float(means[arm, f"class:{name}"]))
+        for name in names
+    ]
 
 
 def _classes(material: Material) -> Iterator[dict[str, Any]]:
-    """Per class, real training images and, under each, the synthetic images of the first replicas made for it."""
+    """Per class, real training images and, under each, the synthetic images of the first replicas
+    made for it.
+    """
     real = material.real
     captions = material.captions.set_index("key")["caption"]
-    own = material.params.caption.images == "outputs/real/train"  # otherwise they are captions of naive images
+    own = (
+        material.params.caption.images == "outputs/real/train"
+    )  # otherwise they are captions of naive images
     reasons = _reasons(material.selection)
     naive, synthetic = material.naive[0], material.synthetic[0]
     naive_rows = {key: row for row, key in enumerate(naive.index["source_key"])}
@@ -220,9 +262,14 @@ def _classes(material: Material) -> Iterator[dict[str, Any]]:
         keys = [real.keys[row] for row in rows]
         yield {
             "name": name,
-            "real": [_picture(real, row, (own and captions[key]) or name) for row, key in zip(rows, keys, strict=True)],
+            "real": [
+                _picture(real, row, (own and captions[key]) or name)
+                for row, key in zip(rows, keys, strict=True)
+            ],
             "naive": [_synthetic_picture(naive, naive_rows[key], {}) for key in keys],
-            "synthetic": [_synthetic_picture(synthetic, synthetic_rows[key], reasons) for key in keys],
+            "synthetic": [
+                _synthetic_picture(synthetic, synthetic_rows[key], reasons) for key in keys
+            ],
         }
 
 
@@ -259,7 +306,8 @@ def _dropped(material: Material) -> list[dict[str, Any]]:
             "kind": KINDS[str(kind)],
             "count": int(count),
             "pictures": [
-                _picture(*places[key], reason) for key, reason in reasons[kinds == kind].head(MAX_DROPPED).items()
+                _picture(*places[key], reason)
+                for key, reason in reasons[kinds == kind].head(MAX_DROPPED).items()
             ],
         }
         for kind, count in kinds.value_counts().items()
@@ -276,11 +324,15 @@ def _pairs(material: Material) -> dict[str, list[dict[str, Any]]]:
     found = {}
     for name, sets in (("naive", material.naive), ("synthetic", material.synthetic)):
         places = _places(sets)
-        rows = material.near_copies[material.near_copies["set"] == name].nlargest(MAX_PAIRS, "similarity")
+        rows = material.near_copies[material.near_copies["set"] == name].nlargest(
+            MAX_PAIRS, "similarity"
+        )
         found[name] = [
             {
                 "image": _picture(*places[row.key], f"{name} image {row.key}"),
-                "nearest": _picture(*real[row.nearest_key], f"real training image {row.nearest_key}"),
+                "nearest": _picture(
+                    *real[row.nearest_key], f"real training image {row.nearest_key}"
+                ),
                 "similarity": row.similarity,
             }
             for row in rows.itertuples()
@@ -289,18 +341,29 @@ def _pairs(material: Material) -> dict[str, list[dict[str, Any]]]:
 
 
 def _ood_pictures(sets: Mapping[str, ImageSet]) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """(name, pictures): one image of each class of a set, and one image in all severities of each corruption."""
+    """(name, pictures): one image of each class of a set, and one image in all severities of each
+    corruption.
+    """
     for name, images in sets.items():
         index = images.index
         if name == "corrupted":
             for kind, rows in index.groupby("corruption", sort=False):
                 first = rows[rows["source_key"] == rows["source_key"].iloc[0]]
                 texts = [f"{kind}, severity {severity}" for severity in first["severity"]]
-                yield str(kind), [_picture(images, row, text) for row, text in zip(first.index, texts, strict=True)]
+                yield (
+                    str(kind),
+                    [
+                        _picture(images, row, text)
+                        for row, text in zip(first.index, texts, strict=True)
+                    ],
+                )
         elif len(index):
             labels, firsts = np.unique(images.labels, return_index=True)
             shown = list(zip(firsts, labels, strict=True))[:MAX_CLASSES]
-            yield name, [_picture(images, int(row), images.class_names[label]) for row, label in shown]
+            yield (
+                name,
+                [_picture(images, int(row), images.class_names[label]) for row, label in shown],
+            )
 
 
 def _duration(seconds: float) -> str:

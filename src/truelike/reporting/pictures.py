@@ -19,7 +19,8 @@ FONT_SIZE = 14
 
 
 def scale_to(pixels: np.ndarray, side: int) -> Image.Image:
-    """Fit an image into `side` pixels: small ones grow by whole factors, nearest neighbour, large ones shrink smoothly.
+    """Fit an image into `side` pixels: small ones grow by whole factors, nearest neighbour, large
+    ones shrink smoothly.
 
     `pixels` uint8 of shape (H, W, 3).
     """
@@ -28,7 +29,10 @@ def scale_to(pixels: np.ndarray, side: int) -> Image.Image:
     if longest <= side:
         factor = side // longest
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    size = (max(1, round(image.width * side / longest)), max(1, round(image.height * side / longest)))
+    size = (
+        max(1, round(image.width * side / longest)),
+        max(1, round(image.height * side / longest)),
+    )
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -37,8 +41,8 @@ def contact_sheet(
 ) -> Image.Image:
     """Draw rows of images, each with its label to the left, and optional column headings above.
 
-    `rows` are (label, images of uint8 HWC); rows may differ in length. `side` is the size of a cell in pixels. The
-    result is an RGB image on white.
+    `rows` are (label, images of uint8 HWC); rows may differ in length. `side` is the size of a cell
+    in pixels. The result is an RGB image on white.
     """
     # Pillow's own font lacks most letters beyond ASCII, matplotlib's has those of most alphabets.
     file = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
@@ -47,10 +51,16 @@ def contact_sheet(
     left = MARGIN + round(max((font.getlength(label) for label, _ in rows), default=0)) + MARGIN
     top = MARGIN + (FONT_SIZE + GAP if headings else 0)
     count = max((len(images) for _, images in rows), default=0)
-    sheet = Image.new("RGB", (left + count * (side + GAP) + MARGIN, top + len(rows) * (side + GAP) + MARGIN), PAPER)
+    sheet = Image.new(
+        "RGB",
+        (left + count * (side + GAP) + MARGIN, top + len(rows) * (side + GAP) + MARGIN),
+        PAPER,
+    )
     draw = ImageDraw.Draw(sheet)
     for column, heading in enumerate(headings):
-        draw.text((left + column * (side + GAP) + side / 2, top - GAP), heading, INK, small, anchor="ms")
+        draw.text(
+            (left + column * (side + GAP) + side / 2, top - GAP), heading, INK, small, anchor="ms"
+        )
     for number, (label, images) in enumerate(rows):
         y = top + number * (side + GAP)
         draw.text((left - MARGIN, y + side / 2), label, INK, font, anchor="rm")
@@ -70,7 +80,9 @@ def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 def data_uri(pixels: np.ndarray, side: int = 128) -> str:
-    """Encode an image for embedding in HTML: PNG as it is up to `side` pixels, a JPEG thumbnail of `side` above."""
+    """Encode an image for embedding in HTML: PNG as it is up to `side` pixels, a JPEG thumbnail of
+    `side` above.
+    """
     if max(pixels.shape[:2]) <= side:
         return "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode()
     buffer = io.BytesIO()

@@ -13,7 +13,8 @@ DEMO_GENERATOR = "models/generator"
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model that params.yaml names: where it is from, whether that is pinned, (file, sha256) of local weights.
+    """A model that params.yaml names: where it is from, whether that is pinned, (file, sha256) of
+    local weights.
 
     `licence` says where to read it.
     """
@@ -27,7 +28,9 @@ class ModelSource:
 
 
 def used_models(params: Params) -> dict[str, str]:
-    """Role and path of each model that the settings open: a captioner and a rewriter only where they have work."""
+    """Role and path of each model that the settings open: a captioner and a rewriter only where
+    they have work.
+    """
     idle = {"dtype"}
     if params.caption.by == "none":
         idle.add("captioner")
@@ -37,7 +40,9 @@ def used_models(params: Params) -> dict[str, str]:
 
 
 def model_sources(paths: dict[str, str]) -> list[ModelSource]:
-    """Describe each model, `paths` mapping its role to a directory or a YAML pointer file; hashes all local weights."""
+    """Describe each model, `paths` mapping its role to a directory or a YAML pointer file; hashes
+    all local weights.
+    """
     return [_model_source(role, path) for role, path in paths.items()]
 
 
@@ -46,15 +51,21 @@ def _model_source(role: str, path: str) -> ModelSource:
     if place.is_dir():
         files = sorted(place.rglob("*.safetensors"))
         weights = tuple((file.relative_to(place).as_posix(), _sha256(file)) for file in files)
-        readme = next((p / "README.md" for p in (place, place.parent) if (p / "README.md").is_file()), None)
+        readme = next(
+            (p / "README.md" for p in (place, place.parent) if (p / "README.md").is_file()), None
+        )
         licence = f"see `{readme.as_posix()}`" if readme else "not stated with it"
         return ModelSource(role, path, "local directory", True, weights, licence)
     if place.suffix not in (".yaml", ".yml"):
         digest = _sha256(place)
-        return ModelSource(role, path, "table of captions", True, ((place.name, digest),), "not stated with it")
+        return ModelSource(
+            role, path, "table of captions", True, ((place.name, digest),), "not stated with it"
+        )
     pointer = read_yaml(place)
     if "package" in pointer:
-        return ModelSource(role, path, f"package {pointer['package']}", True, (), "see the package's metadata")
+        return ModelSource(
+            role, path, f"package {pointer['package']}", True, (), "see the package's metadata"
+        )
     name = pointer.get("hub") or f"timm: {pointer.get('timm')}"
     revision = pointer.get("revision")
     origin = f"{name} at {revision}" if revision else f"{name}, revision not pinned"
@@ -71,20 +82,26 @@ def _sha256(file: Path) -> str:
 def warnings(params: Params, sources: list[ModelSource]) -> list[str]:
     """What a reader must know before believing the numbers, a sentence each."""
     found = []
-    if params.models.generator.startswith(DEMO_GENERATOR) and Path(params.data.source) != Path(DEMO_DATA):
+    if params.models.generator.startswith(DEMO_GENERATOR) and Path(params.data.source) != Path(
+        DEMO_DATA
+    ):
         found.append(
-            "The embedded models are a demonstration base: small networks trained on pictures of clothes. On other "
-            "images they make poor pictures, and the verdict says little about what a real generator would do. Point "
+            "The embedded models are a demonstration base: small networks trained on pictures of "
+            "clothes. On other "
+            "images they make poor pictures, and the verdict says little about what a real "
+            "generator would do. Point "
             "models.generator at a full text-to-image model, for example with `truelike use`."
         )
     found += [
-        f"models.{source.role} ({source.path}) is not pinned to a revision: the same settings may give another result "
+        f"models.{source.role} ({source.path}) is not pinned to a revision: the same settings may "
+        "give another result "
         "when its owner changes it. Write the commit hash into the file."
         for source in sources
         if not source.pinned and (source.role != "classifier" or params.train.pretrained)
     ]
     if len(params.train.seeds) < 3:
         found.append(
-            f"Only {len(params.train.seeds)} training seed(s): the intervals hardly know how much training varies."
+            f"Only {len(params.train.seeds)} training seed(s): the intervals hardly know how much "
+            "training varies."
         )
     return found

@@ -6,7 +6,9 @@ from truelike.runtime.settings import Positive, Section
 
 
 class Rung(Section):
-    """An arm that learns from images of one kind alone, and the gap that is closed from the rung before to this one."""
+    """An arm that learns from images of one kind alone, and the gap that is closed from the rung
+    before to this one.
+    """
 
     arm: str
     closes: Literal["content", "appearance", "label", "quantity"] | None = None

@@ -1,6 +1,7 @@
 """What the figures have in common: one style, and colours that the colour-blind can tell apart.
 
-On the page a figure is inline SVG whose colours are CSS variables, so that it follows the reader's light or dark theme.
+On the page a figure is inline SVG whose colours are CSS variables, so that it follows the reader's
+light or dark theme.
 """
 
 import io
@@ -22,7 +23,10 @@ PALETTE = {  # the sets are told apart by marker as well
     "partial": "#7a3e9d",
 }
 MARKERS = {"real": "D", "naive": "s", "synthetic": "o"}
-LINES, MARKS = ("--", ":", "-", "-", "--", ":", "-"), "Dso^vPX"  # of arms or runs, which may share a colour
+LINES, MARKS = (
+    ("--", ":", "-", "-", "--", ":", "-"),
+    "Dso^vPX",
+)  # of arms or runs, which may share a colour
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -55,7 +59,9 @@ LONGEST = 26  # characters of a row's name
 
 
 def to_svg(figure: Figure) -> str:
-    """Draw a figure as an ``<svg>`` element, the same text for the same figure, colours as CSS variables."""
+    """Draw a figure as an ``<svg>`` element, the same text for the same figure, colours as CSS
+    variables.
+    """
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -63,8 +69,12 @@ def to_svg(figure: Figure) -> str:
     svg = buffer.getvalue()
     head, body = svg[svg.index("<svg") :].split(">", 1)
     head = re.sub(r' (width|height|version)="[^"]*"', "", head)
-    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)  # would style the page
-    body = re.sub(r' id="[a-zA-Z.]+\d?[a-z]*_\d+"', "", body)  # axes_1, line2d_1, ...: in every figure
+    body = re.sub(
+        r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL
+    )  # would style the page
+    body = re.sub(
+        r' id="[a-zA-Z.]+\d?[a-z]*_\d+"', "", body
+    )  # axes_1, line2d_1, ...: in every figure
     body = body.replace("font-family: 'DejaVu Sans', sans-serif; ", "")
     for name, colour in PALETTE.items():
         body = body.replace(colour, f"var(--{name}, {colour})")
@@ -75,7 +85,9 @@ def to_png(figure: Figure) -> bytes:
     """Draw a figure as PNG bytes on white, at twice the screen's resolution."""
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+        figure.savefig(
+            buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None}
+        )
     return buffer.getvalue()
 
 
@@ -84,7 +96,9 @@ def points(value: float, digits: int = 1) -> str:
     return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def named_rows(names: Sequence[str], labels: Sequence[str], legend: bool = False) -> tuple[Figure, Axes]:
+def named_rows(
+    names: Sequence[str], labels: Sequence[str], legend: bool = False
+) -> tuple[Figure, Axes]:
     """Axes with a named row per entry, the first on top, and a text at the right of each row."""
     figure = Figure(figsize=(WIDTH, 0.75 + 0.3 * legend + ROW * len(names)))
     axes = figure.add_subplot()
@@ -101,7 +115,9 @@ def short(name: str, length: int) -> str:
 
 
 def settle(figure: Figure) -> None:
-    """Fix the layout now: left to each drawing it moves a little with every one, and files would differ."""
+    """Fix the layout now: left to each drawing it moves a little with every one, and files would
+    differ.
+    """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
@@ -114,7 +130,13 @@ def draw_interval(axes: Axes, y: float, value: float, low: float, high: float, c
 
 def legend_above(axes: Axes, columns: int = 3) -> None:
     """A legend above the axes, in so many columns."""
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, handletextpad=0.4, borderaxespad=0.2)
+    axes.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=columns,
+        handletextpad=0.4,
+        borderaxespad=0.2,
+    )
 
 
 def colour_of(arm: str, partners: Mapping[str, str]) -> str:

@@ -11,7 +11,9 @@ PARTNERS = {
 
 
 def describe_arm(arm: Arm) -> str:
-    """Say what an arm trains on, phase by phase: ``half of the steps on ..., then half of the steps on ...``."""
+    """Say what an arm trains on, phase by phase:
+    ``half of the steps on ..., then half of the steps on ...``.
+    """
     return ", then ".join(_describe_phase(phase, _describe_partner(arm)) for phase in arm.phases)
 
 
@@ -19,7 +21,9 @@ def _describe_partner(arm: Arm) -> str:
     kind, _, name = arm.partner.partition("/")
     details = [
         f"set {name}" if name else "",
-        f"the first {arm.replicas} {'replica' if arm.replicas == 1 else 'replicas'}" if arm.replicas else "",
+        f"the first {arm.replicas} {'replica' if arm.replicas == 1 else 'replicas'}"
+        if arm.replicas
+        else "",
         "" if arm.selected else "before selection",
     ]
     extra = ", ".join(detail for detail in details if detail)

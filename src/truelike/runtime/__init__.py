@@ -1,1 +1,3 @@
-"""What runs a stage, and never what it computes: errors, scratch folders, the ledger, executors, models' places."""
+"""What runs a stage, and never what it computes: errors, scratch folders, the ledger, executors,
+models' places.
+"""

@@ -2,4 +2,6 @@
 
 
 class TruelikeError(Exception):
-    """A problem the user can solve; its message names the file or parameter, what was found, and what to do."""
+    """A problem the user can solve; its message names the file or parameter, what was found, and
+    what to do.
+    """

@@ -1,8 +1,9 @@
-"""Maps a function over the parts of a stage's work and keeps every finished part in the scratch folder.
+"""Maps a function over the parts of a stage's work and keeps every finished part in the scratch
+folder.
 
-The parts are made in this process, or with ``TRUELIKE_EXECUTOR=ray`` by Ray actors, one per GPU, on this machine or on
-the cluster at ``RAY_ADDRESS``. There the project is at the same path on every node; results travel through Ray, and
-this process writes them.
+The parts are made in this process, or with ``TRUELIKE_EXECUTOR=ray`` by Ray actors, one per GPU, on
+this machine or on the cluster at ``RAY_ADDRESS``. There the project is at the same path on every
+node; results travel through Ray, and this process writes them.
 """
 
 import os
@@ -23,7 +24,9 @@ Progress = Callable[[int], object]
 
 
 class Part(NamedTuple):
-    """Work that is done at once: the files it ends as, what the function is told of it, how many items it covers."""
+    """Work that is done at once: the files it ends as, what the function is told of it, how many
+    items it covers.
+    """
 
     files: tuple[str, ...]
     work: Any
@@ -38,10 +41,12 @@ def map_parts(
     name: str,
     unit: str = "image",
 ) -> int:
-    """Make the files of every part that are not finished in `folder`; returns the number of items this took.
+    """Make the files of every part that are not finished in `folder`; returns the number of items
+    this took.
 
-    ``make(open_model(), part.work, progress)`` returns the contents of the part's files and depends on nothing else;
-    it calls `progress` with the number of items that are done since. The model is opened only if a part is missing.
+    ``make(open_model(), part.work, progress)`` returns the contents of the part's files and depends
+    on nothing else; it calls `progress` with the number of items that are done since. The model is
+    opened only if a part is missing.
     """
     missing = [part for part in parts if not all(finished(folder / file) for file in part.files)]
     total, left = (sum(part.size for part in some) for some in (parts, missing))
@@ -56,7 +61,9 @@ def map_parts(
 def _executor() -> Callable[..., Iterator[tuple[Part, list[bytes]]]]:
     name = os.environ.get("TRUELIKE_EXECUTOR", "")
     if name not in ("", "ray"):
-        raise TruelikeError(f"TRUELIKE_EXECUTOR: no executor {name!r}; set it to 'ray', or not at all")
+        raise TruelikeError(
+            f"TRUELIKE_EXECUTOR: no executor {name!r}; set it to 'ray', or not at all"
+        )
     return _on_ray if name else _in_process
 
 
@@ -88,7 +95,8 @@ def _on_ray(
     make: Callable[[Any, Any, Progress], list[bytes]],
     progress: Progress,
 ) -> Iterator[tuple[Part, list[bytes]]]:
-    """An actor per GPU, or per group of as many cores as this process computes with, so that sums have its order.
+    """An actor per GPU, or per group of as many cores as this process computes with, so that sums
+    have its order.
 
     A part whose actor or node is lost goes to the next actor that is free, ATTEMPTS times at most.
     """
@@ -96,12 +104,16 @@ def _on_ray(
         import ray
         import torch
     except ImportError:
-        raise TruelikeError("TRUELIKE_EXECUTOR=ray needs Ray: pip install 'truelike[ray]'") from None
+        raise TruelikeError(
+            "TRUELIKE_EXECUTOR=ray needs Ray: pip install 'truelike[ray]'"
+        ) from None
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(include_dashboard=False)
     threads = torch.get_num_threads()
-    path = os.pathsep.join(filter(None, [str(Path(truelike.__file__).parent.parent), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(
+        filter(None, [str(Path(truelike.__file__).parent.parent), os.environ.get("PYTHONPATH")])
+    )
     environment = {"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
@@ -109,7 +121,9 @@ def _on_ray(
     resources = {"num_gpus": 1} if gpus else {"num_cpus": threads}
     new = ray.remote(_Worker).options(runtime_env=environment, **resources).remote
     waiting, idle, lost = deque(parts), list[Any](), Counter[str]()
-    running: dict[Any, tuple[Any, Part | None]] = {}  # by what it will return, an actor and its part; None: it opens
+    running: dict[
+        Any, tuple[Any, Part | None]
+    ] = {}  # by what it will return, an actor and its part; None: it opens
 
     def start() -> None:
         actor = new()
@@ -126,12 +140,16 @@ def _on_ray(
                 contents = ray.get(done)
             except ray.exceptions.RayTaskError as error:  # the function's own error
                 raise error.cause from None
-            except ray.exceptions.RayError as error:  # the actor, its node or what it returned is gone
+            except (
+                ray.exceptions.RayError
+            ) as error:  # the actor, its node or what it returned is gone
                 lost[task] += 1
                 if lost[task] == ATTEMPTS:
                     raise TruelikeError(
-                        f"TRUELIKE_EXECUTOR=ray: {ATTEMPTS} workers were lost while {task}, the last by {error}; look "
-                        "into Ray's logs, for lack of memory first, and run again: what is finished is kept"
+                        f"TRUELIKE_EXECUTOR=ray: {ATTEMPTS} workers were lost while {task}, the "
+                        f"last by {error}; look "
+                        "into Ray's logs, for lack of memory first, and run again: what is "
+                        "finished is kept"
                     ) from None
                 if part:
                     waiting.appendleft(part)

@@ -1,4 +1,6 @@
-"""Where models come from: a directory in the hub's layout, or a YAML file that names a hub model and its revision."""
+"""Where models come from: a directory in the hub's layout, or a YAML file that names a hub model
+and its revision.
+"""
 
 import json
 import sys
@@ -11,11 +13,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.yaml import read_yaml
 
-FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")  # weights without pickle, and no code
+FILES = (
+    "*.json",
+    "*.jinja",
+    "*.txt",
+    "*.model",
+    "*.safetensors",
+)  # weights without pickle, and no code
 
 
 class HubModel(BaseModel):
-    """The content of a pointer file: a hub name, a commit, and the weights' variant where there are several."""
+    """The content of a pointer file: a hub name, a commit, and the weights' variant where there are
+    several.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,10 +35,12 @@ class HubModel(BaseModel):
 
 
 def resolve(path: str | Path, marker: str = "config.json") -> Path:
-    """The directory of the model that `path` stands for, downloaded first if `path` is a YAML pointer.
+    """The directory of the model that `path` stands for, downloaded first if `path` is a YAML
+    pointer.
 
-    `marker` is the file that makes a directory a model of the wanted kind (``model_index.json`` for a pipeline).
-    Raises TruelikeError if there is no such model, or if the directory holds something else.
+    `marker` is the file that makes a directory a model of the wanted kind (``model_index.json`` for
+    a pipeline). Raises TruelikeError if there is no such model, or if the directory holds something
+    else.
     """
     path = Path(path)
     if path.is_dir():
@@ -42,7 +54,9 @@ def resolve(path: str | Path, marker: str = "config.json") -> Path:
         )
     if not (folder / marker).is_file():
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-        raise TruelikeError(f"{path}: not a model of the wanted kind: no {marker} in {folder}, found {found}")
+        raise TruelikeError(
+            f"{path}: not a model of the wanted kind: no {marker} in {folder}, found {found}"
+        )
     return folder
 
 
@@ -52,21 +66,30 @@ def read_pointer(path: Path) -> HubModel:
         return HubModel.model_validate(read_yaml(path))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise TruelikeError(f"{path}: must hold hub, revision and (optional) variant: {problems}") from None
+        raise TruelikeError(
+            f"{path}: must hold hub, revision and (optional) variant: {problems}"
+        ) from None
 
 
 def _download(path: Path, model: HubModel) -> Path:
     if model.revision is None:
-        print(f"{path}: no revision: {model.hub} may change under you; pin it to a commit", file=sys.stderr)
+        print(
+            f"{path}: no revision: {model.hub} may change under you; pin it to a commit",
+            file=sys.stderr,
+        )
     files = [*FILES[:-1], f"*.{model.variant}.safetensors"] if model.variant else list(FILES)
     try:
         return Path(snapshot_download(model.hub, revision=model.revision, allow_patterns=files))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise TruelikeError(f"{path}: cannot download {model.hub} at {model.revision or 'main'}: {error}") from None
+        raise TruelikeError(
+            f"{path}: cannot download {model.hub} at {model.revision or 'main'}: {error}"
+        ) from None
 
 
 def variant(path: str | Path) -> dict[str, str]:
-    """The ``variant`` argument of ``from_pretrained`` for a pointer that names one, else nothing."""
+    """The ``variant`` argument of ``from_pretrained`` for a pointer that names one, else
+    nothing.
+    """
     name = read_pointer(Path(path)).variant if Path(path).is_file() else None
     return {"variant": name} if name else {}
 

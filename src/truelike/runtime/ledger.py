@@ -1,4 +1,6 @@
-"""What each stage cost: a line of JSON per run, beside the pipeline's outputs and not one of them."""
+"""What each stage cost: a line of JSON per run, beside the pipeline's outputs and not one of
+them.
+"""
 
 import json
 import os
@@ -14,12 +16,23 @@ import pandas as pd
 
 from truelike.runtime.scratch import scratch_root
 
-FIELDS = ("finished", "stage", "seconds", "images", "peak_memory_mib", "cpus", "device", "energy_kj")
+FIELDS = (
+    "finished",
+    "stage",
+    "seconds",
+    "images",
+    "peak_memory_mib",
+    "cpus",
+    "device",
+    "energy_kj",
+)
 images_made = 0
 
 
 def ledger_file() -> Path:
-    """The file of JSON lines, in the scratch folder: costs differ from run to run, so they are no stage's output."""
+    """The file of JSON lines, in the scratch folder: costs differ from run to run, so they are no
+    stage's output.
+    """
     return scratch_root() / "ledger.jsonl"
 
 
@@ -33,15 +46,19 @@ def count_images(number: int) -> None:
 def record(stage: str) -> Iterator[None]:
     """Append what `stage` cost to the ledger when the block succeeds: the values of FIELDS.
 
-    Wall-clock seconds; images made, none for a stage that makes none; peak resident memory in MiB, of the process plus
-    that of its largest child; the device; energy in kilojoules of all GPUs that NVML sees, whoever used them.
+    Wall-clock seconds; images made, none for a stage that makes none; peak resident memory in MiB,
+    of the process plus that of its largest child; the device; energy in kilojoules of all GPUs that
+    NVML sees, whoever used them.
     """
     global images_made
     images_made = 0
     start, energy = time.perf_counter(), gpu_energy()
     yield
     used = gpu_energy()
-    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    peaks = [
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
     row = {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "stage": stage,
@@ -65,21 +82,32 @@ def device_name() -> str:
 
 
 def gpu_energy() -> float | None:
-    """Kilojoules that all GPUs have used since their driver was loaded; None without GPUs, their driver or pynvml."""
+    """Kilojoules that all GPUs have used since their driver was loaded; None without GPUs, their
+    driver or pynvml.
+    """
     try:
         import pynvml
     except ImportError:
         return None
     try:
         pynvml.nvmlInit()
-        gpus = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
-        return sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu) for gpu in gpus) / 1e6 if gpus else None
+        gpus = [
+            pynvml.nvmlDeviceGetHandleByIndex(number)
+            for number in range(pynvml.nvmlDeviceGetCount())
+        ]
+        return (
+            sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu) for gpu in gpus) / 1e6
+            if gpus
+            else None
+        )
     except pynvml.NVMLError:
         return None
 
 
 def latest_costs() -> pd.DataFrame:
-    """The latest run of each stage, in the order they finished: the columns of FIELDS, no rows without a ledger."""
+    """The latest run of each stage, in the order they finished: the columns of FIELDS, no rows
+    without a ledger.
+    """
     if not ledger_file().exists():
         return pd.DataFrame(columns=FIELDS)
     rows = pd.read_json(ledger_file(), lines=True, convert_dates=False)

@@ -1,4 +1,6 @@
-"""The processes that torchrun starts for one stage: each does its part, and the first one writes the result."""
+"""The processes that torchrun starts for one stage: each does its part, and the first one writes
+the result.
+"""
 
 import os
 import threading
@@ -16,10 +18,11 @@ from truelike.runtime.errors import TruelikeError
 
 @contextmanager
 def joined(timeout: timedelta | None = None) -> Iterator[None]:
-    """Be one of the processes that torchrun started, each with its own GPU where there are any; else do nothing.
+    """Be one of the processes that torchrun started, each with its own GPU where there are any;
+    else do nothing.
 
-    They start together. `timeout` is how long one may wait for another, torch's default if None. A process whose
-    torchrun was killed ends too.
+    They start together. `timeout` is how long one may wait for another, torch's default if None. A
+    process whose torchrun was killed ends too.
     """
     if not dist.is_torchelastic_launched():
         yield
@@ -27,7 +30,9 @@ def joined(timeout: timedelta | None = None) -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timeout)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timeout
+    )
     try:
         yield
     finally:
@@ -35,7 +40,9 @@ def joined(timeout: timedelta | None = None) -> Iterator[None]:
 
 
 def end_with(parent: int) -> None:
-    """End this process once the process `parent` has ended: the parent's successor wants the scratch folder."""
+    """End this process once the process `parent` has ended: the parent's successor wants the
+    scratch folder.
+    """
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
@@ -48,7 +55,11 @@ def own_cores() -> int:
 
 def own_part() -> slice:
     """Which elements of a sequence are this process's."""
-    return slice(dist.get_rank(), None, dist.get_world_size()) if dist.is_initialized() else slice(None)
+    return (
+        slice(dist.get_rank(), None, dist.get_world_size())
+        if dist.is_initialized()
+        else slice(None)
+    )
 
 
 def wait_for_all() -> None:
@@ -61,16 +72,23 @@ def wait_for_all() -> None:
 
 
 def own_rows(count: int) -> slice:
-    """Which of `count` rows are this process's; raises TruelikeError if there are not enough for every process."""
+    """Which of `count` rows are this process's; raises TruelikeError if there are not enough for
+    every process.
+    """
     if dist.is_initialized() and count < dist.get_world_size():
-        raise TruelikeError(f"torchrun: {dist.get_world_size()} processes for batches of {count} images; start fewer")
+        raise TruelikeError(
+            f"torchrun: {dist.get_world_size()} processes for batches of {count} images; start "
+            "fewer"
+        )
     return own_part()
 
 
 def all_rows(own: Tensor, count: int) -> Tensor:
-    """All `count` rows (count, ...), of which `own` are this process's; these alone have a gradient.
+    """All `count` rows (count, ...), of which `own` are this process's; these alone have a
+    gradient.
 
-    A loss of all rows is then the same in every process, and its gradient is the sum of those in the processes.
+    A loss of all rows is then the same in every process, and its gradient is the sum of those in
+    the processes.
     """
     if not dist.is_initialized():
         return own

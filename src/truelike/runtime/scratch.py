@@ -1,8 +1,10 @@
-"""Work in progress that survives a killed stage: ``.work/<stage>/<fingerprint>/`` in the main checkout.
+"""Work in progress that survives a killed stage: ``.work/<stage>/<fingerprint>/`` in the main
+checkout.
 
-DVC deletes a stage's outs before running it again, so whatever must outlive a kill is made in a scratch folder and
-hardlinked into the out when the stage is done. The fingerprint covers everything that decides the bytes; finished files
-are never reopened for writing, and used again only while they match the sha256 that was noted when they were made.
+DVC deletes a stage's outs before running it again, so whatever must outlive a kill is made in a
+scratch folder and hardlinked into the out when the stage is done. The fingerprint covers everything
+that decides the bytes; finished files are never reopened for writing, and used again only while
+they match the sha256 that was noted when they were made.
 """
 
 import errno
@@ -10,27 +12,34 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from truelike.runtime.errors import TruelikeError
+from truelike.runtime.rooms import LIBRARY, rooms_of
 
 
 def scratch_root() -> Path:
-    """``.work`` in DVC's main checkout (``DVC_ROOT``), or in the working directory outside of DVC."""
+    """``.work`` in DVC's main checkout (``DVC_ROOT``), or in the working directory outside of
+    DVC.
+    """
     return Path(os.environ.get("DVC_ROOT", ".")) / ".work"
 
 
 def fingerprint(settings: Any, *paths: str | Path) -> str:
-    """Sixteen hex digits that change when a setting (JSON-able) or the content of a file or directory changes."""
+    """Sixteen hex digits that change when a setting (JSON-able) or the content of a file or
+    directory changes.
+    """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for path in map(Path, paths):
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -43,8 +52,27 @@ def fingerprint(settings: Any, *paths: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "timm", "numpy", "scikit-learn", "pillow")
+
+
+def scratch_key(module: str, settings: Any, *inputs: str | Path) -> str:
+    """The key of a scratch folder: sixteen hex digits that change with everything that decides the
+    bytes made in it.
+
+    That is the code of the rooms that `module` (the ``__file__`` of the code that makes them)
+    imports, the settings (JSON-able), the content of the input files and directories, the
+    libraries' versions and the kind of machine.
+    """
+    from truelike.runtime.devices import device
+
+    machine = [device().type, platform.machine(), *map(version, PACKAGES)]
+    return fingerprint([settings, machine], *inputs, *(LIBRARY / room for room in rooms_of(module)))
+
+
 def is_first() -> bool:
-    """Whether this is a stage's only process, or the first of those that torchrun started for it: the one to write."""
+    """Whether this is a stage's only process, or the first of those that torchrun started for it:
+    the one to write.
+    """
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
 
 
@@ -53,7 +81,9 @@ PATIENCE = 5.0  # seconds: the workers of a killed process notice its end a litt
 
 @contextmanager
 def only_writer(lock_file: Path) -> Iterator[None]:
-    """Be the only process (with its forks) that holds `lock_file`; raises TruelikeError if another one keeps it."""
+    """Be the only process (with its forks) that holds `lock_file`; raises TruelikeError if another
+    one keeps it.
+    """
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     if not is_first():
         yield
@@ -68,7 +98,8 @@ def only_writer(lock_file: Path) -> Iterator[None]:
                 if time.monotonic() > give_up:
                     holder = lock_file.read_text() or "unknown"
                     raise TruelikeError(
-                        f"{lock_file}: process {holder}, or one that it started, is writing here, perhaps left over "
+                        f"{lock_file}: process {holder}, or one that it started, is writing here, "
+                        "perhaps left over "
                         "from a killed run; wait until it ends or stop it, then run again"
                     ) from None
                 time.sleep(0.1)
@@ -80,31 +111,45 @@ def only_writer(lock_file: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch(stage: str, key: str) -> Iterator[Path]:
-    """Open the scratch folder of a stage's fingerprint for one writer; raises TruelikeError if it already has one."""
+    """Open the scratch folder of a stage's fingerprint for one writer; raises TruelikeError if it
+    already has one.
+    """
     folder = scratch_root() / stage / key
     with only_writer(folder / ".lock"):
         yield folder
 
 
-CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+CANNOT_WRITE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+}
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a full disk, a quota, or a place that is read-only into a TruelikeError that names `path`."""
+    """Turn a full disk, a quota, or a place that is read-only into a TruelikeError that names
+    `path`.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
         raise TruelikeError(
-            f"{path}: cannot be written ({os.strerror(error.errno)}); free space or make it writable, then run again: "
+            f"{path}: cannot be written ({os.strerror(error.errno)}); free space or make it "
+            "writable, then run again: "
             "what is finished is kept"
         ) from error
 
 
 def write_once(path: Path, write: Callable[[Path], None]) -> None:
-    """Make `path` by calling ``write(partial)`` and renaming, so that it exists complete or not at all.
+    """Make `path` by calling ``write(partial)`` and renaming, so that it exists complete or not at
+    all.
 
     Raises TruelikeError if there is no space, or no permission, and leaves nothing behind.
     """
@@ -122,8 +167,8 @@ def write_once(path: Path, write: Callable[[Path], None]) -> None:
 def write_finished(path: Path, write: Callable[[Path], None]) -> None:
     """Write `path` once, its sha256 noted beside it for `finished`.
 
-    The note is made before the file appears and keeps what was noted earlier, so that a kill in between leaves the file
-    as it was, finished or missing.
+    The note is made before the file appears and keeps what was noted earlier, so that a kill in
+    between leaves the file as it was, finished or missing.
     """
 
     def write_and_note(partial: Path) -> None:
@@ -135,7 +180,9 @@ def write_finished(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def finished(path: Path) -> bool:
-    """Whether `path` is there and has a sha256 that `write_finished` noted; says so on stderr if it has another one."""
+    """Whether `path` is there and has a sha256 that `write_finished` noted; says so on stderr if it
+    has another one.
+    """
     if not path.is_file():
         return False
     if _sums(path).is_file() and sha256(path) in _sums(path).read_text().split():
@@ -161,7 +208,9 @@ def sha256(path: Path) -> str:
 
 
 def publish(files: list[Path], out: Path) -> None:
-    """Fill the stage's out directory with hardlinks to finished files (copies where links are not possible)."""
+    """Fill the stage's out directory with hardlinks to finished files (copies where links are not
+    possible).
+    """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         for file in files:
@@ -174,18 +223,21 @@ def publish(files: list[Path], out: Path) -> None:
 
 
 def remove_stale(parent: Path, names: set[str]) -> None:
-    """Remove the subdirectories of `parent` not in `names`: outs of stages that the parameters no longer declare."""
+    """Remove the subdirectories of `parent` not in `names`: outs of stages that the parameters no
+    longer declare.
+    """
     for child in parent.iterdir():
         if child.is_dir() and child.name not in names:
             shutil.rmtree(child)
 
 
 def stack_on_disk(arrays: Iterable[np.ndarray]) -> np.ndarray:
-    """Stack arrays of one shape and type into one (N, ...) that is mapped from a file of the scratch folder.
+    """Stack arrays of one shape and type into one (N, ...) that is mapped from a file of the
+    scratch folder.
 
-    The system keeps as much of it in memory as there is room for, and forks share it. The file has no name: it is gone
-    with the last process that uses it, however that ends. Of nothing, uint8 (0, 1, 1, 3). Raises TruelikeError where
-    there is no space, ValueError for arrays of several shapes.
+    The system keeps as much of it in memory as there is room for, and forks share it. The file has
+    no name: it is gone with the last process that uses it, however that ends. Of nothing, uint8 (0,
+    1, 1, 3). Raises TruelikeError where there is no space, ValueError for arrays of several shapes.
     """
     root = scratch_root()
     shape, dtype, count = (1, 1, 3), np.dtype(np.uint8), 0
@@ -194,7 +246,9 @@ def stack_on_disk(arrays: Iterable[np.ndarray]) -> np.ndarray:
         with tempfile.TemporaryFile(dir=root) as file:
             for array in arrays:
                 if count and array.shape != shape:
-                    raise ValueError(f"all arrays must have one shape, found {shape} and {array.shape}")
+                    raise ValueError(
+                        f"all arrays must have one shape, found {shape} and {array.shape}"
+                    )
                 shape, dtype, count = array.shape, array.dtype, count + 1
                 file.write(array.tobytes())
             file.flush()

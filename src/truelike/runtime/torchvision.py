@@ -1,9 +1,10 @@
 """Lets torchvision be imported beside a torch build that its compiled extension does not match.
 
-The torchvision wheel of the package registry is built for CUDA. Beside a CPU-only torch its extension cannot load, and
-``import torchvision`` (hence timm, diffusers, peft and transformers) fails with ``operator torchvision::nms does not
-exist``. Nothing in truelike calls that operator, so declaring its schema is enough. The declaration is made at the
-moment torchvision is first looked up, and only if its extension does not load: a working torchvision is left alone.
+The torchvision wheel of the package registry is built for CUDA. Beside a CPU-only torch its
+extension cannot load, and ``import torchvision`` (hence timm, diffusers, peft and transformers)
+fails with ``operator torchvision::nms does not exist``. Nothing in truelike calls that operator, so
+declaring its schema is enough. The declaration is made at the moment torchvision is first looked
+up, and only if its extension does not load: a working torchvision is left alone.
 """
 
 import importlib.machinery
@@ -23,7 +24,9 @@ class _TorchvisionFinder:
     """Import hook that finds nothing itself and prepares torch when torchvision is looked up."""
 
     @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> None:
         if name == "torchvision" and not _declared:
             spec = importlib.machinery.PathFinder.find_spec(name, path)
             if spec is not None and not _extension_loads(spec):
@@ -35,7 +38,10 @@ def _extension_loads(spec: importlib.machinery.ModuleSpec) -> bool:
 
     finder = importlib.machinery.FileFinder(
         (spec.submodule_search_locations or [""])[0],
-        (importlib.machinery.ExtensionFileLoader, [*importlib.machinery.EXTENSION_SUFFIXES, ".pyd"]),
+        (
+            importlib.machinery.ExtensionFileLoader,
+            [*importlib.machinery.EXTENSION_SUFFIXES, ".pyd"],
+        ),
     )
     extension = finder.find_spec("_C")
     if extension is None or extension.origin is None:

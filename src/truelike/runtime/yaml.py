@@ -10,7 +10,9 @@ from truelike.runtime.errors import TruelikeError
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Read a YAML 1.2 file, as DVC does (``on`` is a word and ``5e-5`` a number); raises TruelikeError."""
+    """Read a YAML 1.2 file, as DVC does (``on`` is a word and ``5e-5`` a number); raises
+    TruelikeError.
+    """
     try:
         return YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:

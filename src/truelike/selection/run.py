@@ -32,9 +32,13 @@ def select(
     real_features = read_features(features_file, train.keys)
     limits = copy_limits(real_features, real.pixels)
     loaded = [load_images(images) for images in sets]
-    judge = Judge(classifier, len(train.class_names), real, settings.classifier_steps, settings.seed)
+    judge = Judge(
+        classifier, len(train.class_names), real, settings.classifier_steps, settings.seed
+    )
     tables = []
-    for images, decoded, probabilities in zip(sets, loaded, judge.class_probabilities(loaded), strict=True):
+    for images, decoded, probabilities in zip(
+        sets, loaded, judge.class_probabilities(loaded), strict=True
+    ):
         found = map_images(images, open_encoder, encoder, dtype, features, ENCODER_BATCH, "select")
         positions, similarity = nearest(found["embedding"], real_features)
         table = undecided(images)

@@ -7,10 +7,12 @@ from truelike.runtime.scratch import sha256
 
 
 def discard_damaged(folder: Path) -> list[Path]:
-    """Remove the files of a set that do not match ``SHA256SUMS``, and it with them, and return their paths.
+    """Remove the files of a set that do not match ``SHA256SUMS``, and it with them, and return
+    their paths.
 
-    A file that DVC linked into the workspace is the one in its cache: that link is removed too, or DVC would put the
-    damaged bytes back. `dvc checkout`, `dvc pull` or `dvc repro` then restore what is missing and nothing else.
+    A file that DVC linked into the workspace is the one in its cache: that link is removed too, or
+    DVC would put the damaged bytes back. `dvc checkout`, `dvc pull` or `dvc repro` then restore
+    what is missing and nothing else.
     """
     sums = folder / SUMS_FILE
     listed = listed_sums(sums.read_bytes()) if sums.is_file() else {}

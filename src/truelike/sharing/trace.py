@@ -10,13 +10,17 @@ from truelike.runtime.errors import TruelikeError
 
 
 def trace(name: str, folders: Iterable[Path]) -> pd.DataFrame:
-    """The real image `name` (its key, or its path in the source) and all images made from it or from its caption.
+    """The real image `name` (its key, or its path in the source) and all images made from it or
+    from its caption.
 
-    One row per image: folder, key, made_from ("" for the real image itself). An image that has been excluded is still
-    found in sets that were made before. Raises TruelikeError if no image of these sets is it, or was made from it.
+    One row per image: folder, key, made_from ("" for the real image itself). An image that has been
+    excluded is still found in sets that were made before. Raises TruelikeError if no image of these
+    sets is it, or was made from it.
     """
     sets = [ImageSet(folder) for folder in folders]
-    real = pd.concat([_rows(images, "source").eq(name) | images.index["key"].eq(name) for images in sets])
+    real = pd.concat(
+        [_rows(images, "source").eq(name) | images.index["key"].eq(name) for images in sets]
+    )
     keys = pd.concat([images.index["key"] for images in sets])
     wanted = {name, *keys[real.to_numpy()]}
     found = []
@@ -26,12 +30,16 @@ def trace(name: str, folders: Iterable[Path]) -> pd.DataFrame:
         made = _rows(images, "source_key").isin(wanted) | _rows(images, "caption_key").isin(wanted)
         chosen = rows[itself | made]
         origin = _rows(images, "source_key")[chosen.index].fillna("")
-        found.append(pd.DataFrame({"folder": str(images.folder), "key": chosen["key"], "made_from": origin}))
+        found.append(
+            pd.DataFrame({"folder": str(images.folder), "key": chosen["key"], "made_from": origin})
+        )
     table = pd.concat(found, ignore_index=True)
     if table.empty:
         raise TruelikeError(
-            f"{name}: no image of {', '.join(str(images.folder) for images in sets)} is it or was made from it; "
-            "give its key, or its path within data.source, as in the columns key and source of index.parquet"
+            f"{name}: no image of {', '.join(str(images.folder) for images in sets)} is it or was "
+            "made from it; "
+            "give its key, or its path within data.source, as in the columns key and source of "
+            "index.parquet"
         )
     return table
 

@@ -1,7 +1,8 @@
 """Corruptions of images in five severities, after CIFAR-10-C.
 
-Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019,
-with the constants that its authors published for 32 pixels. Blur grows with the image's side beyond that (ours).
+Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
+Perturbations", ICLR 2019, with the constants that its authors published for 32 pixels. Blur grows
+with the image's side beyond that (ours).
 """
 
 import io
@@ -23,13 +24,17 @@ CONSTANTS = {
 
 
 def corrupt(pixels: np.ndarray, kind: str, severity: int, seeds: np.ndarray) -> np.ndarray:
-    """Corrupt images, uint8 of shape (N, H, W, 3), each by itself: the same pixels and seed give the same result.
+    """Corrupt images, uint8 of shape (N, H, W, 3), each by itself: the same pixels and seed give
+    the same result.
 
-    `kind` is a key of CONSTANTS, `severity` 1 to 5; `seeds` (N,) are integers of 0 or more, used by ``noise`` alone.
+    `kind` is a key of CONSTANTS, `severity` 1 to 5; `seeds` (N,) are integers of 0 or more, used by
+    ``noise`` alone.
     """
     constant = CONSTANTS[kind][severity - 1]
     if kind == "noise":
-        draws = [np.random.default_rng(int(seed)).standard_normal(pixels.shape[1:]) for seed in seeds]
+        draws = [
+            np.random.default_rng(int(seed)).standard_normal(pixels.shape[1:]) for seed in seeds
+        ]
         return _to_bytes(pixels / 255 + constant * np.reshape(draws, pixels.shape))
     return CHANGES[kind](pixels, constant)
 
@@ -50,7 +55,9 @@ def _contrast(pixels: np.ndarray, share: float) -> np.ndarray:
 
 
 def _brightness(pixels: np.ndarray, added: float) -> np.ndarray:
-    """Raise the largest channel and scale the others with it, so hue and saturation stay; black becomes grey."""
+    """Raise the largest channel and scale the others with it, so hue and saturation stay; black
+    becomes grey.
+    """
     values = pixels / 255
     value = values.max(-1, keepdims=True)
     raised = np.minimum(value + added, 1)

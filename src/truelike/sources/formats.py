@@ -1,4 +1,5 @@
-"""Where real images come from: an image folder, a parquet set in the Hugging Face layout, or a set on the hub.
+"""Where real images come from: an image folder, a parquet set in the Hugging Face layout, or a set
+on the hub.
 
 All end in the same `Source`: class names and one lazy `Record` per image.
 """
@@ -22,12 +23,20 @@ from truelike.runtime.errors import TruelikeError
 from truelike.runtime.yaml import read_yaml
 
 SPLITS = ("train", "validation", "test")
-SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+SPLIT_NAMES = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image of a source: its split, class, path relative to the source, and how to read its file's bytes."""
+    """One image of a source: its split, class, path relative to the source, and how to read its
+    file's bytes.
+    """
 
     split: str
     class_name: str
@@ -57,10 +66,11 @@ class HubData(BaseModel):
 def open_source(path: str | Path) -> Source:
     """Open what ``data.source`` names; images are read only when asked for.
 
-    A directory with parquet files is a parquet set. Any other directory holds images: ``train/CLASS/...`` with
-    ``test/CLASS/...`` and ``validation/CLASS/...`` where there are such, or just ``CLASS/...``, which is all taken as
-    train. A YAML file names a hub data set. Raises TruelikeError for anything else, an empty class, fewer than two
-    classes, or a class that one of the splits lacks.
+    A directory with parquet files is a parquet set. Any other directory holds images:
+    ``train/CLASS/...`` with ``test/CLASS/...`` and ``validation/CLASS/...`` where there are such,
+    or just ``CLASS/...``, which is all taken as train. A YAML file names a hub data set. Raises
+    TruelikeError for anything else, an empty class, fewer than two classes, or a class that one of
+    the splits lacks.
     """
     source = read_source(path, "data.source")
     _check_classes(Path(path), source)
@@ -68,13 +78,16 @@ def open_source(path: str | Path) -> Source:
 
 
 def read_source(path: str | Path, parameter: str) -> Source:
-    """Open a source whose splits and classes may be anything; `parameter` is the name by which errors call it."""
+    """Open a source whose splits and classes may be anything; `parameter` is the name by which
+    errors call it.
+    """
     path = Path(path)
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
         return _open_hub(path)
     if not path.is_dir():
         raise TruelikeError(
-            f"{parameter}: {path} is not there; give a folder with one subfolder of images per class, a directory of "
+            f"{parameter}: {path} is not there; give a folder with one subfolder of images per "
+            "class, a directory of "
             "parquet files, or a YAML file with `hub: OWNER/NAME`"
         )
     if files := sorted(path.rglob("*.parquet")):
@@ -91,16 +104,21 @@ def _check_classes(path: Path, source: Source) -> None:
         absent = [name for name in source.class_names if name not in present]
         if absent and (present or split == "train"):
             raise TruelikeError(
-                f"{path}: no {split} images of {', '.join(map(repr, absent[:10]))}; every split needs every class"
+                f"{path}: no {split} images of {', '.join(map(repr, absent[:10]))}; every split "
+                "needs every class"
             )
 
 
 def _open_folder(root: Path) -> Source:
     parts = {
-        SPLIT_NAMES[p.name.lower()]: p for p in sorted(root.iterdir()) if p.is_dir() and p.name.lower() in SPLIT_NAMES
+        SPLIT_NAMES[p.name.lower()]: p
+        for p in sorted(root.iterdir())
+        if p.is_dir() and p.name.lower() in SPLIT_NAMES
     }
     if parts and "train" not in parts:
-        raise TruelikeError(f"{root}: has {', '.join(p.name for p in parts.values())} but no train folder")
+        raise TruelikeError(
+            f"{root}: has {', '.join(p.name for p in parts.values())} but no train folder"
+        )
     records: list[Record] = []
     names: set[str] = set()
     skipped: list[Path] = []
@@ -111,16 +129,26 @@ def _open_folder(root: Path) -> Source:
                 continue
             name = unicodedata.normalize("NFC", class_folder.name)
             names.add(name)
-            files = [p for p in sorted(class_folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+            files = [
+                p
+                for p in sorted(class_folder.rglob("*"))
+                if p.is_file() and not p.name.startswith(".")
+            ]
             images = [p for p in files if p.suffix.lower() in Image.registered_extensions()]
             skipped += [p for p in files if p.suffix.lower() not in Image.registered_extensions()]
             records += [
-                Record(split, name, unicodedata.normalize("NFC", p.relative_to(root).as_posix()), p.read_bytes)
+                Record(
+                    split,
+                    name,
+                    unicodedata.normalize("NFC", p.relative_to(root).as_posix()),
+                    p.read_bytes,
+                )
                 for p in images
             ]
     if skipped:
         print(
-            f"{root}: left out {len(skipped)} files that are no images in a class folder, the first is {skipped[0]}",
+            f"{root}: left out {len(skipped)} files that are no images in a class folder, the "
+            f"first is {skipped[0]}",
             file=sys.stderr,
         )
     return Source(sorted(names), records)
@@ -135,15 +163,29 @@ def _open_parquet(root: Path, files: list[Path], image_column: str, label_column
     for file, table in tables:
         split = _split_of(file.relative_to(root))
         labels_here = table[label_column].to_pylist()
-        paths = table[image_column].combine_chunks().field("path").to_pylist() if _has_path(table, image_column) else []
+        paths = (
+            table[image_column].combine_chunks().field("path").to_pylist()
+            if _has_path(table, image_column)
+            else []
+        )
         unique = _usable(paths, len(table))
         for row, label in enumerate(labels_here):
             class_name = _name_of(label, names, f"{file}: row {row}") if named else str(label)
-            source = f"{split}/{paths[row]}" if unique else f"{file.relative_to(root).as_posix()}/{row:08d}"
-            records.append(Record(split, class_name, source, partial(_cell, table, image_column, row, file)))
-    repeated = [name for name, count in Counter(record.source for record in records).items() if count > 1]
+            source = (
+                f"{split}/{paths[row]}"
+                if unique
+                else f"{file.relative_to(root).as_posix()}/{row:08d}"
+            )
+            records.append(
+                Record(split, class_name, source, partial(_cell, table, image_column, row, file))
+            )
+    repeated = [
+        name for name, count in Counter(record.source for record in records).items() if count > 1
+    ]
     if repeated:
-        raise TruelikeError(f"{root}: two images have the path {repeated[0]!r} in their split; give each its own")
+        raise TruelikeError(
+            f"{root}: two images have the path {repeated[0]!r} in their split; give each its own"
+        )
     return Source(names, records)
 
 
@@ -154,10 +196,13 @@ def _read_parquet(file: Path, image_column: str, label_column: str) -> pa.Table:
         if absent:
             raise TruelikeError(f"{file}: no column {absent[0]!r}, found {', '.join(schema.names)}")
         kind = schema.field(image_column).type
-        if not (pa.types.is_struct(kind) and "bytes" in {field.name for field in kind}) and not pa.types.is_binary(
-            kind
-        ):
-            raise TruelikeError(f"{file}: column {image_column!r} must hold encoded images (bytes, path), found {kind}")
+        if not (
+            pa.types.is_struct(kind) and "bytes" in {field.name for field in kind}
+        ) and not pa.types.is_binary(kind):
+            raise TruelikeError(
+                f"{file}: column {image_column!r} must hold encoded images (bytes, path), found "
+                f"{kind}"
+            )
         return pq.read_table(file, columns=[image_column, label_column], memory_map=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise TruelikeError(f"{file}: not a readable parquet file ({error}); restore it") from None
@@ -176,7 +221,9 @@ def _cell(table: pa.Table, column: str, row: int, file: Path) -> bytes:
     value = table[column][row].as_py()
     data = value["bytes"] if isinstance(value, dict) else value
     if not data:
-        raise TruelikeError(f"{file}: row {row} has no image bytes; embed the images in the parquet file")
+        raise TruelikeError(
+            f"{file}: row {row} has no image bytes; embed the images in the parquet file"
+        )
     return data
 
 
@@ -191,11 +238,15 @@ def _name_of(label: Any, names: list[str], place: str) -> str:
         return names[label]
     if label in names:
         return str(label)
-    raise TruelikeError(f"{place}: label {label!r} is none of the {len(names)} classes {', '.join(names[:10])}")
+    raise TruelikeError(
+        f"{place}: label {label!r} is none of the {len(names)} classes {', '.join(names[:10])}"
+    )
 
 
 def _split_of(file: Path) -> str:
-    """The split that a parquet file's name (``train-00000-of-00001.parquet``) or its folder's says, else train."""
+    """The split that a parquet file's name (``train-00000-of-00001.parquet``) or its folder's says,
+    else train.
+    """
     for part in (file.name, *reversed(file.parts[:-1])):
         word = part.lower().split(".")[0].split("-")[0].split("_")[0]
         if word in SPLIT_NAMES:
@@ -211,16 +262,28 @@ def _open_hub(path: Path) -> Source:
         data = HubData.model_validate(read_yaml(path))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise TruelikeError(f"{path}: must hold hub, revision, image_column and label_column: {problems}") from None
+        raise TruelikeError(
+            f"{path}: must hold hub, revision, image_column and label_column: {problems}"
+        ) from None
     if data.revision is None:
-        print(f"{path}: no revision: {data.hub} may change under you; pin it to a commit", file=sys.stderr)
+        print(
+            f"{path}: no revision: {data.hub} may change under you; pin it to a commit",
+            file=sys.stderr,
+        )
     try:
         folder = snapshot_download(
-            data.hub, repo_type="dataset", revision=data.revision, allow_patterns=["*.parquet", "**/*.parquet"]
+            data.hub,
+            repo_type="dataset",
+            revision=data.revision,
+            allow_patterns=["*.parquet", "**/*.parquet"],
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise TruelikeError(f"{path}: cannot download {data.hub} at {data.revision or 'main'}: {error}") from None
+        raise TruelikeError(
+            f"{path}: cannot download {data.hub} at {data.revision or 'main'}: {error}"
+        ) from None
     files = sorted(Path(folder).rglob("*.parquet"))
     if not files:
-        raise TruelikeError(f"{path}: {data.hub} has no parquet files; try `revision: refs/convert/parquet`")
+        raise TruelikeError(
+            f"{path}: {data.hub} has no parquet files; try `revision: refs/convert/parquet`"
+        )
     return _open_parquet(Path(folder), files, data.image_column, data.label_column)

@@ -1,4 +1,6 @@
-"""Out-of-distribution test sets: corrupted test images, and image sets of another look in our classes."""
+"""Out-of-distribution test sets: corrupted test images, and image sets of another look in our
+classes.
+"""
 
 import hashlib
 import shutil
@@ -26,7 +28,8 @@ SHOWN = 10
 def write_corrupted(test: ImageSet, settings: Corrupt, folder: Path) -> None:
     """Write `images_per_class` test images in every kind and severity as one image set.
 
-    Index columns: `corruption`, `severity` and `source_key`; each kind and severity has the same images in one order.
+    Index columns: `corruption`, `severity` and `source_key`; each kind and severity has the same
+    images in one order.
     """
     shutil.rmtree(folder, ignore_errors=True)  # its files may be hardlinks into DVC's cache
     write_image_set(folder, _corrupted(test, settings), test.class_names)
@@ -35,7 +38,11 @@ def write_corrupted(test: ImageSet, settings: Corrupt, folder: Path) -> None:
 def _corrupted(test: ImageSet, settings: Corrupt) -> Iterator[Sample]:
     keys, labels = test.keys, test.labels
     chosen, _ = few_shots(
-        range(len(test)), settings.images_per_class, lambda p: keys[p], lambda p: str(labels[p]), settings.seed
+        range(len(test)),
+        settings.images_per_class,
+        lambda p: keys[p],
+        lambda p: str(labels[p]),
+        settings.seed,
     )
     positions = sorted(chosen)
     pixels = stack_on_disk(map(test.pixels, positions))
@@ -44,8 +51,15 @@ def _corrupted(test: ImageSet, settings: Corrupt) -> Iterator[Sample]:
             for position, original in zip(positions, pixels, strict=True):
                 seed = corruption_seed(settings.seed, kind, severity, keys[position])
                 image = corrupt(original[None], kind, severity, np.array([seed]))[0]
-                columns = {"split": "test", "corruption": kind, "severity": severity, "source_key": keys[position]}
-                yield Sample(f"{keys[position]}-{kind}-{severity}", int(labels[position]), image, columns)
+                columns = {
+                    "split": "test",
+                    "corruption": kind,
+                    "severity": severity,
+                    "source_key": keys[position],
+                }
+                yield Sample(
+                    f"{keys[position]}-{kind}-{severity}", int(labels[position]), image, columns
+                )
 
 
 def corruption_seed(seed: int, kind: str, severity: int, key: str) -> int:
@@ -55,22 +69,40 @@ def corruption_seed(seed: int, kind: str, severity: int, key: str) -> int:
 
 
 def write_ood_set(
-    name: str, settings: OodSet, class_names: Sequence[str], resolution: int, square: str, folder: Path
+    name: str,
+    settings: OodSet,
+    class_names: Sequence[str],
+    resolution: int,
+    square: str,
+    folder: Path,
 ) -> None:
-    """Write the images of ``ood.NAME`` whose class is one of ours, labelled and squared as the real images are.
+    """Write the images of ``ood.NAME`` whose class is one of ours, labelled and squared as the real
+    images are.
 
-    Those of its test split where the source has one, else all. Classes that are not ours are left out, and named.
-    Raises TruelikeError for a class map or a list of classes that names a class which neither side has.
+    Those of its test split where the source has one, else all. Classes that are not ours are left
+    out, and named. Raises TruelikeError for a class map or a list of classes that names a class
+    which neither side has.
     """
     source = read_source(settings.source, f"ood.{name}.source")
-    _check_names(f"ood.{name}.class_map", settings.class_map, source.class_names, f"classes of {settings.source}")
-    for parameter, names in (("class_map", settings.class_map.values()), ("classes", settings.classes or ())):
+    _check_names(
+        f"ood.{name}.class_map",
+        settings.class_map,
+        source.class_names,
+        f"classes of {settings.source}",
+    )
+    for parameter, names in (
+        ("class_map", settings.class_map.values()),
+        ("classes", settings.classes or ()),
+    ):
         _check_names(f"ood.{name}.{parameter}", names, class_names, "classes of data.source")
     ours = {theirs: settings.class_map.get(theirs, theirs) for theirs in source.class_names}
     used = settings.classes or class_names
     if left_out := [theirs for theirs, own in ours.items() if own not in used]:
         shown = ", ".join(map(repr, left_out[:SHOWN])) + (", ..." if len(left_out) > SHOWN else "")
-        print(f"ood.{name}: {len(left_out)} classes that are not ours are left out: {shown}", file=sys.stderr)
+        print(
+            f"ood.{name}: {len(left_out)} classes that are not ours are left out: {shown}",
+            file=sys.stderr,
+        )
     tested = [record for record in source.records if record.split == "test"] or source.records
     records = [record for record in tested if ours[record.class_name] in used]
     labels = {record.source: list(class_names).index(ours[record.class_name]) for record in records}
@@ -81,7 +113,8 @@ def write_ood_set(
 def _check_names(parameter: str, names: Iterable[str], known: Sequence[str], what: str) -> None:
     if unknown := [name for name in names if name not in known]:
         raise TruelikeError(
-            f"{parameter}: {unknown[0]!r} is none of the {len(known)} {what}: {', '.join(known[:SHOWN])}"
+            f"{parameter}: {unknown[0]!r} is none of the {len(known)} {what}: "
+            f"{', '.join(known[:SHOWN])}"
         )
 
 

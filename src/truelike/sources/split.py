@@ -1,7 +1,7 @@
 """Which image is for what: pure functions that choose by a hash of seed and image, never by order.
 
-An image's place in the hash order depends on the seed and its own key alone, so adding or removing an image moves no
-others, and the few shots of a larger number contain those of a smaller one.
+An image's place in the hash order depends on the seed and its own key alone, so adding or removing
+an image moves no others, and the few shots of a larger number contain those of a smaller one.
 """
 
 import hashlib
@@ -15,8 +15,12 @@ T = TypeVar("T")
 
 
 def hash_order(items: Iterable[T], key: Callable[[T], str], seed: int, purpose: str) -> list[T]:
-    """Shuffle items by the sha256 of (purpose, seed, key): independent of the order they come in."""
-    return sorted(items, key=lambda item: hashlib.sha256(f"{purpose}\0{seed}\0{key(item)}".encode()).digest())
+    """Shuffle items by the sha256 of (purpose, seed, key): independent of the order they come
+    in.
+    """
+    return sorted(
+        items, key=lambda item: hashlib.sha256(f"{purpose}\0{seed}\0{key(item)}".encode()).digest()
+    )
 
 
 def by_class(items: Iterable[T], label: Callable[[T], str]) -> dict[str, list[T]]:
@@ -28,9 +32,15 @@ def by_class(items: Iterable[T], label: Callable[[T], str]) -> dict[str, list[T]
 
 
 def hold_out(
-    items: Sequence[T], fraction: float, key: Callable[[T], str], label: Callable[[T], str], seed: int, purpose: str
+    items: Sequence[T],
+    fraction: float,
+    key: Callable[[T], str],
+    label: Callable[[T], str],
+    seed: int,
+    purpose: str,
 ) -> tuple[list[T], list[T]]:
-    """Split items into (kept, held out), the `fraction` of every class held out, at least one image on each side.
+    """Split items into (kept, held out), the `fraction` of every class held out, at least one image
+    on each side.
 
     Raises TruelikeError for a class with a single image.
     """
@@ -50,9 +60,15 @@ def hold_out(
 
 
 def few_shots(
-    items: Sequence[T], shots: int | None, key: Callable[[T], str], label: Callable[[T], str], seed: int
+    items: Sequence[T],
+    shots: int | None,
+    key: Callable[[T], str],
+    label: Callable[[T], str],
+    seed: int,
 ) -> tuple[list[T], list[T]]:
-    """Split items into (`shots` of every class, the rest); all of a class that has fewer, all if `shots` is None."""
+    """Split items into (`shots` of every class, the rest); all of a class that has fewer, all if
+    `shots` is None.
+    """
     if shots is None:
         return list(items), []
     chosen: list[T] = []
@@ -67,14 +83,18 @@ def few_shots(
 def halves(
     items: Sequence[T], pair: int, key: Callable[[T], str], label: Callable[[T], str], seed: int
 ) -> list[list[T]]:
-    """Split items into the two halves of a pair, half of every class in each; other pairs split otherwise.
+    """Split items into the two halves of a pair, half of every class in each; other pairs split
+    otherwise.
 
-    The odd image of a class goes to one half or the other by turns. Raises TruelikeError for a class of one image.
+    The odd image of a class goes to one half or the other by turns. Raises TruelikeError for a
+    class of one image.
     """
     both: list[list[T]] = [[], []]
     for name, group in by_class(items, label).items():
         if len(group) < 2:
-            raise TruelikeError(f"class {name!r} has 1 training image, too few to halve; give at least 2")
+            raise TruelikeError(
+                f"class {name!r} has 1 training image, too few to halve; give at least 2"
+            )
         ordered = hash_order(group, key, seed, f"half {pair}")
         middle = (len(group) + (len(both[0]) - pair % 2 < len(both[1]))) // 2
         both[0] += ordered[:middle]
@@ -82,7 +102,9 @@ def halves(
     return both
 
 
-def distinct(items: Sequence[T], content: Callable[[T], Hashable]) -> tuple[list[T], list[tuple[T, T]]]:
+def distinct(
+    items: Sequence[T], content: Callable[[T], Hashable]
+) -> tuple[list[T], list[tuple[T, T]]]:
     """The first item of every content, and the (first, repeated) pairs of the others."""
     first: dict[Hashable, T] = {}
     repeated = []

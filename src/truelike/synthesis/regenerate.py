@@ -9,18 +9,13 @@ from truelike.config import load_params
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.errors import TruelikeError
 from truelike.synthesis.plan import batches
-from truelike.synthesis.run import (
-    Job,
-    naive_job,
-    open_renderer,
-    plan_of,
-    replica_job,
-    without,
-)
+from truelike.synthesis.run import Job, naive_job, open_renderer, plan_of, replica_job, without
 
 
 def current_job(folder: Path) -> Job:
-    """The job that makes image sets like `folder` with the parameters and outputs of the working directory."""
+    """The job that makes image sets like `folder` with the parameters and outputs of the working
+    directory.
+    """
     params = load_params()
     if folder.resolve().parent.name == "naive":
         return naive_job(
@@ -48,8 +43,9 @@ def current_job(folder: Path) -> Job:
 def regenerate(folder: Path, key: str) -> np.ndarray:
     """Render the synthetic image `key` of the image set `folder` again, uint8 (H, W, 3).
 
-    Its whole batch is rendered, so that on the machine that made it the bytes are the same. Raises TruelikeError if
-    there is no such image, or if settings, captions, style, adapter or generator are no longer those of its row.
+    Its whole batch is rendered, so that on the machine that made it the bytes are the same. Raises
+    TruelikeError if there is no such image, or if settings, captions, style, adapter or generator
+    are no longer those of its row.
     """
     stored = ImageSet(folder).index.set_index("key", drop=False)
     if key not in stored.index:
@@ -64,15 +60,20 @@ def regenerate(folder: Path, key: str) -> np.ndarray:
     batch = next((batch for shard in shards for batch in shard if key in set(batch["key"])), None)
     if batch is None:
         source = stored.loc[key, "source_key"]
-        raise TruelikeError(f"{folder}: image {key!r} was made from {source!r}, which is no longer a training image")
+        raise TruelikeError(
+            f"{folder}: image {key!r} was made from {source!r}, which is no longer a training image"
+        )
     for row in batch.to_dict("records"):
         if row["key"] not in stored.index:
             raise TruelikeError(
-                f"{folder}: {row['key']!r} of the same batch is missing; data.shots or data.seed changed"
+                f"{folder}: {row['key']!r} of the same batch is missing; data.shots or data.seed "
+                "changed"
             )
         old = stored.loc[[row["key"]]].to_dict("records")[0]
         changed = [
-            f"{name} is {value!r}, was {old.get(name)!r}" for name, value in row.items() if old.get(name) != value
+            f"{name} is {value!r}, was {old.get(name)!r}"
+            for name, value in row.items()
+            if old.get(name) != value
         ]
         if changed:
             raise TruelikeError(

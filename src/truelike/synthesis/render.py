@@ -1,4 +1,6 @@
-"""Turns rows of a plan into images: prompt states, visual guidance, latent prior, sampling, decoding."""
+"""Turns rows of a plan into images: prompt states, visual guidance, latent prior, sampling,
+decoding.
+"""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,18 +17,14 @@ import torch
 from truelike.generator.conditioning import encode_prompts, guide
 from truelike.generator.families import Conditioning, denoiser_of, family_of
 from truelike.generator.pipeline import latents_of, pixels_of, use_class
-from truelike.generator.samplers import (
-    draw_noise,
-    make_generators,
-    make_sampler,
-    sample,
-)
+from truelike.generator.samplers import draw_noise, make_generators, make_sampler, sample
 from truelike.imageset.reading import ImageSet
 
 
 @dataclass(frozen=True)
 class Renderer:
-    """A generator with its style and adapter, the real images, and (optional) a guidance vector for each of them.
+    """A generator with its style and adapter, the real images, and (optional) a guidance vector for
+    each of them.
 
     `class_lora_scale` is the weight of the class's own adapter, where classes have one.
     """
@@ -36,17 +34,22 @@ class Renderer:
     vectors: np.ndarray | None
     class_lora_scale: float | None = None
     known: dict[str, Conditioning] = field(default_factory=dict)
-    one_at_a_time: Lock = field(default_factory=Lock)  # tokenizers and open files bear no second thread
+    one_at_a_time: Lock = field(
+        default_factory=Lock
+    )  # tokenizers and open files bear no second thread
 
     def render_all(self, batches: Sequence[pd.DataFrame]) -> Iterator[np.ndarray]:
         """Render batches of a plan ahead of their use, in order: `render` of each.
 
-        The CPU renders as many at once as torch has threads, each with one thread: small models leave most of several
-        threads idle, and the bytes do not depend on the number of cores. On a GPU, and with an adapter per class, which
-        the whole generator takes on, only the next batch is rendered while the last is used.
+        The CPU renders as many at once as torch has threads, each with one thread: small models
+        leave most of several threads idle, and the bytes do not depend on the number of cores. On a
+        GPU, and with an adapter per class, which the whole generator takes on, only the next batch
+        is rendered while the last is used.
         """
         threads = torch.get_num_threads()
-        workers = threads if self.pipeline.device.type == "cpu" and self.class_lora_scale is None else 1
+        workers = (
+            threads if self.pipeline.device.type == "cpu" and self.class_lora_scale is None else 1
+        )
         torch.set_num_threads(threads // workers)
         ahead: deque[Future[np.ndarray]] = deque()
         try:
@@ -64,8 +67,8 @@ class Renderer:
     def render(self, rows: pd.DataFrame) -> np.ndarray:
         """Render one batch of a plan, uint8 (N, H, W, 3); the same rows give the same bytes.
 
-        A row's image depends on the other rows of its batch by rounding only, so identity needs the whole batch. With
-        an adapter per class the rows are sorted by class.
+        A row's image depends on the other rows of its batch by rounding only, so identity needs the
+        whole batch. With an adapter per class the rows are sorted by class.
         """
         if self.class_lora_scale is None:
             return self._render(rows)
@@ -79,7 +82,8 @@ class Renderer:
         pipeline, settings = self.pipeline, rows.iloc[0]
         positions = pd.Index(self.real.index["key"]).get_indexer(rows["source_key"]).tolist()
         height, width = (
-            int(self.real.index[side].iloc[0]) // pipeline.vae_scale_factor for side in ("height", "width")
+            int(self.real.index[side].iloc[0]) // pipeline.vae_scale_factor
+            for side in ("height", "width")
         )
         with self.one_at_a_time:
             conditioning = encode_prompts(pipeline, rows["prompt"].tolist(), self.known)

@@ -1,17 +1,15 @@
-"""Makes a replica: renders a plan shard by shard in the scratch pool and publishes the image set."""
+"""Makes a replica: renders a plan shard by shard in the scratch pool and publishes the image
+set.
+"""
 
 import io
-import platform
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import diffusers
 import pandas as pd
-import torch
 
-import truelike
 from truelike.generator.conditioning import guidance_vectors
 from truelike.generator.pipeline import (
     add_adapter,
@@ -27,22 +25,11 @@ from truelike.generator.settings import Prompts, VisualGuidance
 from truelike.imageset.checks import SUMS_FILE, write_sums
 from truelike.imageset.reading import INDEX_FILE, ImageSet
 from truelike.imageset.tables import read_captions, read_features, read_rewrites
-from truelike.imageset.writing import (
-    Sample,
-    shard_name,
-    write_index,
-    write_shard,
-)
-from truelike.runtime.devices import device
+from truelike.imageset.writing import Sample, shard_name, write_index, write_shard
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.executor import Part, Progress, map_parts
 from truelike.runtime.ledger import count_images
-from truelike.runtime.scratch import (
-    fingerprint,
-    publish,
-    scratch,
-    write_once,
-)
+from truelike.runtime.scratch import publish, scratch, scratch_key, write_once
 from truelike.synthesis.plan import batches, make_plan
 from truelike.synthesis.render import Renderer
 from truelike.synthesis.settings import Naive, Piece, Synthesize
@@ -50,7 +37,9 @@ from truelike.synthesis.settings import Naive, Piece, Synthesize
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that decides a replica: settings, models and inputs; None for an input that is not used."""
+    """Everything that decides a replica: settings, models and inputs; None for an input that is not
+    used.
+    """
 
     stage: str
     generator: str
@@ -66,9 +55,16 @@ class Job:
 
 
 def replica_job(
-    settings: Synthesize, *, prompts: Prompts, visual_guidance: VisualGuidance, generator: str, dtype: str
+    settings: Synthesize,
+    *,
+    prompts: Prompts,
+    visual_guidance: VisualGuidance,
+    generator: str,
+    dtype: str,
 ) -> Job:
-    """A replica as a job on what the earlier stages wrote: captions, features, style and adapter."""
+    """A replica as a job on what the earlier stages wrote: captions, features, style and
+    adapter.
+    """
     outputs = Path("outputs")
     return Job(
         stage="synthesize",
@@ -97,14 +93,23 @@ def naive_job(
     real: Path,
 ) -> Job:
     """The yardstick as a job: the base prompt only, from pure noise, nothing learned."""
-    base_only = {"base": base, "definitions": definitions, "negative": negative, "seed": prompt_seed}
+    base_only = {
+        "base": base,
+        "definitions": definitions,
+        "negative": negative,
+        "seed": prompt_seed,
+    }
     return Job(
         stage="naive",
         generator=generator,
         dtype=dtype,
         prompts=Prompts.model_validate(base_only | {"caption": "", "style": "", "quality": ""}),
         settings=Synthesize(
-            replicas=(0,), guidance_interval=(0, 1), strength=1.0, lora_scale=0.0, **naive.model_dump()
+            replicas=(0,),
+            guidance_interval=(0, 1),
+            strength=1.0,
+            lora_scale=0.0,
+            **naive.model_dump(),
         ),
         visual_guidance=VisualGuidance(kind="off", centroids=1),
         real=real,
@@ -119,7 +124,9 @@ def without(pieces: Collection[Piece], job: Job) -> Job:
         captions=None if "caption" in pieces else job.captions,
         style=None if "style" in pieces else job.style,
         adapter=None if "adapter" in pieces else job.adapter,
-        settings=job.settings.model_copy(update={"strength": 1.0}) if "prior" in pieces else job.settings,
+        settings=job.settings.model_copy(update={"strength": 1.0})
+        if "prior" in pieces
+        else job.settings,
     )
 
 
@@ -147,11 +154,17 @@ def plan_of(job: Job, real: ImageSet, replica: int) -> pd.DataFrame:
         style=style.fingerprint,
         style_texts=[style.text(name) for name in real.index["class_name"]],
     )
-    return plan if adapter.labels is None else plan.sort_values("label", kind="stable", ignore_index=True)
+    return (
+        plan
+        if adapter.labels is None
+        else plan.sort_values("label", kind="stable", ignore_index=True)
+    )
 
 
 def open_renderer(job: Job, real: ImageSet) -> Renderer:
-    """Open the generator with style, adapter and visual guidance; raises TruelikeError where these do not fit."""
+    """Open the generator with style, adapter and visual guidance; raises TruelikeError where these
+    do not fit.
+    """
     pipeline = open_generator(job.generator, job.dtype)
     check_resolution(pipeline, real)
     if job.style:
@@ -167,23 +180,24 @@ def open_renderer(job: Job, real: ImageSet) -> Renderer:
 
 
 def job_fingerprint(job: Job, replica: int) -> str:
-    """Changes with everything that decides a replica's bytes, and not with which other replicas there are."""
+    """Changes with everything that decides a replica's bytes, and not with which other replicas
+    there are.
+    """
     settings = {
         "dtype": job.dtype,
         "prompts": job.prompts.model_dump(),
         "settings": job.settings.model_dump(exclude={"replicas"}),
         "visual_guidance": job.visual_guidance.model_dump(),
         "replica": replica,
-        "versions": [torch.__version__, diffusers.__version__, device().type, platform.machine()],
     }
-    library = Path(truelike.__file__).parent
-    code = [library / name for name in ("data", "diffusion", "models", "synthesis", "prompts.py")]
     inputs = [path for path in (job.captions, job.features, job.style, job.adapter) if path]
-    return fingerprint(settings, job.generator, job.real / INDEX_FILE, *inputs, *code)
+    return scratch_key(__file__, settings, job.generator, job.real / INDEX_FILE, *inputs)
 
 
 def synthesize(job: Job, replica: int, out: Path) -> None:
-    """Make one replica as an image set in `out`; a killed run loses at most a shard and ends with the same bytes."""
+    """Make one replica as an image set in `out`; a killed run loses at most a shard and ends with
+    the same bytes.
+    """
     real = ImageSet(job.real)
     shards = batches(plan_of(job, real, replica), job.settings.shard_size, job.settings.batch_size)
     names = [shard_name(number) for number in range(len(shards))]
@@ -192,8 +206,12 @@ def synthesize(job: Job, replica: int, out: Path) -> None:
         for name, shard in zip(names, shards, strict=True)
     ]
     with scratch(job.stage, job_fingerprint(job, replica)) as folder:
-        count_images(map_parts(parts, folder, partial(_open, job), make_shard, f"{job.stage} {replica}"))
-        rows = pd.concat([pd.read_parquet(folder / rows_file(name)) for name in names], ignore_index=True)
+        count_images(
+            map_parts(parts, folder, partial(_open, job), make_shard, f"{job.stage} {replica}")
+        )
+        rows = pd.concat(
+            [pd.read_parquet(folder / rows_file(name)) for name in names], ignore_index=True
+        )
         index = folder / INDEX_FILE
         write_once(index, lambda path: write_index(path, rows, real.class_names))
         files = [index, *(folder / name for name in names)]
@@ -210,15 +228,21 @@ def _open(job: Job) -> Renderer:
     return open_renderer(job, ImageSet(job.real))
 
 
-def make_shard(renderer: Renderer, work: tuple[str, list[pd.DataFrame]], progress: Progress) -> list[bytes]:
-    """Render the batches of the shard with this name: its tar, and the table of its index rows as parquet."""
+def make_shard(
+    renderer: Renderer, work: tuple[str, list[pd.DataFrame]], progress: Progress
+) -> list[bytes]:
+    """Render the batches of the shard with this name: its tar, and the table of its index rows as
+    parquet.
+    """
     name, shard = work
 
     def samples() -> Iterator[Sample]:
         cut = iter(truncated(renderer.pipeline.tokenizer, pd.concat(shard)["prompt"].tolist()))
         for batch, images in zip(shard, renderer.render_all(shard), strict=True):
             for row, pixels in zip(batch.to_dict("records"), images, strict=True):
-                columns = {str(name): value for name, value in row.items() if name not in ("key", "label")}
+                columns = {
+                    str(name): value for name, value in row.items() if name not in ("key", "label")
+                }
                 columns["truncated"] = next(cut)
                 yield Sample(str(row["key"]), int(row["label"]), pixels, columns)
             progress(len(batch))

@@ -9,7 +9,9 @@ from truelike.runtime.settings import Count, NonNegative, Positive, Probability,
 
 
 class Naive(Section):
-    """The yardstick: plain text-to-image from class prompts, nothing learned from the real images."""
+    """The yardstick: plain text-to-image from class prompts, nothing learned from the real
+    images.
+    """
 
     sampler: SamplerName
     steps: Positive
@@ -35,7 +37,9 @@ class Synthesize(Section):
     @classmethod
     def _distinct(cls, replicas: tuple[int, ...]) -> tuple[int, ...]:
         if not replicas or len(set(replicas)) != len(replicas):
-            raise ValueError(f"must be a list of distinct numbers such as [0, 1, 2], found {list(replicas)}")
+            raise ValueError(
+                f"must be a list of distinct numbers such as [0, 1, 2], found {list(replicas)}"
+            )
         return replicas
 
     @field_validator("guidance_interval")
@@ -43,7 +47,8 @@ class Synthesize(Section):
     def _ordered(cls, interval: tuple[float, float]) -> tuple[float, float]:
         if interval[0] > interval[1]:
             raise ValueError(
-                f"must be two rising fractions of the noise levels such as [0.0, 1.0], found {list(interval)}"
+                "must be two rising fractions of the noise levels such as [0.0, 1.0], found "
+                f"{list(interval)}"
             )
         return interval
 
@@ -59,5 +64,8 @@ class PartialSet(Section):
     @model_validator(mode="after")
     def _adapter_keeps_its_style(self) -> "PartialSet":
         if "style" in self.without and "adapter" not in self.without:
-            raise ValueError("the adapter was trained with the style: without style there can be no adapter either")
+            raise ValueError(
+                "the adapter was trained with the style: without style there can be no adapter "
+                "either"
+            )
         return self

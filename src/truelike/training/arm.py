@@ -1,7 +1,6 @@
 """Trains one arm over all seeds and writes its predictions, its log and its summary."""
 
 import json
-import platform
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -9,21 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import timm
-import torch
 
 from truelike.imageset.reading import INDEX_FILE, ImageSet
 from truelike.imageset.tables import write_table
 from truelike.runtime.processes import joined, own_part, wait_for_all
-from truelike.runtime.scratch import fingerprint, is_first, scratch
-from truelike.training.images import (
-    check_partner,
-    load_images,
-    load_kept,
-    partner_rows,
-)
-from truelike.training.loop import Recipe, device, phase_steps
-from truelike.training.networks import __file__ as classifier_source
+from truelike.runtime.scratch import is_first, scratch, scratch_key
+from truelike.training.images import check_partner, load_images, load_kept, partner_rows
+from truelike.training.loop import Recipe, phase_steps
 from truelike.training.networks import open_classifier
 from truelike.training.seeds import Job, seed_file, train_seeds
 from truelike.training.settings import Arm, Train
@@ -44,11 +35,12 @@ def train_arm(
 ) -> None:
     """Train an arm on the image sets under `real` and its partner's `selection`; write `out`.
 
-    Files: predictions.parquet (seed, split, key, label, probs), log.csv (seed, step, phase, loss, lr), summary.json.
-    Validation and test images and those of the sets `ood` (split ``ood/NAME``) are only predicted, when training is
-    over. A killed run goes on from its checkpoints. Several processes share the seeds, and the first writes `out`.
-    An arm on extra real images where there are none would repeat another arm: it is not trained, no seed in its
-    summary.json says so, and the other files are not written.
+    Files: predictions.parquet (seed, split, key, label, probs), log.csv (seed, step, phase, loss,
+    lr), summary.json. Validation and test images and those of the sets `ood` (split ``ood/NAME``)
+    are only predicted, when training is over. A killed run goes on from its checkpoints. Several
+    processes share the seeds, and the first writes `out`. An arm on extra real images where there
+    are none would repeat another arm: it is not trained, no seed in its summary.json says so, and
+    the other files are not written.
     """
     train, evaluated = ImageSet(real / "train"), {split: ImageSet(real / split) for split in SPLITS}
     evaluated |= {f"ood/{folder.name}": other for folder in ood if len(other := ImageSet(folder))}
@@ -63,8 +55,11 @@ def train_arm(
     check_partner(name, arm, partner, train.class_names)
     recipe = Recipe.of(settings)
     images = load_images(train)
-    # Opened here only to count its parameters, and so that a wrong model fails before any process starts.
-    model = open_classifier(classifier, len(train.class_names), settings.pretrained, images.pixels.shape[1])
+    # Opened here only to count its parameters, and so that a wrong model fails before any process
+    # starts.
+    model = open_classifier(
+        classifier, len(train.class_names), settings.pretrained, images.pixels.shape[1]
+    )
     job = Job(
         classifier=classifier,
         pretrained=settings.pretrained,
@@ -76,17 +71,18 @@ def train_arm(
         evaluated={split: load_images(images).pixels for split, images in evaluated.items()},
         checkpoint_every=settings.checkpoint_every,
     )
-    versions = [torch.__version__, timm.__version__, device().type, platform.machine()]
-    key = fingerprint(
-        [arm.model_dump(), recipe.__dict__, settings.pretrained, versions],
+    key = scratch_key(
+        __file__,
+        [arm.model_dump(), recipe.__dict__, settings.pretrained],
         classifier,
         selection,
         *(images.folder / INDEX_FILE for images in (train, *evaluated.values())),
         *(Path(folder) / INDEX_FILE for folder in table["folder"].unique()),
-        Path(__file__).parent,
-        classifier_source,
     )
-    with scratch("train", key) as folder, joined(PATIENCE):  # in this order: none starts before the first may write
+    with (
+        scratch("train", key) as folder,
+        joined(PATIENCE),
+    ):  # in this order: none starts before the first may write
         train_seeds(job, settings.seeds[own_part()], folder)
         wait_for_all()
         if not is_first():
@@ -105,14 +101,24 @@ def train_arm(
 
 
 def _write_summary(out: Path, summary: dict[str, Any]) -> None:
-    (out / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "summary.json").write_text(
+        json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
-def _predictions(results: dict[int, dict[str, np.ndarray]], evaluated: dict[str, ImageSet]) -> pd.DataFrame:
+def _predictions(
+    results: dict[int, dict[str, np.ndarray]], evaluated: dict[str, ImageSet]
+) -> pd.DataFrame:
     return pd.concat(
         [
             pd.DataFrame(
-                {"seed": seed, "split": split, "key": images.keys, "label": images.labels, "probs": list(result[split])}
+                {
+                    "seed": seed,
+                    "split": split,
+                    "key": images.keys,
+                    "label": images.labels,
+                    "probs": list(result[split]),
+                }
             )
             for seed, result in results.items()
             for split, images in evaluated.items()
@@ -124,7 +130,9 @@ def _predictions(results: dict[int, dict[str, np.ndarray]], evaluated: dict[str,
 def _log(results: dict[int, dict[str, np.ndarray]]) -> pd.DataFrame:
     logs = []
     for seed, result in results.items():
-        log = pd.DataFrame(result["log"], columns=["step", "phase", "loss", "lr"]).astype({"step": int, "phase": int})
+        log = pd.DataFrame(result["log"], columns=["step", "phase", "loss", "lr"]).astype(
+            {"step": int, "phase": int}
+        )
         log.insert(0, "seed", seed)
         logs.append(log)
     return pd.concat(logs, ignore_index=True)

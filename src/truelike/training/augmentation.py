@@ -1,4 +1,6 @@
-"""Augmentation of whole batches on their device; every random number comes from one seeded generator on the CPU."""
+"""Augmentation of whole batches on their device; every random number comes from one seeded
+generator on the CPU.
+"""
 
 import math
 
@@ -14,15 +16,19 @@ ASPECT = math.log(4 / 3)  # log of the largest aspect ratio of a crop, the usual
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Turn uint8 pixels (B, 3, H, W) into float32 of about zero mean and unit deviation."""
-    scale = torch.tensor([255 * deviation for deviation in std], device=images.device).view(1, -1, 1, 1)
+    scale = torch.tensor([255 * deviation for deviation in std], device=images.device).view(
+        1, -1, 1, 1
+    )
     shift = torch.tensor(
-        [centre / deviation for centre, deviation in zip(mean, std, strict=True)], device=images.device
+        [centre / deviation for centre, deviation in zip(mean, std, strict=True)],
+        device=images.device,
     )
     return images / scale - shift.view(1, -1, 1, 1)
 
 
 def crop_matrices(size: int, crop_scale: float, flip: bool, generator: torch.Generator) -> Tensor:
-    """Affine matrices (B, 2, 3) of random resized crops that stay inside the image, half of them mirrored.
+    """Affine matrices (B, 2, 3) of random resized crops that stay inside the image, half of them
+    mirrored.
 
     `crop_scale` is the smallest share of the area that a crop keeps; 1 turns cropping off.
     """
@@ -38,21 +44,28 @@ def crop_matrices(size: int, crop_scale: float, flip: bool, generator: torch.Gen
     if flip:
         width = torch.where(torch.rand(size, generator=generator) < 0.5, -width, width)
     zero = torch.zeros(size)
-    return torch.stack([torch.stack([width, zero, left], 1), torch.stack([zero, height, top], 1)], 1)
+    return torch.stack(
+        [torch.stack([width, zero, left], 1), torch.stack([zero, height, top], 1)], 1
+    )
 
 
-def random_resized_crop(images: Tensor, crop_scale: float, flip: bool, generator: torch.Generator) -> Tensor:
-    """Crop, resize back and mirror each image of a float batch (B, 3, H, W) with its own random parameters."""
+def random_resized_crop(
+    images: Tensor, crop_scale: float, flip: bool, generator: torch.Generator
+) -> Tensor:
+    """Crop, resize back and mirror each image of a float batch (B, 3, H, W) with its own random
+    parameters.
+    """
     matrices = crop_matrices(len(images), crop_scale, flip, generator).to(images.device)
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def mixup(images: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
-    """Blend a batch with a permutation of itself: x' = w x + (1 - w) x[order], w ~ Beta(alpha, alpha).
+    """Blend a batch with a permutation of itself: x' = w x + (1 - w) x[order], w ~ Beta(alpha,
+    alpha).
 
-    Returns the blended batch, the order (B,) and w; the loss is blended in the same way. Zhang et al., "mixup: Beyond
-    Empirical Risk Minimization", ICLR 2018, equation 1.
+    Returns the blended batch, the order (B,) and w; the loss is blended in the same way. Zhang et
+    al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, equation 1.
     """
     weight = float(rng.beta(alpha, alpha))
     order = torch.from_numpy(rng.permutation(len(images))).to(images.device)
@@ -60,14 +73,18 @@ def mixup(images: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tenso
 
 
 def cutmix(images: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
-    """Paste a rectangle of a permutation of a batch into it; the rectangle has the share 1 - w, w ~ Beta(alpha, alpha).
+    """Paste a rectangle of a permutation of a batch into it; the rectangle has the share 1 - w, w ~
+    Beta(alpha, alpha).
 
-    Returns the batch, the order (B,) and w, corrected where the border cuts the rectangle; the loss is blended by w.
-    Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers", ICCV 2019, equations 1 and 2.
+    Returns the batch, the order (B,) and w, corrected where the border cuts the rectangle; the loss
+    is blended by w. Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers", ICCV
+    2019, equations 1 and 2.
     """
     side = math.sqrt(1 - rng.beta(alpha, alpha))
     order = torch.from_numpy(rng.permutation(len(images))).to(images.device)
-    rows, columns = (_stretch(int(rng.integers(size)), int(size * side), size) for size in images.shape[2:])
+    rows, columns = (
+        _stretch(int(rng.integers(size)), int(size * side), size) for size in images.shape[2:]
+    )
     pasted = images.clone()
     pasted[:, :, rows, columns] = images[order][:, :, rows, columns]
     area = (rows.stop - rows.start) * (columns.stop - columns.start)

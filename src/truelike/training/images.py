@@ -1,4 +1,6 @@
-"""The images that an arm trains on, decoded once: the real ones, and the kept ones of its partner set."""
+"""The images that an arm trains on, decoded once: the real ones, and the kept ones of its partner
+set.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +22,9 @@ def load_images(images: ImageSet) -> LabelledImages:
 
 
 def partner_rows(selection: pd.DataFrame, arm: Arm) -> pd.DataFrame:
-    """The rows of the partner's selection table that an arm uses: of its first replicas; undecided if it wants all."""
+    """The rows of the partner's selection table that an arm uses: of its first replicas; undecided
+    if it wants all.
+    """
     folders = selection["folder"].unique()[: arm.replicas]
     if not arm.selected:
         return pd.concat([undecided(ImageSet(folder)) for folder in folders], ignore_index=True)
@@ -28,7 +32,8 @@ def partner_rows(selection: pd.DataFrame, arm: Arm) -> pd.DataFrame:
 
 
 def load_kept(selection: pd.DataFrame, class_names: Sequence[str]) -> LabelledImages:
-    """Decode the images that a selection table keeps into the scratch folder, with the table's labels.
+    """Decode the images that a selection table keeps into the scratch folder, with the table's
+    labels.
 
     Raises TruelikeError where the sets' class names differ.
     """
@@ -37,7 +42,9 @@ def load_kept(selection: pd.DataFrame, class_names: Sequence[str]) -> LabelledIm
     for folder, rows in selection[selection["keep"]].groupby("folder", sort=False):
         images = ImageSet(Path(str(folder)))
         if images.class_names != list(class_names):
-            raise TruelikeError(f"{folder}: its classes are not those of the real training images; run `dvc repro`")
+            raise TruelikeError(
+                f"{folder}: its classes are not those of the real training images; run `dvc repro`"
+            )
         labels = dict(zip(rows["key"], rows["label"], strict=True))
         places += [(images, position) for position, key in enumerate(images.keys) if key in labels]
         kept_labels += [labels[key] for key in images.keys if key in labels]
@@ -50,17 +57,23 @@ def check_partner(name: str, arm: Arm, partner: LabelledImages, class_names: Seq
 
     Extra real images may lack a class, as long as the real ones are beside them.
     """
-    if not arm.uses_partner or (arm.partner == "extra" and all(phase.on != "partner" for phase in arm.phases)):
+    if not arm.uses_partner or (
+        arm.partner == "extra" and all(phase.on != "partner" for phase in arm.phases)
+    ):
         return
     counts = np.bincount(partner.labels, minlength=len(class_names))
-    missing = [class_name for class_name, count in zip(class_names, counts, strict=True) if not count]
+    missing = [
+        class_name for class_name, count in zip(class_names, counts, strict=True) if not count
+    ]
     if missing:
         advice = (
-            "set data.shots to fewer images, so that some are left over, or take the arm out of train.arms"
+            "set data.shots to fewer images, so that some are left over, or take the arm out of "
+            "train.arms"
             if arm.partner == "extra"
             else f"lower select.min_class_probability or take {arm.partner!r} out of select.sets"
         )
         raise TruelikeError(
-            f"train.arms.{name}: no image of class {missing[0]!r} is left in the partner set '{arm.partner}'"
+            f"train.arms.{name}: no image of class {missing[0]!r} is left in the partner set "
+            f"'{arm.partner}'"
             f"{f' (nor of {len(missing) - 1} more classes)' if len(missing) > 1 else ''}; {advice}"
         )

@@ -1,4 +1,6 @@
-"""The training loop: phases over labelled images, a fixed number of optimizer steps, the same result for a seed."""
+"""The training loop: phases over labelled images, a fixed number of optimizer steps, the same
+result for a seed.
+"""
 
 import math
 import sys
@@ -43,7 +45,9 @@ class Recipe:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Decoded images: uint8 of shape (N, H, W, 3); labels, int64 of shape (N,), or soft ones, float32 (N, K)."""
+    """Decoded images: uint8 of shape (N, H, W, 3); labels, int64 of shape (N,), or soft ones,
+    float32 (N, K).
+    """
 
     pixels: np.ndarray
     labels: np.ndarray
@@ -58,7 +62,9 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class Union:
-    """Two sets of images as one, those of the second after those of the first; no pixels are copied."""
+    """Two sets of images as one, those of the second after those of the first; no pixels are
+    copied.
+    """
 
     first: LabelledImages
     second: LabelledImages
@@ -94,7 +100,8 @@ def phase_steps(steps: int, shares: Sequence[float]) -> list[int]:
 def learning_rate(
     step: int, steps: int, peak: float, warmup_fraction: float, schedule: Literal["cosine", "steps"]
 ) -> float:
-    """Linear warm-up to `peak`, then half a cosine to zero, or a fifth at 25, 50 and 75 % of the steps (RF, CiP).
+    """Linear warm-up to `peak`, then half a cosine to zero, or a fifth at 25, 50 and 75 % of the
+    steps (RF, CiP).
 
     `step` counts from 0.
     """
@@ -111,7 +118,8 @@ def next_positions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the next batch, and those of the begun pass that wait for the batches after it.
 
-    Every pass over the `size` images has a new order; a batch may end one pass and begin another, so it is always full.
+    Every pass over the `size` images has a new order; a batch may end one pass and begin another,
+    so it is always full.
     """
     while len(waiting) < batch_size:
         waiting = np.concatenate([waiting, rng.permutation(size)])
@@ -148,7 +156,9 @@ class Progress:
             "rng": self.rng.bit_generator.state,
             "augmentation": self.augmentation.get_state(),
             "torch": torch.get_rng_state(),  # of dropout and stochastic depth
-            "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # whichever GPU it goes on with
+            "cuda": torch.cuda.get_rng_state()
+            if torch.cuda.is_available()
+            else None,  # whichever GPU it goes on with
             "waiting": [torch.from_numpy(positions) for positions in self.waiting],
         }
 
@@ -176,13 +186,15 @@ def fit(
 ) -> nn.Module:
     """Train one network through its phases and return it in evaluation mode.
 
-    `open_model` draws the initial weights from torch's generator, which is seeded first: the same seed starts from the
-    same weights whatever the phases are. `sources` gives a phase its images: one set, or the real and the partner set
-    of a joint phase. Each phase has a fresh optimizer and its share of the steps. `on_step` receives (step, phase,
-    loss, learning rate) after every step. `proxy` is the network of phases with proxy guidance; it is frozen.
+    `open_model` draws the initial weights from torch's generator, which is seeded first: the same
+    seed starts from the same weights whatever the phases are. `sources` gives a phase its images:
+    one set, or the real and the partner set of a joint phase. Each phase has a fresh optimizer and
+    its share of the steps. `on_step` receives (step, phase, loss, learning rate) after every step.
+    `proxy` is the network of phases with proxy guidance; it is frozen.
 
-    Every `checkpoint_every` steps the state goes to the file `checkpoint`, where one is given; a run that finds it
-    gives its rows to `on_step`, continues from it, and ends with the same bytes as an uninterrupted run.
+    Every `checkpoint_every` steps the state goes to the file `checkpoint`, where one is given; a
+    run that finds it gives its rows to `on_step`, continues from it, and ends with the same bytes
+    as an uninterrupted run.
     """
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
@@ -214,7 +226,9 @@ def fit(
             log.append((len(log), number, loss, lr))
             on_step(log[-1])
             if checkpoint is not None and len(log) % checkpoint_every == 0:
-                write_finished(checkpoint, partial(torch.save, progress.state_dict() | {"log": log}))
+                write_finished(
+                    checkpoint, partial(torch.save, progress.state_dict() | {"log": log})
+                )
     return model.eval()
 
 
@@ -228,7 +242,12 @@ def reset_head(model: nn.Module) -> None:
 def _begin(model: nn.Module, sets: int, recipe: Recipe, rng: np.random.Generator) -> Progress:
     augmentation = torch.Generator().manual_seed(int(rng.integers(2**62)))
     optimizer = create_optimizer_v2(
-        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=0.9, fused=True
+        model,
+        opt=recipe.optimizer,
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        momentum=0.9,
+        fused=True,
     )
     return Progress(model, optimizer, rng, augmentation, [np.zeros(0, np.int64)] * sets)
 
@@ -250,7 +269,9 @@ def _run_phase(
     weights = phase.joint or (1.0,)
     mean, std = input_statistics(model)
     for step in range(begun, steps):
-        lr = learning_rate(step, steps, recipe.lr * phase.lr_scale, recipe.warmup_fraction, recipe.schedule)
+        lr = learning_rate(
+            step, steps, recipe.lr * phase.lr_scale, recipe.warmup_fraction, recipe.schedule
+        )
         for group in optimizer.param_groups:
             group["lr"] = lr
         drawn = [
@@ -259,14 +280,21 @@ def _run_phase(
         ]
         progress.waiting = [waiting for _, waiting in drawn]
         losses = []
-        for weight, images, own_labels, (positions, _) in zip(weights, sets, labels, drawn, strict=True):
+        for weight, images, own_labels, (positions, _) in zip(
+            weights, sets, labels, drawn, strict=True
+        ):
             pixels = torch.from_numpy(images.take(positions)).permute(0, 3, 1, 2)
             inputs = normalise(pixels.to(where), mean, std)
             if recipe.crop_scale < 1 or recipe.flip:
-                inputs = random_resized_crop(inputs, recipe.crop_scale, recipe.flip, progress.augmentation)
+                inputs = random_resized_crop(
+                    inputs, recipe.crop_scale, recipe.flip, progress.augmentation
+                )
             targets = own_labels[torch.from_numpy(positions)].to(where)
             losses.append(
-                weight * batch_loss(model, proxy, inputs, targets, phase, recipe.label_smoothing, progress.rng)
+                weight
+                * batch_loss(
+                    model, proxy, inputs, targets, phase, recipe.label_smoothing, progress.rng
+                )
             )
         loss = torch.stack(losses).sum()
         optimizer.zero_grad()
@@ -277,7 +305,9 @@ def _run_phase(
 
 @torch.inference_mode()
 def predict(model: nn.Module, pixels: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """Class probabilities of uint8 images (N, H, W, 3), without augmentation: float32 of shape (N, K)."""
+    """Class probabilities of uint8 images (N, H, W, 3), without augmentation: float32 of shape (N,
+    K).
+    """
     mean, std = input_statistics(model)
     where = next(model.parameters()).device
     probabilities = []

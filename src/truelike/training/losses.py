@@ -1,4 +1,6 @@
-"""The loss of one batch: cross entropy with hard, soft or mixed targets, and proxy guidance beside it."""
+"""The loss of one batch: cross entropy with hard, soft or mixed targets, and proxy guidance beside
+it.
+"""
 
 import numpy as np
 import torch
@@ -18,11 +20,13 @@ def batch_loss(
     smoothing: float,
     rng: np.random.Generator,
 ) -> Tensor:
-    """Cross entropy with label smoothing, blended as the images are; plus proxy guidance, where the phase has it.
+    """Cross entropy with label smoothing, blended as the images are; plus proxy guidance, where the
+    phase has it.
 
-    `targets`: int64 of shape (B,), or probabilities, float32 of shape (B, K). `proxy`: the frozen pretrained network
-    with its own last layer. Proxy guidance is that of ASG: L = CE + weight KL(proxy || model through the proxy's last
-    layer); Chen et al., "Automated Synthetic-to-Real Generalization", ICML 2020.
+    `targets`: int64 of shape (B,), or probabilities, float32 of shape (B, K). `proxy`: the frozen
+    pretrained network with its own last layer. Proxy guidance is that of ASG: L = CE + weight
+    KL(proxy || model through the proxy's last layer); Chen et al., "Automated Synthetic-to-Real
+    Generalization", ICML 2020.
     """
     mixed = bool(phase.mixup or phase.cutmix)
     if mixed:
@@ -36,14 +40,18 @@ def batch_loss(
         logits, guidance = model(inputs), None
     loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
     if mixed:
-        loss = weight * loss + (1 - weight) * F.cross_entropy(logits, targets[order], label_smoothing=smoothing)
+        loss = weight * loss + (1 - weight) * F.cross_entropy(
+            logits, targets[order], label_smoothing=smoothing
+        )
     return loss if guidance is None else loss + guidance
 
 
 def proxy_divergence(proxy: nn.Module, inputs: Tensor, features: Tensor) -> Tensor:
-    """KL(p || q) in nats, mean over the batch: p by the frozen network, q by its last layer on another's `features`.
+    """KL(p || q) in nats, mean over the batch: p by the frozen network, q by its last layer on
+    another's `features`.
 
-    `inputs` (B, 3, H, W), `features` (B, D) of the trained network; the gradient reaches `features` alone.
+    `inputs` (B, 3, H, W), `features` (B, D) of the trained network; the gradient reaches `features`
+    alone.
     """
     with torch.no_grad():
         frozen = proxy(inputs).log_softmax(1)

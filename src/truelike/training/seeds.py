@@ -1,4 +1,6 @@
-"""Trains an arm once per seed, several seeds side by side, each with one thread; resumes from checkpoints."""
+"""Trains an arm once per seed, several seeds side by side, each with one thread; resumes from
+checkpoints.
+"""
 
 import multiprocessing
 import os
@@ -19,12 +21,7 @@ from torch import nn
 from tqdm import tqdm
 
 from truelike.runtime.processes import end_with, own_cores
-from truelike.runtime.scratch import (
-    discard,
-    finished,
-    is_first,
-    write_finished,
-)
+from truelike.runtime.scratch import discard, finished, is_first, write_finished
 from truelike.training.loop import (
     LabelledImages,
     LogRow,
@@ -41,7 +38,9 @@ from truelike.training.settings import Phase
 
 @dataclass(frozen=True)
 class Job:
-    """All that decides an arm's predictions, but for the seed; and how often what was trained so far is kept."""
+    """All that decides an arm's predictions, but for the seed; and how often what was trained so
+    far is kept.
+    """
 
     classifier: str
     pretrained: bool
@@ -58,9 +57,11 @@ class Job:
         return any(phase.soft_labels for phase in self.phases)
 
     def sources(self, phase: Phase, taught: np.ndarray | None = None) -> list[TrainingSet]:
-        """The images of a phase: one set, of which `real+partner` is the plain union, or both sets of a joint phase.
+        """The images of a phase: one set, of which `real+partner` is the plain union, or both sets
+        of a joint phase.
 
-        `taught`: the teacher's class probabilities of the partner images (N, K), for a phase with soft labels.
+        `taught`: the teacher's class probabilities of the partner images (N, K), for a phase with
+        soft labels.
         """
         real, partner = self.real, self.partner
         if phase.soft_labels and taught is not None:
@@ -73,7 +74,9 @@ class Job:
 
 
 def seed_file(folder: Path, seed: int) -> Path:
-    """Where a seed's result is kept: `log` (steps, 4) and the probabilities (N, K) by name of the evaluated images."""
+    """Where a seed's result is kept: `log` (steps, 4) and the probabilities (N, K) by name of the
+    evaluated images.
+    """
     return folder / f"seed-{seed}.npz"
 
 
@@ -85,9 +88,9 @@ def checkpoint_file(folder: Path, seed: int, network: Literal["student", "teache
 def train_seeds(job: Job, seeds: Sequence[int], folder: Path, workers: int | None = None) -> None:
     """Train the seeds that have no file in `folder` yet.
 
-    On a GPU one after the other; on CPUs up to `workers` (default: the cores of this process) at once, each in a
-    process with one thread, so that the bytes do not depend on their number. Raises RuntimeError if a process fails,
-    after its own message.
+    On a GPU one after the other; on CPUs up to `workers` (default: the cores of this process) at
+    once, each in a process with one thread, so that the bytes do not depend on their number. Raises
+    RuntimeError if a process fails, after its own message.
     """
     pending = [seed for seed in seeds if not finished(seed_file(folder, seed))]
     networks = 2 if job.has_teacher else 1
@@ -97,7 +100,9 @@ def train_seeds(job: Job, seeds: Sequence[int], folder: Path, workers: int | Non
             for seed in pending:
                 _train_seed(job, seed, folder, lambda: bar.update())
         elif pending:
-            _train_in_processes(job, pending, folder, min(workers or own_cores(), len(pending)), bar)
+            _train_in_processes(
+                job, pending, folder, min(workers or own_cores(), len(pending)), bar
+            )
 
 
 def _train_seed(job: Job, seed: int, folder: Path, on_step: Callable[[], object]) -> None:
@@ -112,12 +117,19 @@ def _train_seed(job: Job, seed: int, folder: Path, on_step: Callable[[], object]
     def opened() -> nn.Module:
         return open_classifier(job.classifier, job.num_classes, job.pretrained, resolution)
 
-    teacher_file, student_file = checkpoint_file(folder, seed, "teacher"), checkpoint_file(folder, seed, "student")
-    train = partial(fit, opened, recipe=job.recipe, seed=seed, checkpoint_every=job.checkpoint_every)
+    teacher_file, student_file = (
+        checkpoint_file(folder, seed, "teacher"),
+        checkpoint_file(folder, seed, "student"),
+    )
+    train = partial(
+        fit, opened, recipe=job.recipe, seed=seed, checkpoint_every=job.checkpoint_every
+    )
     taught = proxy = None
     if job.has_teacher:  # the network of the arm `real`, with the same seed
         only_real = [Phase(on="real")]
-        teacher = train(lambda _: [job.real], only_real, on_step=lambda _: on_step(), checkpoint=teacher_file)
+        teacher = train(
+            lambda _: [job.real], only_real, on_step=lambda _: on_step(), checkpoint=teacher_file
+        )
         taught = predict(teacher, job.partner.pixels)
     if any(phase.proxy_guidance for phase in job.phases):
         proxy = open_proxy(job.classifier, resolution)
@@ -134,9 +146,12 @@ def _train_seed(job: Job, seed: int, folder: Path, on_step: Callable[[], object]
         discard(file)
 
 
-def _train_in_processes(job: Job, pending: list[int], folder: Path, workers: int, bar: tqdm) -> None:
-    # A forked child has the images and the imports for free. It is safe here because this process computes with one
-    # thread, so that no thread pool is copied in a broken state; elsewhere than on Linux, spawning is the safe way.
+def _train_in_processes(
+    job: Job, pending: list[int], folder: Path, workers: int, bar: tqdm
+) -> None:
+    # A forked child has the images and the imports for free. It is safe here because this process
+    # computes with one thread, so that no thread pool is copied in a broken state; elsewhere than
+    # on Linux, spawning is the safe way.
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     steps = context.Value("q", 0)
     running: dict[Any, BaseProcess] = {}
@@ -147,7 +162,10 @@ def _train_in_processes(job: Job, pending: list[int], folder: Path, workers: int
                 while queue and len(running) < workers:
                     seed = queue.pop(0)
                     process = context.Process(
-                        target=_worker, args=(job, seed, folder, steps, os.getpid()), daemon=True, name=f"seed {seed}"
+                        target=_worker,
+                        args=(job, seed, folder, steps, os.getpid()),
+                        daemon=True,
+                        name=f"seed {seed}",
                     )
                     process.start()
                     running[process.sentinel] = process
@@ -156,7 +174,8 @@ def _train_in_processes(job: Job, pending: list[int], folder: Path, workers: int
                     process.join()
                     if process.exitcode:
                         raise RuntimeError(
-                            f"training of {process.name} ended with status {process.exitcode}, see above"
+                            f"training of {process.name} ended with status {process.exitcode}, see "
+                            "above"
                         )
                 bar.update(steps.value - bar.n)
         finally:

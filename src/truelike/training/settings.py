@@ -24,16 +24,23 @@ class Phase(Section):
     @model_validator(mode="after")
     def _partner_is_there(self) -> "Phase":
         if self.joint and self.on != "real+partner":
-            raise ValueError(f"joint weighs a real and a partner batch, so it needs on: real+partner, found {self.on}")
+            raise ValueError(
+                "joint weighs a real and a partner batch, so it needs on: real+partner, found "
+                f"{self.on}"
+            )
         if self.soft_labels and self.on == "real":
-            raise ValueError("soft_labels are of partner images, so it needs on: partner or on: real+partner")
+            raise ValueError(
+                "soft_labels are of partner images, so it needs on: partner or on: real+partner"
+            )
         return self
 
 
 class Arm(Section):
-    """A way to use a partner set beside the real images: phases whose shares of the optimizer steps add up to 1.
+    """A way to use a partner set beside the real images: phases whose shares of the optimizer steps
+    add up to 1.
 
-    Of the partner it uses the first `replicas`, None for all, and of these what `select` kept, or everything.
+    Of the partner it uses the first `replicas`, None for all, and of these what `select` kept, or
+    everything.
     """
 
     partner: Annotated[str, Field(pattern=r"^(synthetic|naive|extra|partial/[a-z0-9][a-z0-9_-]*)$")]
@@ -80,7 +87,11 @@ class Train(Section):
     def _phases_are_possible(self) -> "Train":
         for name, arm in self.arms.items():
             if not self.pretrained and any(phase.proxy_guidance for phase in arm.phases):
-                raise ValueError(f"the arm {name} has proxy_guidance, which needs train.pretrained: true")
+                raise ValueError(
+                    f"the arm {name} has proxy_guidance, which needs train.pretrained: true"
+                )
             if self.batch_size < 2 and any(phase.joint for phase in arm.phases):
-                raise ValueError(f"the arm {name} has joint, which needs train.batch_size of 2 or more")
+                raise ValueError(
+                    f"the arm {name} has joint, which needs train.batch_size of 2 or more"
+                )
         return self

@@ -1,0 +1,42 @@
+"""Where the stages write what later stages read; the same paths as in dvc.yaml."""
+
+from pathlib import Path
+
+OUTPUTS = Path("outputs")
+
+REAL = OUTPUTS / "real"
+TRAIN = REAL / "train"
+TEST = REAL / "test"
+EXTRA = OUTPUTS / "extra"  # real training images beyond data.shots
+
+CAPTIONS = OUTPUTS / "captions.parquet"
+FEATURES = OUTPUTS / "features.parquet"
+STYLE = OUTPUTS / "style"
+ADAPTER = OUTPUTS / "adapter"
+
+NAIVE = OUTPUTS / "naive"  # a folder per replica
+SYNTHETIC = OUTPUTS / "synthetic"  # a folder per replica
+PARTIAL = OUTPUTS / "partial"  # a folder per set
+SELECTION = OUTPUTS / "selection"  # a table per set
+
+OOD = OUTPUTS / "ood"  # a folder per set
+CORRUPTED = OOD / "corrupted"
+ARMS = OUTPUTS / "train"  # a folder per arm
+
+ACCURACY = OUTPUTS / "accuracy.parquet"
+COMPARISONS = OUTPUTS / "comparisons.parquet"
+CONFUSION = OUTPUTS / "confusion.parquet"
+OOD_ACCURACY = OUTPUTS / "ood.parquet"
+AUDIT = OUTPUTS / "audit"
+
+HALVES = OUTPUTS / "privacy" / "halves.parquet"
+SHADOWS = OUTPUTS / "privacy" / "shadows"  # a folder per shadow
+MEMBERSHIP = OUTPUTS / "membership.parquet"
+
+METRICS = Path("metrics")
+REPORTS = Path("reports")
+
+
+def selection_table(name: str) -> Path:
+    """The selection table of a set such as ``synthetic`` or ``partial/content``."""
+    return SELECTION / f"{name}.parquet"
