@@ -1,17 +1,17 @@
 """Maps a function over the parts of a stage's work and keeps every finished part in the scratch
 folder.
 
-The parts are made in this process, or with ``TRUELIKE_EXECUTOR=ray`` by Ray actors, one per GPU, on
+The parts are made in this process, or with ``TRUELIKE_EXECUTOR=ray`` by Ray tasks, one per GPU, on
 this machine or on the cluster at ``RAY_ADDRESS``. There the project is at the same path on every
 node; results travel through Ray, and this process writes them.
 """
 
 import os
-from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from tqdm import tqdm
 
@@ -78,15 +78,25 @@ def _in_process(
         yield part, make(model, part.work, progress)
 
 
-class _Worker:
-    """What an actor runs: the model, opened once, and the making of parts with it."""
+class _Model(NamedTuple):
+    """What a worker process opens once: how, in which directory, and what tells it from others."""
 
-    def open(self, folder: str, open_model: Callable[[], Any]) -> None:
-        os.chdir(folder)
-        self.model = open_model()
+    key: str
+    folder: str
+    open: Callable[[], Any]
 
-    def make(self, make: Callable[[Any, Any, Progress], list[bytes]], work: Any) -> list[bytes]:
-        return make(self.model, work, lambda count: None)
+
+_opened: dict[str, Any] = {}  # in a worker process: its model, by its key
+
+
+def _make_in_worker(
+    model: _Model, make: Callable[[Any, Any, Progress], list[bytes]], work: Any
+) -> list[bytes]:
+    if model.key not in _opened:
+        _opened.clear()
+        os.chdir(model.folder)
+        _opened[model.key] = model.open()
+    return make(_opened[model.key], work, lambda count: None)
 
 
 def _on_ray(
@@ -95,14 +105,11 @@ def _on_ray(
     make: Callable[[Any, Any, Progress], list[bytes]],
     progress: Progress,
 ) -> Iterator[tuple[Part, list[bytes]]]:
-    """An actor per GPU, or per group of as many cores as this process computes with, so that sums
-    have its order.
-
-    A part whose actor or node is lost goes to the next actor that is free, ATTEMPTS times at most.
+    """A Ray task per part, on a GPU each or on as many cores as this process computes with, so that
+    sums have its order. A task whose worker or node is lost runs again, ATTEMPTS times at most.
     """
     try:
         import ray
-        import torch
     except ImportError:
         raise TruelikeError(
             "TRUELIKE_EXECUTOR=ray needs Ray: pip install 'truelike[ray]'"
@@ -110,63 +117,44 @@ def _on_ray(
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(include_dashboard=False)
-    threads = torch.get_num_threads()
-    path = os.pathsep.join(
-        filter(None, [str(Path(truelike.__file__).parent.parent), os.environ.get("PYTHONPATH")])
-    )
-    environment = {"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    slots = gpus or int(sum(node.get("CPU", 0) // threads for node in nodes))
-    resources = {"num_gpus": 1} if gpus else {"num_cpus": threads}
-    new = ray.remote(_Worker).options(runtime_env=environment, **resources).remote
-    waiting, idle, lost = deque(parts), list[Any](), Counter[str]()
-    running: dict[
-        Any, tuple[Any, Part | None]
-    ] = {}  # by what it will return, an actor and its part; None: it opens
-
-    def start() -> None:
-        actor = new()
-        running[actor.open.remote(str(Path.cwd()), open_model)] = actor, None
-
+    task = ray.remote(_make_in_worker).options(max_retries=ATTEMPTS - 1, **_resources())
+    model = ray.put(_Model(uuid4().hex, str(Path.cwd()), open_model))
+    running = {task.remote(model, make, part.work): part for part in parts}
     try:
-        for _ in range(max(1, min(slots, len(parts)))):
-            start()
-        while waiting or any(part for _, part in running.values()):
+        while running:
             done = ray.wait(list(running))[0][0]
-            actor, part = running.pop(done)
-            task = f"making {part.files[0]}" if part else "opening the model"
+            part = running.pop(done)
             try:
                 contents = ray.get(done)
             except ray.exceptions.RayTaskError as error:  # the function's own error
                 raise error.cause from None
-            except (
-                ray.exceptions.RayError
-            ) as error:  # the actor, its node or what it returned is gone
-                lost[task] += 1
-                if lost[task] == ATTEMPTS:
-                    raise TruelikeError(
-                        f"TRUELIKE_EXECUTOR=ray: {ATTEMPTS} workers were lost while {task}, the "
-                        f"last by {error}; look "
-                        "into Ray's logs, for lack of memory first, and run again: what is "
-                        "finished is kept"
-                    ) from None
-                if part:
-                    waiting.appendleft(part)
-                ray.kill(actor)
-                start()
-            else:
-                lost[task] = 0
-                idle.append(actor)
-                if part:
-                    yield part, contents
-                    progress(part.size)
-            while waiting and idle:
-                part, actor = waiting.popleft(), idle.pop()
-                running[actor.make.remote(make, part.work)] = actor, part
+            except ray.exceptions.RayError as error:  # its workers or what it returned are gone
+                raise TruelikeError(
+                    f"TRUELIKE_EXECUTOR=ray: {ATTEMPTS} workers were lost while making "
+                    f"{part.files[0]}, the last by {error}; look into Ray's logs, for lack of "
+                    "memory first, and run again: what is finished is kept"
+                ) from None
+            yield part, contents
+            progress(part.size)
     finally:
-        for actor in [*idle, *(actor for actor, _ in running.values())]:
-            ray.kill(actor)
+        for left in running:
+            ray.cancel(left, force=True)
+
+
+def _resources() -> dict[str, Any]:
+    """What a task asks of Ray: a GPU where the cluster has any, else this process's threads."""
+    import ray
+    import torch
+
+    threads = torch.get_num_threads()
+    path = [str(Path(truelike.__file__).parent.parent), os.environ.get("PYTHONPATH")]
+    environment = {
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        "OMP_NUM_THREADS": str(threads),
+    }
+    gpus = ray.cluster_resources().get("GPU", 0)
+    hardware = {"num_gpus": 1, "max_calls": 0} if gpus else {"num_cpus": threads}
+    return {"runtime_env": {"env_vars": environment}, **hardware}
 
 
 def _write(content: bytes, path: Path) -> None:
