@@ -42,9 +42,9 @@ def stock(job: Job, replica: int, out: Path) -> None:
     assert job.adapter
     real = ImageSet(job.real)
     plan = plan_of(job, real, replica)
-    dtype = torch_dtype(job.dtype)
+    dtype = torch_dtype(job.generator.dtype)
     pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
-        job.generator, dtype=dtype, safety_checker=None
+        job.generator.path, dtype=dtype, safety_checker=None
     )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = make_sampler(job.settings.sampler, pipeline.scheduler)
@@ -116,8 +116,7 @@ def main() -> None:
         params.synthesize,
         prompts=params.prompts,
         visual_guidance=params.visual_guidance,
-        generator=params.models.generator,
-        dtype=params.models.dtype,
+        generator=params.generator,
     )
     quick = replace(job, settings=fast(job.settings, YAML(typ="safe").load(FAST)))
     with tempfile.TemporaryDirectory() as temporary:

@@ -18,7 +18,7 @@ from truelike.paths import AUDIT, METRICS, NAIVE, SYNTHETIC, TEST, TRAIN, select
 
 def main() -> None:
     params = load_params()
-    how = (params.models.encoder, params.models.dtype, params.audit.batch_size)
+    how = (params.encoder, params.audit.batch_size)
     train = ImageSet(TRAIN)
     selection = pd.read_parquet(selection_table("synthetic"))
     kept = set(selection["key"][selection["keep"]])

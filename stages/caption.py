@@ -20,16 +20,13 @@ def main() -> None:
     caption = params.caption
     images = ImageSet(caption.images)
     if caption.by == "model":
-        captioner, dtype = params.models.captioner, params.models.dtype
-        table = caption_images(images, captioner, dtype, caption.max_tokens, caption.batch_size)
+        table = caption_images(images, params.captioner, caption.max_tokens, caption.batch_size)
     elif caption.by == "file":
-        table = read_caption_file(images, params.models.captioner)
+        table = read_caption_file(images, params.captioner.path)
     else:
         table = no_captions(images)
     if caption.rewrite.count:
-        table = rewrite_captions(
-            table, params.models.rewriter, params.models.dtype, caption.rewrite
-        )
+        table = rewrite_captions(table, params.rewriter, caption.rewrite)
     write_table(CAPTIONS, table)
 
 

@@ -14,9 +14,8 @@ from truelike.paths import FEATURES, TRAIN
 def main() -> None:
     params = load_params()
     images = ImageSet(TRAIN)
-    encoder, dtype = params.models.encoder, params.models.dtype
     made = map_images(
-        images, open_encoder, encoder, dtype, features, params.embed.batch_size, "embed"
+        images, open_encoder, params.encoder, features, params.embed.batch_size, "embed"
     )
     write_features(FEATURES, images.keys, made["embedding"])
 

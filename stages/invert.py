@@ -10,8 +10,7 @@ from truelike.paths import STYLE, TRAIN
 
 def main() -> None:
     params = load_params()
-    generator, dtype = params.models.generator, params.models.dtype
-    invert(params.invert, generator, dtype, TRAIN, STYLE)
+    invert(params.invert, params.generator, TRAIN, STYLE)
 
 
 if __name__ == "__main__":

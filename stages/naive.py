@@ -19,8 +19,7 @@ def main() -> None:
         definitions=params.prompts.definitions,
         prompt_seed=params.prompts.seed,
         negative=params.prompts.negative,
-        generator=params.models.generator,
-        dtype=params.models.dtype,
+        generator=params.generator,
         real=TRAIN,
     )
     synthesize(job, replica, NAIVE / str(replica))

@@ -22,12 +22,8 @@ def main() -> None:
         remove_stale(folder, {str(replica) for replica in replicas})
         sets = open_replicas(folder, replicas)
         if name in params.select.sets:
-            encoder, classifier, dtype = (
-                params.models.encoder,
-                params.models.classifier,
-                params.models.dtype,
-            )
-            table = select(sets, train, FEATURES, params.select, encoder, dtype, classifier)
+            encoder, classifier = params.encoder, params.models.classifier
+            table = select(sets, train, FEATURES, params.select, encoder, classifier)
         else:
             table = pd.concat([undecided(images) for images in sets], ignore_index=True)
         write_table(selection_table(name), table)

@@ -24,10 +24,9 @@ def main() -> None:
         select=params.select,
         train=params.train,
         arms=params.privacy.arms,
-        generator=params.models.generator,
-        encoder=params.models.encoder,
+        generator=params.generator,
+        encoder=params.encoder,
         classifier=params.models.classifier,
-        dtype=params.models.dtype,
     )
     halves = pd.read_parquet(HALVES)
     run_shadow(

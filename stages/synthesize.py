@@ -17,8 +17,7 @@ def main() -> None:
         params.synthesize,
         prompts=params.prompts,
         visual_guidance=params.visual_guidance,
-        generator=params.models.generator,
-        dtype=params.models.dtype,
+        generator=params.generator,
     )
     synthesize(job, replica, SYNTHETIC / str(replica))
 

@@ -19,6 +19,7 @@ from benchmarks import (
     training,
     write,
 )
+from tests.support.models import float32
 from truelike.adaptation.lora import write_no_adapter
 from truelike.config import load_params
 from truelike.generator.pipeline import Style
@@ -51,8 +52,7 @@ def job(generator: Path, real: ImageSet, tmp_path: Path) -> Job:
     params = load_params(ROOT / "params.yaml")
     return Job(
         stage="synthesize",
-        generator=str(generator),
-        dtype="float32",
+        generator=float32(generator),
         prompts=Prompts.model_validate(params.prompts.model_dump() | {"base": "a {class}"}),
         settings=params.synthesize.model_copy(update={"batch_size": 4, "shard_size": 8}),
         visual_guidance=VisualGuidance(kind="off", centroids=1),

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, CLIPModel
 
 from tests.support import tiny_models
+from tests.support.models import float32
 from truelike.captioning.captioner import Captioner, open_captioner
 from truelike.captioning.captions import caption_images
 from truelike.captioning.rewriter import open_rewriter
@@ -81,7 +82,7 @@ def test_features_are_projected_unnormalised_and_do_not_depend_on_the_batch(
     encoder: Path, real: ImageSet
 ) -> None:
     pixels = real.load()
-    features = open_encoder(str(encoder), "float32").embed(pixels, 4)
+    features = open_encoder(float32(encoder)).embed(pixels, 4)
     assert features.dtype == np.float32
     model, processor = (
         CLIPModel.from_pretrained(encoder),
@@ -97,7 +98,7 @@ def test_features_are_projected_unnormalised_and_do_not_depend_on_the_batch(
 
 
 def test_images_of_any_size_are_resized_as_the_checkpoint_says(encoder: Path) -> None:
-    opened = open_encoder(str(encoder), "float32")
+    opened = open_encoder(float32(encoder))
     image = np.full((1, 16, 16, 3), 200, np.uint8)
     np.testing.assert_allclose(
         opened.embed(image, 1),
@@ -109,7 +110,7 @@ def test_images_of_any_size_are_resized_as_the_checkpoint_says(encoder: Path) ->
 
 def test_an_encoder_of_another_kind_is_refused(captioner: Path) -> None:
     with pytest.raises(TruelikeError, match=r"models\.encoder: .* type 'blip', expected 'clip'"):
-        open_encoder(str(captioner), "float32")
+        open_encoder(float32(captioner))
 
 
 @pytest.fixture
@@ -123,25 +124,25 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_blip_captions_every_image_deterministically(
     captioner: Path, real: ImageSet, project: Path
 ) -> None:
-    table = caption_images(real, str(captioner), "float32", max_tokens=5, batch_size=4)
+    table = caption_images(real, float32(captioner), max_tokens=5, batch_size=4)
     assert table["key"].tolist() == real.keys
     assert all(
         set(text.split()) <= {"red", "shoe", "on", "white", "a"} for text in table["caption"]
     )
     assert all(table["truncated"])  # this model never ends a sentence
     shutil.rmtree(project / ".work")
-    assert caption_images(real, str(captioner), "float32", max_tokens=5, batch_size=4).equals(table)
+    assert caption_images(real, float32(captioner), max_tokens=5, batch_size=4).equals(table)
 
 
 def test_vit_gpt2_captions(tmp_path: Path, real: ImageSet) -> None:
-    opened = open_captioner(str(tiny_models.save_vit_gpt2(tmp_path)), "float32")
+    opened = open_captioner(float32(tiny_models.save_vit_gpt2(tmp_path)))
     texts, cut = opened.caption(real.load([0, 1]), max_tokens=5)
     assert len(texts) == len(cut) == 2
     assert all(texts)
 
 
 def test_blip2_captions_and_knows_what_it_cut(tmp_path: Path, real: ImageSet) -> None:
-    opened = open_captioner(str(tiny_models.save_blip2(tmp_path)), "float32")
+    opened = open_captioner(float32(tiny_models.save_blip2(tmp_path)))
     pixels = real.load([0, 1])
     inputs = opened.image_processor(
         [Image.fromarray(image) for image in pixels], return_tensors="pt"
@@ -157,7 +158,7 @@ def test_blip2_captions_and_knows_what_it_cut(tmp_path: Path, real: ImageSet) ->
 
 
 def test_a_captioner_that_chats_says_only_its_answer(tmp_path: Path, real: ImageSet) -> None:
-    opened = open_captioner(str(tiny_models.save_llava(tmp_path)), "float32")
+    opened = open_captioner(float32(tiny_models.save_llava(tmp_path)))
     texts, cut = opened.caption(real.load([0, 1, 2]), max_tokens=4)
     assert len(texts) == len(cut) == 3
     assert all(
@@ -167,7 +168,7 @@ def test_a_captioner_that_chats_says_only_its_answer(tmp_path: Path, real: Image
 
 @pytest.mark.parametrize("save", [tiny_models.save_gpt2, tiny_models.save_t5])
 def test_rewrites_depend_on_caption_and_seed_alone(save, tmp_path: Path) -> None:
-    opened = open_rewriter(str(save(tmp_path)), "float32")
+    opened = open_rewriter(float32(save(tmp_path)))
     first = opened.rewrite("a red shoe", 5, 12, seed=1)
     opened.rewrite("a white shoe", 3, 12, seed=2)
     assert opened.rewrite("a red shoe", 5, 12, seed=1) == first
@@ -180,9 +181,9 @@ def test_rewrites_depend_on_caption_and_seed_alone(save, tmp_path: Path) -> None
 
 
 def test_a_language_model_that_chats_is_asked_in_its_own_template(tmp_path: Path) -> None:
-    plain = open_rewriter(str(tiny_models.save_gpt2(tmp_path / "plain")), "float32")
+    plain = open_rewriter(float32(tiny_models.save_gpt2(tmp_path / "plain")))
     template = "on {{ messages[0]['content'] }} white"
-    chats = open_rewriter(str(tiny_models.save_gpt2(tmp_path / "chats", template)), "float32")
+    chats = open_rewriter(float32(tiny_models.save_gpt2(tmp_path / "chats", template)))
     assert chats.rewrite("a red shoe", 3, 8, seed=0) == plain.rewrite(
         "on a red shoe white", 3, 8, seed=0
     )
@@ -192,7 +193,7 @@ def test_a_model_that_does_not_write_is_refused(captioner: Path) -> None:
     with pytest.raises(
         TruelikeError, match=r"models\.rewriter: .* type 'blip', which does not write text"
     ):
-        open_rewriter(str(captioner), "float32")
+        open_rewriter(float32(captioner))
 
 
 @pytest.mark.usefixtures("project")
@@ -205,12 +206,12 @@ def test_an_empty_caption_is_an_error(
     with pytest.raises(
         TruelikeError, match=r"models\.captioner: no caption for 10 of 10 images.*caption\.by"
     ):
-        caption_images(real, str(captioner), "float32", 5, 4)
+        caption_images(real, float32(captioner), 5, 4)
 
 
 def test_a_model_that_cannot_caption_is_refused(encoder: Path) -> None:
     with pytest.raises(TruelikeError, match=r"type 'clip', which does not caption images"):
-        open_captioner(str(encoder), "float32")
+        open_captioner(float32(encoder))
 
 
 def test_a_pipeline_of_another_kind_is_refused(generator: Path, tmp_path: Path) -> None:
@@ -218,7 +219,7 @@ def test_a_pipeline_of_another_kind_is_refused(generator: Path, tmp_path: Path) 
     with pytest.raises(
         TruelikeError, match="holds a FluxPipeline, expected one of StableDiffusionPipeline, "
     ):
-        open_generator(str(tmp_path), "float32")
+        open_generator(float32(tmp_path))
 
 
 def test_identity_changes_with_the_weights(tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ def test_identity_changes_with_the_weights(tmp_path: Path) -> None:
 
 
 def test_latents_are_scaled_and_pixels_round(generator: Path, real: ImageSet) -> None:
-    pipeline = open_generator(str(generator), "float32")
+    pipeline = open_generator(float32(generator))
     pixels = torch.from_numpy(real.load())
     with torch.no_grad():
         latents = latents_of(pipeline, pixels)
@@ -256,7 +257,7 @@ def test_a_style_of_another_width_is_refused(generator: Path, tmp_path: Path) ->
     with pytest.raises(
         TruelikeError, match=r"'<s>' has width 7, the generator's text encoder has 32"
     ):
-        add_style(open_generator(str(generator), "float32"), tmp_path)
+        add_style(open_generator(float32(generator)), tmp_path)
 
 
 def test_a_style_without_its_embedding_is_refused(generator: Path, tmp_path: Path) -> None:
@@ -265,4 +266,4 @@ def test_a_style_without_its_embedding_is_refused(generator: Path, tmp_path: Pat
     )
     save_file({"<s>": torch.zeros(1, 32)}, tmp_path / "learned_embeds.safetensors")
     with pytest.raises(TruelikeError, match=r"holds \['<s>'\], expected \['<s>', '<s>_1'\]"):
-        add_style(open_generator(str(generator), "float32"), tmp_path)
+        add_style(open_generator(float32(generator)), tmp_path)

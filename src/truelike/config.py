@@ -18,6 +18,7 @@ from truelike.generator.settings import Prompts, VisualGuidance
 from truelike.privacy.settings import Privacy
 from truelike.reporting.settings import Report, Rung
 from truelike.runtime.errors import TruelikeError
+from truelike.runtime.hub import Model
 from truelike.runtime.settings import Section, SetName
 from truelike.runtime.yaml import read_yaml
 from truelike.selection.settings import Select
@@ -63,6 +64,22 @@ class Params(Section):
     audit: Audit
     privacy: Privacy
     report: Report
+
+    @property
+    def generator(self) -> Model:
+        return Model(self.models.generator, self.models.dtype)
+
+    @property
+    def encoder(self) -> Model:
+        return Model(self.models.encoder, self.models.dtype)
+
+    @property
+    def captioner(self) -> Model:
+        return Model(self.models.captioner, self.models.dtype)
+
+    @property
+    def rewriter(self) -> Model:
+        return Model(self.models.rewriter, self.models.dtype)
 
     @field_validator("ood")
     @classmethod

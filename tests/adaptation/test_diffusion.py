@@ -8,6 +8,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from tests.support import tiny_models
+from tests.support.models import float32
 from truelike.adaptation import loop
 from truelike.adaptation.inversion import initial_embedding, learn_style, style_tokens, write_style
 from truelike.adaptation.lora import learn_adapter, write_adapter, write_no_adapter
@@ -77,7 +78,7 @@ def unet_output(pipeline: StableDiffusionPipeline) -> torch.Tensor:
 
 
 def test_states_equal_the_stock_pipeline_s_and_are_cached(generator: Path) -> None:
-    pipeline = open_generator(str(generator), "float32")
+    pipeline = open_generator(float32(generator))
     cache: dict[str, Conditioning] = {}
     with torch.no_grad():
         states = encode_prompts(pipeline, ["a boot", "a bag", "a boot"], cache)[
@@ -93,7 +94,7 @@ def test_the_cache_of_states_keeps_the_last_prompts(
     generator: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conditioning, "CACHED", 2)
-    pipeline = open_generator(str(generator), "float32")
+    pipeline = open_generator(float32(generator))
     cache: dict[str, Conditioning] = {}
     with torch.no_grad():
         for prompts in (["a", "b", "c"], ["b"], ["d"]):
@@ -151,7 +152,7 @@ def learn_and_write_style(
     generator: Path, real: ImageSet, folder: Path, settings: Invert = INVERT
 ) -> StableDiffusionPipeline:
     folder.mkdir(exist_ok=True)
-    pipeline = open_generator(str(generator), "float32")
+    pipeline = open_generator(float32(generator))
     learned = learn_style(pipeline, real, settings, "float32", folder)
     write_style(folder, settings, real.class_names, learned)
     return pipeline
@@ -160,7 +161,7 @@ def learn_and_write_style(
 def test_only_the_new_rows_of_the_embedding_change(
     generator: Path, real: ImageSet, tmp_path: Path
 ) -> None:
-    fresh = open_generator(str(generator), "float32")
+    fresh = open_generator(float32(generator))
     before = fresh.text_encoder.get_input_embeddings().weight.clone()
     unet = {name: value.clone() for name, value in fresh.unet.state_dict().items()}
     pipeline = learn_and_write_style(generator, real, tmp_path / "style")
@@ -170,7 +171,7 @@ def test_only_the_new_rows_of_the_embedding_change(
     initial = initial_embedding(fresh, "photo")
     assert sorted(learned) == ["<style>", "<style>_1"]
     assert all(not torch.equal(vector[0], initial) for vector in learned.values())
-    opened = open_generator(str(generator), "float32")
+    opened = open_generator(float32(generator))
     style = add_style(opened, tmp_path / "style")
     weight = opened.text_encoder.get_input_embeddings().weight
     assert style.text("boot") == style.text("bag") == "<style> <style>_1"
@@ -186,7 +187,7 @@ def test_only_the_new_rows_of_the_embedding_change(
 
 
 def test_initializer_is_the_mean_of_its_tokens(generator: Path) -> None:
-    pipeline = open_generator(str(generator), "float32")
+    pipeline = open_generator(float32(generator))
     weight = pipeline.text_encoder.get_input_embeddings().weight
     ids = pipeline.tokenizer.convert_tokens_to_ids(["p", "h</w>", "x</w>"])
     torch.testing.assert_close(initial_embedding(pipeline, "ph x"), weight[ids].mean(0))
@@ -205,7 +206,7 @@ def test_style_inversion_lowers_its_loss(generator: Path, real: ImageSet, tmp_pa
         )
         folder = tmp_path / str(lr)
         folder.mkdir()
-        learn_style(open_generator(str(generator), "float32"), real, settings, "float32", folder)
+        learn_style(open_generator(float32(generator)), real, settings, "float32", folder)
         rows = (folder / "log.csv").read_text().splitlines()[1:]
         losses[lr] = np.array([float(row.split(",")[1]) for row in rows])
     assert losses[0.05][0] == losses[1e-12][0]
@@ -217,12 +218,12 @@ def test_a_token_that_is_a_word_already_is_refused(
 ) -> None:
     settings = INVERT.model_copy(update={"token": "a</w>"})
     with pytest.raises(TruelikeError, match=r"invert\.token: 'a</w>' is already a token"):
-        learn_style(open_generator(str(generator), "float32"), real, settings, "float32", tmp_path)
+        learn_style(open_generator(float32(generator)), real, settings, "float32", tmp_path)
 
 
 def test_no_style_is_a_file_that_says_so(tmp_path: Path, generator: Path) -> None:
     assert write_style(tmp_path, INVERT, ["boot"], None) == [tmp_path / "style.json"]
-    assert not add_style(open_generator(str(generator), "float32"), tmp_path).text("boot")
+    assert not add_style(open_generator(float32(generator)), tmp_path).text("boot")
     assert read_style(None).fingerprint == ""
     assert style_tokens("<s>", 3) == ("<s>", "<s>_1", "<s>_2")
 
@@ -234,7 +235,7 @@ def learn_and_write_adapter(
     generator: Path, real: ImageSet, folder: Path, settings: Adapt = ADAPT
 ) -> StableDiffusionPipeline:
     folder.mkdir(exist_ok=True)
-    pipeline = open_generator(str(generator), "float32")
+    pipeline = open_generator(float32(generator))
     vectors = np.ones((len(real), 32), np.float32)
     prompts = [f"a {name}" for name in real.index["class_name"]]
     learn_adapter(pipeline, real, prompts, vectors, settings, "float32", folder)
@@ -261,7 +262,7 @@ def test_the_adapter_is_fused_with_its_scale(
     generator: Path, real: ImageSet, tmp_path: Path, scale: float
 ) -> None:
     learn_and_write_adapter(generator, real, tmp_path / "adapter")
-    fused = open_generator(str(generator), "float32")
+    fused = open_generator(float32(generator))
     assert add_adapter(fused, tmp_path / "adapter", scale).fingerprint
     stock = StableDiffusionPipeline.from_pretrained(generator)
     stock.load_lora_weights(tmp_path / "adapter", adapter_name="a")
@@ -289,7 +290,7 @@ def test_an_adapter_that_does_not_match_fails_loudly(
     with pytest.raises(
         TruelikeError, match="fits no layer of the generator's unet; run the stage adapt again"
     ):
-        add_adapter(open_generator(str(generator), "float32"), folder, 1.0)
+        add_adapter(open_generator(float32(generator)), folder, 1.0)
 
 
 def test_the_log_adds_up_and_every_switch_changes_what_is_learned(

@@ -21,6 +21,7 @@ from tests.adaptation.test_diffusion import (
     learn_and_write_style,
     unet_output,
 )
+from tests.support.models import float32
 from tests.support.tiny_models import SCHEDULER
 from truelike.adaptation.inversion import class_styles, hold_out, learn_style
 from truelike.adaptation.lora import learn_adapter
@@ -78,7 +79,7 @@ def test_the_first_losses_of_adaptation_are_the_formula_s(
     generator: Path, real: ImageSet, tmp_path: Path, prediction: str
 ) -> None:
     """Before the first update the LoRA adds nothing, so the losses are those of the plain UNet."""
-    pipeline = open_generator(str(generator), "float32")
+    pipeline = open_generator(float32(generator))
     config = {
         key: SCHEDULER[key]
         for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
@@ -130,7 +131,7 @@ def test_the_first_losses_of_adaptation_are_the_formula_s(
 def test_latents_on_disk_are_those_of_the_vae_in_its_order_in_memory(
     generator: Path, real: ImageSet
 ) -> None:
-    pipeline = open_generator(str(generator), "float32")
+    pipeline = open_generator(float32(generator))
     with torch.no_grad():
         expected = torch.cat(
             [latents_of(pipeline, torch.from_numpy(batch)) for batch in real.batches(4)]
@@ -144,7 +145,7 @@ def test_latents_on_disk_are_those_of_the_vae_in_its_order_in_memory(
 
 
 def test_only_the_lora_learns(generator: Path, real: ImageSet, tmp_path: Path) -> None:
-    fresh = open_generator(str(generator), "float32")
+    fresh = open_generator(float32(generator))
     trained = learn_and_write_adapter(generator, real, tmp_path / "adapter")
     learning = {name for name, value in trained.unet.named_parameters() if value.grad is not None}
     assert learning == {name for name, _ in trained.unet.named_parameters() if "lora_" in name}
@@ -199,7 +200,7 @@ def test_the_adapter_is_the_average_of_the_weights(
 def test_each_class_has_a_style_of_its_own(generator: Path, real: ImageSet, tmp_path: Path) -> None:
     settings = INVERT.model_copy(update={"scope": "class", "tokens_per_style": 2})
     learn_and_write_style(generator, real, tmp_path / "style", settings)
-    pipeline = open_generator(str(generator), "float32")
+    pipeline = open_generator(float32(generator))
     style = add_style(pipeline, tmp_path / "style")
     assert style.text("boot") == "<style>-0 <style>-0_1"
     assert style.text("bag") == "<style>-1 <style>-1_1"
@@ -233,7 +234,7 @@ def test_a_style_does_not_depend_on_the_other_classes(
         steps: learned_style(generator, real, tmp_path / str(steps), steps=steps, **change)
         for steps in (1, 6, 7)
     }
-    pipeline = open_generator(str(generator), "float32")
+    pipeline = open_generator(float32(generator))
     weight = pipeline.text_encoder.get_input_embeddings().weight
     ids = pipeline.tokenizer("photo", add_special_tokens=False).input_ids
     torch.testing.assert_close(learned[1]["<style>-1"][0], weight[ids].mean(0))
@@ -277,7 +278,7 @@ def test_a_class_of_one_image_cannot_be_held_out(real: ImageSet) -> None:
 def test_the_held_out_loss_uses_the_held_out_images_and_the_same_noise(
     generator: Path, real: ImageSet, tmp_path: Path
 ) -> None:
-    pipeline = open_generator(str(generator), "float32")
+    pipeline = open_generator(float32(generator))
     still = INVERT.model_copy(update={"choose": "best", "lr": 1e-12, "weight_decay": 0.0})
     with unet_inputs(pipeline) as calls:
         learn_style(pipeline, real, still, "float32", tmp_path)
@@ -295,7 +296,7 @@ def test_the_held_out_loss_uses_the_held_out_images_and_the_same_noise(
 def test_training_guides_the_last_state_of_captions_and_not_the_empty_prompt(
     generator: Path, real: ImageSet, tmp_path: Path, dropout: float
 ) -> None:
-    pipeline = open_generator(str(generator), "float32")
+    pipeline = open_generator(float32(generator))
     vectors = np.random.default_rng(0).normal(size=(len(real), 32)).astype(np.float32)
     prompts = [f"a {name}" for name in real.index["class_name"]]
     plain, empty = states_of(pipeline, *prompts), states_of(pipeline, "")
@@ -316,7 +317,7 @@ def test_training_guides_the_last_state_of_captions_and_not_the_empty_prompt(
 def test_sampling_guides_the_last_state_of_the_conditional_branch_only(
     generator: Path, real: ImageSet
 ) -> None:
-    pipeline = open_generator(str(generator), "float32")
+    pipeline = open_generator(float32(generator))
     vectors = np.random.default_rng(0).normal(size=(len(real), 32)).astype(np.float32)
     rows = pd.DataFrame(
         {

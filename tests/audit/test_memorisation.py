@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tests.support.models import float32
 from truelike.audit import memorisation
 from truelike.audit.memorisation import authentic, copy_threshold, near_copy_rate, views
 from truelike.features.encoder import Encoder, open_encoder
@@ -72,7 +73,7 @@ def test_views_are_the_images_mirrored_and_cropped() -> None:
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return open_encoder(str(ROOT / "models/encoder"), "float32")
+    return open_encoder(float32(ROOT / "models/encoder"))
 
 
 @pytest.fixture(scope="module")

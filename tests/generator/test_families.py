@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from tests.adaptation.test_diffusion import ADAPT, INVERT
 from tests.support import tiny_models
+from tests.support.models import float32
 from tests.synthesis.test_synthesis import OFF, PROMPTS, SETTINGS
 from truelike.adaptation.inversion import learn_style, write_style
 from truelike.adaptation.lora import learn_adapter, write_adapter
@@ -53,10 +54,10 @@ def learned(
     rows = None
     if request.param != "sd3":
         rows = learn_style(
-            open_generator(str(checkpoint), "float32"), real, settings, "float32", found.style
+            open_generator(float32(checkpoint)), real, settings, "float32", found.style
         )
     write_style(found.style, settings, real.class_names, rows)
-    pipeline = open_generator(str(checkpoint), "float32")
+    pipeline = open_generator(float32(checkpoint))
     style = add_style(pipeline, found.style)
     prompts = [f"a {name} {style.text(name)}" for name in real.index["class_name"]]
     settings = ADAPT.model_copy(update=SHORT)
@@ -89,8 +90,7 @@ def open_stock(learned: Learned) -> DiffusionPipeline:
 def job_of(learned: Learned, real: ImageSet, **settings) -> Job:
     return Job(
         stage="synthesize",
-        generator=str(learned.checkpoint),
-        dtype="float32",
+        generator=float32(learned.checkpoint),
         prompts=PROMPTS,
         settings=SETTINGS.model_copy(update={"sampler": "euler"} | settings),
         visual_guidance=OFF,
@@ -164,7 +164,7 @@ def test_style_and_adapter_change_the_images(learned: Learned, real: ImageSet) -
 def test_every_text_encoder_learns_rows_of_its_own_and_no_other_row_changes(
     learned: Learned, real: ImageSet
 ) -> None:
-    base, styled = (open_generator(str(learned.checkpoint), "float32") for _ in range(2))
+    base, styled = (open_generator(float32(learned.checkpoint)) for _ in range(2))
     add_style(styled, learned.style)
     before, after = text_encoders(base), text_encoders(styled)
     assert len(after) == (2 if learned.family == "sdxl" else 1)
@@ -188,7 +188,7 @@ def test_a_style_of_another_family_is_refused(learned: Learned, generator: Path)
         TruelikeError,
         match=r"learned_embeds\.safetensors: .*; run the stage invert again with this",
     ):
-        add_style(open_generator(str(generator), "float32"), learned.style)
+        add_style(open_generator(float32(generator)), learned.style)
 
 
 def test_a_generator_without_textual_inversion_says_so(real: ImageSet, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.models import float32
 from tests.support.tiny_models import LENGTH, make_tokenizer
 from truelike.captioning import captions as captions_module
 from truelike.captioning.captions import (
@@ -235,9 +236,9 @@ def test_captions_of_synthetic_images_are_those_of_the_real_images_they_were_mad
     write_image_set(tmp_path / "0", samples, ["boot"])
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    monkeypatch.setattr(captions_module, "open_captioner", lambda path, dtype: Brightness())
+    monkeypatch.setattr(captions_module, "open_captioner", lambda model: Brightness())
     (tmp_path / "config.json").touch()
-    table = caption_images(ImageSet(tmp_path / "0"), str(tmp_path), "float32", 16, 2)
+    table = caption_images(ImageSet(tmp_path / "0"), float32(tmp_path), 16, 2)
     assert table["key"].tolist() == [real.keys[n] for n in order]
     assert table["caption"].tolist() == [f"{real.pixels(n).mean():.3f}" for n in order]
 
@@ -279,7 +280,7 @@ def echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Echo:
     monkeypatch.delenv("DVC_ROOT", raising=False)
     (tmp_path / "config.json").touch()
     opened = Echo()
-    monkeypatch.setattr(captions_module, "open_rewriter", lambda path, dtype: opened)
+    monkeypatch.setattr(captions_module, "open_rewriter", lambda model: opened)
     return opened
 
 
@@ -287,7 +288,7 @@ def test_rewrites_of_right_length_are_stored_beside_their_caption(
     tmp_path: Path, echo: Echo
 ) -> None:
     captions = pd.DataFrame({"key": ["a", "b"], "caption": ["a red boot", "x"], "truncated": False})
-    table = rewrite_captions(captions, str(tmp_path), "float32", REWRITE)
+    table = rewrite_captions(captions, float32(tmp_path), REWRITE)
     write_table(tmp_path / "captions.parquet", table)
     expected = [
         ["again: a red boot word word", "again: a red boot word word word"],
@@ -300,9 +301,9 @@ def test_rewrites_of_right_length_are_stored_beside_their_caption(
 
 def test_rewrites_do_not_depend_on_other_images(tmp_path: Path, echo: Echo) -> None:
     captions = pd.DataFrame({"key": ["a", "b", "c"], "caption": ["one", "two", "one"]})
-    rewrite_captions(captions.iloc[1:2], str(tmp_path), "float32", REWRITE)
+    rewrite_captions(captions.iloc[1:2], float32(tmp_path), REWRITE)
     alone = dict(echo.seeds)
-    rewrite_captions(captions, str(tmp_path), "float32", REWRITE)
+    rewrite_captions(captions, float32(tmp_path), REWRITE)
     assert alone["again: two"] == echo.seeds["again: two"] != echo.seeds["again: one"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from truelike.config import PARAMS_FILE, Params, load_params
+from truelike.config import PARAMS_FILE, Models, Params, load_params
 from truelike.runtime.rooms import rooms_of
 from truelike.runtime.yaml import read_yaml
 
@@ -144,7 +144,7 @@ def test_a_stage_tracks_the_parameters_it_reads_and_they_exist(stage):
 
 def parameters_read(stage: str) -> set[tuple[str, str]]:
     """(section, field) of each ``params.section.field`` in a stage module, the field empty for a
-    whole section.
+    whole section; ``params.generator`` and the like read a model and its type.
     """
     tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
     sections = {
@@ -153,10 +153,17 @@ def parameters_read(stage: str) -> set[tuple[str, str]]:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
         if node.value.id == "params" and node.attr in Params.model_fields
     }
+    models = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if node.value.id == "params" and node.attr in set(Models.model_fields) - {"dtype"}
+    }
     fields = [
         node
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and node.value in sections
     ]
     whole = sections - {node.value for node in fields}
-    return {(node.value.attr, node.attr) for node in fields} | {(node.attr, "") for node in whole}
+    read = {(node.value.attr, node.attr) for node in fields} | {(node.attr, "") for node in whole}
+    return read | {("models", field) for name in models for field in (name, "dtype")}

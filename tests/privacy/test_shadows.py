@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tests.support.models import float32
 from truelike.config import load_params
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import undecided, write_features, write_table
@@ -56,10 +57,9 @@ def pipeline(
         ),
         train=params.train.model_copy(update={"steps": 3, "batch_size": 4}),
         arms=("real", "synthetic"),
-        generator=str(generator),
-        encoder=str(encoder),
+        generator=float32(generator),
+        encoder=float32(encoder),
         classifier="net.yaml",
-        dtype="float32",
     )
 
 

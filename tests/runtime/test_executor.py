@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.support import tiny_models
+from tests.support.models import float32
 from tests.support.toy_parts import Toy, make_mistake, make_poison, make_slowly
 from tests.synthesis.test_synthesis import job as job_fixture
 from truelike.captioning.captions import caption_images
@@ -24,6 +25,7 @@ from truelike.imageset.mapping import map_images
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.executor import Part, Progress, map_parts
+from truelike.runtime.hub import Model
 from truelike.synthesis.run import Job, synthesize
 
 job = job_fixture
@@ -83,11 +85,11 @@ def test_images_are_mapped_in_the_batches_in_which_they_would_be_without_parts(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    opened = open_encoder(str(encoder), "float32")
+    opened = open_encoder(float32(encoder))
     for batch_size in (1, 3, 16):
-        found = map_images(
-            real, open_encoder, str(encoder), "float32", features, batch_size, "embed"
-        )["embedding"]
+        found = map_images(real, open_encoder, float32(encoder), features, batch_size, "embed")[
+            "embedding"
+        ]
         assert found.dtype == np.float32
         assert found.shape == (10, tiny_models.WIDTH)
         np.testing.assert_array_equal(found, opened.embed(real.load(), batch_size))
@@ -102,7 +104,7 @@ def brightness(model: Any, pixels: np.ndarray, scale: float) -> dict[str, np.nda
     }
 
 
-def open_nothing(model: str, dtype: str) -> None: ...
+def open_nothing(model: Model) -> None: ...
 
 
 def test_settings_images_and_model_decide_what_is_used_again(
@@ -114,14 +116,14 @@ def test_settings_images_and_model_decide_what_is_used_again(
     def folders() -> int:
         return len(list((tmp_path / ".work/toy").iterdir()))
 
-    first = map_images(real, open_nothing, str(encoder), "float32", brightness, 2, "toy", scale=1.0)
+    first = map_images(real, open_nothing, float32(encoder), brightness, 2, "toy", scale=1.0)
     assert first["text"].tolist() == [f"{image.mean():.2f} é" for image in real.load()]
-    other = map_images(real, open_nothing, str(encoder), "float32", brightness, 2, "toy", scale=2.0)
+    other = map_images(real, open_nothing, float32(encoder), brightness, 2, "toy", scale=2.0)
     np.testing.assert_array_equal(other["mean"], first["mean"])
     assert other["text"].tolist() != first["text"].tolist()
-    map_images(real, open_nothing, str(encoder), "float32", brightness, 2, "toy", scale=1.0)
+    map_images(real, open_nothing, float32(encoder), brightness, 2, "toy", scale=1.0)
     assert folders() == 2
-    map_images(real, open_nothing, str(captioner), "float32", brightness, 2, "toy", scale=1.0)
+    map_images(real, open_nothing, float32(captioner), brightness, 2, "toy", scale=1.0)
     assert folders() == 3
 
 
@@ -209,7 +211,7 @@ def test_images_and_captions_have_the_bytes_of_a_run_in_one_process(
 ) -> None:
     def everything() -> dict[str, bytes]:
         synthesize(job, 0, tmp_path / "out")
-        table = caption_images(real, str(captioner), "float32", 5, 1)
+        table = caption_images(real, float32(captioner), 5, 1)
         made = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
         shutil.rmtree(tmp_path / ".work")
         return made | {"captions": table.to_json().encode()}

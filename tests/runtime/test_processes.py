@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.adaptation.test_diffusion import ADAPT
+from tests.support.models import float32
 from truelike.adaptation.lora import learn_adapter, write_adapter
 from truelike.adaptation.settings import Adapt
 from truelike.generator.pipeline import LORA_FILE, open_generator
@@ -27,7 +28,7 @@ from truelike.training.loop import one_thread
 
 def learn(generator: Path, real: ImageSet, settings: Adapt, folder: Path) -> None:
     folder.mkdir()
-    pipeline = open_generator(str(generator), "float32")
+    pipeline = open_generator(float32(generator))
     prompts = [f"a {name}" for name in real.index["class_name"]]
     learn_adapter(
         pipeline, real, prompts, np.ones((len(real), 32), np.float32), settings, "float32", folder

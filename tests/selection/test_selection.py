@@ -11,6 +11,7 @@ import pytest
 from tests.training.test_training import CLASSES, coloured, write
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import undecided, write_features
+from truelike.runtime.hub import Model
 from truelike.selection import run as selection_run
 from truelike.selection.decisions import decide, relabel
 from truelike.selection.run import select
@@ -38,7 +39,7 @@ def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ImageSet, Ima
     monkeypatch.delenv("DVC_ROOT", raising=False)
     Path("encoder").mkdir()
     Path("encoder/config.json").touch()
-    monkeypatch.setattr(selection_run, "open_encoder", lambda path, dtype: MeanColours())
+    monkeypatch.setattr(selection_run, "open_encoder", lambda model: MeanColours())
     real = coloured(90, 0)
     write(Path("outputs/real/train"), real, "r")
     made = coloured(30, 1)
@@ -72,8 +73,7 @@ def test_a_wrong_label_and_a_copy_are_dropped_and_little_else(
         train,
         Path("outputs/features.parquet"),
         settings(),
-        "encoder",
-        "float32",
+        Model("encoder", "float32"),
         "net.yaml",
     )
     assert table["key"].tolist() == made.keys
@@ -96,8 +96,7 @@ def test_near_copies_may_be_kept_and_scores_are_repeatable(sets: tuple[ImageSet,
         train,
         Path("outputs/features.parquet"),
         chosen,
-        "encoder",
-        "float32",
+        Model("encoder", "float32"),
         "net.yaml",
     )
     first = select(*arguments)
@@ -145,7 +144,12 @@ def test_relabelling_gives_an_image_the_class_it_shows(sets: tuple[ImageSet, Ima
     train, made = sets
     chosen = settings(relabel=True, drop_near_copies=False)
     table = select(
-        [made], train, Path("outputs/features.parquet"), chosen, "encoder", "float32", "net.yaml"
+        [made],
+        train,
+        Path("outputs/features.parquet"),
+        chosen,
+        Model("encoder", "float32"),
+        "net.yaml",
     )
     wrong = table.set_index("key").loc["s3"]
     assert made.labels[3] == 0
@@ -161,7 +165,12 @@ def test_one_real_image_per_class_is_enough_to_judge_by(sets: tuple[ImageSet, Im
     train = ImageSet("outputs/few")
     write_features(Path("outputs/few.parquet"), train.keys, MeanColours().embed(few.pixels, 64))
     table = select(
-        [sets[1]], train, Path("outputs/few.parquet"), settings(), "encoder", "float32", "net.yaml"
+        [sets[1]],
+        train,
+        Path("outputs/few.parquet"),
+        settings(),
+        Model("encoder", "float32"),
+        "net.yaml",
     )
     assert len(table) == 30
     assert table["class_probability"].between(0, 1).all()

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.models import float32
 from truelike.adaptation.lora import write_no_adapter
 from truelike.generator.pipeline import Adapter, Style
 from truelike.generator.settings import Prompts, VisualGuidance
@@ -69,8 +70,7 @@ def job(generator: Path, real: ImageSet, tmp_path: Path, monkeypatch: pytest.Mon
     write_no_adapter(outputs / "adapter")
     return Job(
         stage="synthesize",
-        generator=str(generator),
-        dtype="float32",
+        generator=float32(generator),
         prompts=PROMPTS,
         settings=SETTINGS,
         visual_guidance=VisualGuidance(kind="image", centroids=1),

@@ -4,6 +4,7 @@ each like a class.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from truelike.generator.pipeline import (
 from truelike.generator.prompts import inversion_prompt, truncated
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.errors import TruelikeError
+from truelike.runtime.hub import Model
 from truelike.runtime.scratch import fingerprint, publish, scratch, scratch_key, write_once
 
 HELD_OUT, DRAWS = (
@@ -233,17 +235,22 @@ def write_style(
     return [folder / STYLE_FILE, folder / EMBEDS_FILE, folder / LOG_FILE]
 
 
-def invert(settings: Invert, generator: str, dtype: str, real: Path, out: Path) -> None:
+def invert(settings: Invert, generator: Model, real: Path, out: Path) -> None:
     """Learn the style of the image set `real`, or none where it is turned off, and write it to
     `out`.
     """
     images = ImageSet(real)
     with scratch(
-        "invert", scratch_key(__file__, [settings.model_dump(), dtype], generator, real)
+        "invert",
+        scratch_key(__file__, [settings.model_dump(), generator.dtype], generator.path, real),
     ) as folder:
         learned = None
         if settings.enabled:
             learned = learn_style(
-                open_generator(generator, "float32"), images, settings, dtype, folder
+                open_generator(replace(generator, dtype="float32")),
+                images,
+                settings,
+                generator.dtype,
+                folder,
             )
         publish(write_style(folder, settings, images.class_names, learned), out)

@@ -4,6 +4,7 @@ L_dm.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from truelike.generator.prompts import training_prompts
 from truelike.generator.settings import Prompts, VisualGuidance
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import read_captions, read_features
+from truelike.runtime.hub import Model
 from truelike.runtime.processes import all_rows, joined, own_rows
 from truelike.runtime.scratch import (
     fingerprint,
@@ -245,8 +247,7 @@ def adapt(
     *,
     prompts: Prompts,
     visual_guidance: VisualGuidance,
-    generator: str,
-    dtype: str,
+    generator: Model,
     real: Path,
     captions: Path,
     features: Path,
@@ -256,16 +257,21 @@ def adapt(
     """Learn an adapter of the images in `real` with their captions, features and style, or none;
     write it to `out`.
     """
-    used = [settings.model_dump(), prompts.model_dump(), visual_guidance.model_dump(), dtype]
+    used = [
+        settings.model_dump(),
+        prompts.model_dump(),
+        visual_guidance.model_dump(),
+        generator.dtype,
+    ]
     with (
         joined(),
         scratch(
-            "adapt", scratch_key(__file__, used, generator, real, captions, features, style)
+            "adapt", scratch_key(__file__, used, generator.path, real, captions, features, style)
         ) as folder,
     ):
         if settings.enabled:
             images = ImageSet(real)
-            pipeline = open_generator(generator, "float32")
+            pipeline = open_generator(replace(generator, dtype="float32"))
             learned = add_style(pipeline, style)
             read = read_features(features, images.keys)
             vectors = guidance_vectors(pipeline, read, images.labels, visual_guidance)
@@ -275,7 +281,7 @@ def adapt(
             written = training_prompts(
                 pipeline.tokenizer, prompts, images.keys, names, texts, styles
             )
-            learn_adapter(pipeline, images, written, vectors, settings, dtype, folder)
+            learn_adapter(pipeline, images, written, vectors, settings, generator.dtype, folder)
         if not is_first():
             return
         if settings.enabled:

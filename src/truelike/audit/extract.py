@@ -12,19 +12,18 @@ from truelike.audit.memorisation import views
 from truelike.features.encoder import Encoder, open_encoder
 from truelike.imageset.mapping import map_images
 from truelike.imageset.reading import ImageSet
+from truelike.runtime.hub import Model
 
 
 def extract(
     sets: Sequence[ImageSet],
-    encoder: str,
-    dtype: str,
+    encoder: Model,
     batch_size: int,
     kept: set[str] | None = None,
 ) -> Features:
     """What is measured of the images of several sets, of those in `kept` where it is given."""
     found = [
-        map_images(images, open_encoder, encoder, dtype, measures, batch_size, "audit")
-        for images in sets
+        map_images(images, open_encoder, encoder, measures, batch_size, "audit") for images in sets
     ]
     values, statistics = (
         np.concatenate([made[name] for made in found]) for name in ("embedding", "low_level")
@@ -38,13 +37,11 @@ def extract(
     )
 
 
-def extract_views(images: ImageSet, encoder: str, dtype: str, batch_size: int) -> np.ndarray:
+def extract_views(images: ImageSet, encoder: Model, batch_size: int) -> np.ndarray:
     """Features of all images in each of the guises of `views`, one guise after the other: float32
     (V * N, D).
     """
-    found = map_images(
-        images, open_encoder, encoder, dtype, view_features, batch_size, "audit views"
-    )
+    found = map_images(images, open_encoder, encoder, view_features, batch_size, "audit views")
     return np.concatenate(list(found.values()))
 
 

@@ -17,7 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from truelike.runtime.devices import device, torch_dtype
 from truelike.runtime.errors import TruelikeError
-from truelike.runtime.hub import model_type, resolve, variant
+from truelike.runtime.hub import Model, model_type, resolve, variant
 
 disable_progress_bar()  # bars for loading would hide those of the work itself
 
@@ -103,29 +103,28 @@ def captions(captioner: Captioner, pixels: np.ndarray, max_tokens: int) -> dict[
     return {"caption": np.array(texts, dtype=str), "truncated": np.array(cut)}
 
 
-def open_captioner(path: str, dtype: str) -> Captioner:
+def open_captioner(model: Model) -> Captioner:
     """Open a captioner by its config's model type; raises TruelikeError if there is none or if it
     cannot caption.
     """
-    folder = resolve(path)
+    folder = resolve(model.path)
     found = model_type(folder)
     if found not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise TruelikeError(
-            f"models.captioner: {path} holds a model of type {found!r}, which does not caption "
-            "images; "
-            "known are 'blip', 'blip-2', 'vision-encoder-decoder' and other image-text-to-text "
-            "models"
+            f"models.captioner: {model.path} holds a model of type {found!r}, which does not "
+            "caption images; known are 'blip', 'blip-2', 'vision-encoder-decoder' and other "
+            "image-text-to-text models"
         )
-    model = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=torch_dtype(dtype), use_safetensors=True, **variant(path)
+    opened = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=torch_dtype(model.dtype), use_safetensors=True, **variant(model.path)
     )
-    model = model.to(device()).eval()
+    opened = opened.to(device()).eval()
     if found == "vision-encoder-decoder":  # ViT-GPT2 has no processor that joins the two
         return Captioner(
-            model,
+            opened,
             None,
             AutoImageProcessor.from_pretrained(folder),
             AutoTokenizer.from_pretrained(folder),
         )
     processor = AutoProcessor.from_pretrained(folder)
-    return Captioner(model, processor, processor.image_processor, processor.tokenizer)
+    return Captioner(opened, processor, processor.image_processor, processor.tokenizer)

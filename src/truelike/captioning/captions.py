@@ -18,14 +18,14 @@ from truelike.imageset.mapping import map_images
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.executor import Part, Progress, map_parts
-from truelike.runtime.hub import resolve
+from truelike.runtime.hub import Model, resolve
 from truelike.runtime.scratch import scratch, scratch_key
 
 REWRITTEN_AT_ONCE = 32  # captions of a part
 
 
 def caption_images(
-    images: ImageSet, captioner: str, dtype: str, max_tokens: int, batch_size: int
+    images: ImageSet, captioner: Model, max_tokens: int, batch_size: int
 ) -> pd.DataFrame:
     """Caption every image: key, caption, truncated (cut off at `max_tokens`); raises for an empty
     caption.
@@ -36,7 +36,6 @@ def caption_images(
         images,
         open_captioner,
         captioner,
-        dtype,
         captions_of,
         batch_size,
         "caption",
@@ -81,28 +80,24 @@ def read_caption_file(images: ImageSet, path: str) -> pd.DataFrame:
     return _checked(images.keys, captions, f"models.captioner: {path}").assign(truncated=False)
 
 
-def rewrite_captions(
-    captions: pd.DataFrame, rewriter: str, dtype: str, settings: Rewrite
-) -> pd.DataFrame:
+def rewrite_captions(captions: pd.DataFrame, rewriter: Model, settings: Rewrite) -> pd.DataFrame:
     """Add the column `rewrites`: up to ``settings.count`` of each caption, those whose length is
     right (CiP, RF).
 
     An image's rewrites depend on its key, its caption and the seed, not on other images. Finished
     parts of a killed run are used again.
     """
-    resolve(rewriter)  # a model that is missing is named
+    resolve(rewriter.path)  # a model that is missing is named
     rows = list(zip(captions["key"], captions["caption"], strict=True))
     parts = [
         Part((f"{start:08d}.json",), work, len(work))
         for start in range(0, len(rows), REWRITTEN_AT_ONCE)
         for work in [rows[start : start + REWRITTEN_AT_ONCE]]
     ]
-    key = scratch_key(__file__, [settings.model_dump(), dtype, rows], rewriter)
+    key = scratch_key(__file__, [settings.model_dump(), rewriter.dtype, rows], rewriter.path)
     with scratch("rewrite", key) as folder:
         make = partial(_rewrite, settings=settings)
-        map_parts(
-            parts, folder, partial(open_rewriter, rewriter, dtype), make, "rewrite", "caption"
-        )
+        map_parts(parts, folder, partial(open_rewriter, rewriter), make, "rewrite", "caption")
         rewrites = [
             texts for part in parts for texts in json.loads((folder / part.files[0]).read_text())
         ]

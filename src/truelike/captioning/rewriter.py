@@ -15,7 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from truelike.runtime.devices import device, torch_dtype
 from truelike.runtime.errors import TruelikeError
-from truelike.runtime.hub import model_type, resolve, variant
+from truelike.runtime.hub import Model, model_type, resolve, variant
 
 disable_progress_bar()  # bars for loading would hide those of the work itself
 
@@ -55,11 +55,11 @@ class Rewriter:
         return [" ".join(text.split()).strip('"') for text in texts]
 
 
-def open_rewriter(path: str, dtype: str) -> Rewriter:
+def open_rewriter(model: Model) -> Rewriter:
     """Open a language model by its config's model type; raises TruelikeError if there is none or it
     does not write.
     """
-    folder = resolve(path)
+    folder = resolve(model.path)
     found = model_type(folder)
     if found in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         family: Any = AutoModelForSeq2SeqLM
@@ -67,13 +67,13 @@ def open_rewriter(path: str, dtype: str) -> Rewriter:
         family = AutoModelForCausalLM
     else:
         raise TruelikeError(
-            f"models.rewriter: {path} holds a model of type {found!r}, which does not write text; "
-            "give a causal or sequence-to-sequence language model, such as Qwen2, Llama or T5"
+            f"models.rewriter: {model.path} holds a model of type {found!r}, which does not write "
+            "text; give a causal or sequence-to-sequence language model, such as Qwen2, Llama or T5"
         )
-    model = family.from_pretrained(
-        folder, dtype=torch_dtype(dtype), use_safetensors=True, **variant(path)
+    opened = family.from_pretrained(
+        folder, dtype=torch_dtype(model.dtype), use_safetensors=True, **variant(model.path)
     )
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Rewriter(model.to(device()).eval(), tokenizer)
+    return Rewriter(opened.to(device()).eval(), tokenizer)

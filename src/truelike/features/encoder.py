@@ -12,7 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from truelike.runtime.devices import device, torch_dtype
 from truelike.runtime.errors import TruelikeError
-from truelike.runtime.hub import model_type, resolve, variant
+from truelike.runtime.hub import Model, model_type, resolve, variant
 
 disable_progress_bar()  # bars for loading would hide those of the work itself
 
@@ -44,14 +44,14 @@ def features(encoder: Encoder, pixels: np.ndarray) -> dict[str, np.ndarray]:
     return {"embedding": encoder.embed(pixels, len(pixels))}
 
 
-def open_encoder(path: str, dtype: str) -> Encoder:
+def open_encoder(model: Model) -> Encoder:
     """Open a CLIP checkpoint; raises TruelikeError if there is none or if it is of another kind."""
-    folder = resolve(path)
+    folder = resolve(model.path)
     if (found := model_type(folder)) != "clip":
         raise TruelikeError(
-            f"models.encoder: {path} holds a model of type {found!r}, expected 'clip'"
+            f"models.encoder: {model.path} holds a model of type {found!r}, expected 'clip'"
         )
-    model = CLIPModel.from_pretrained(
-        folder, dtype=torch_dtype(dtype), use_safetensors=True, **variant(path)
+    opened = CLIPModel.from_pretrained(
+        folder, dtype=torch_dtype(model.dtype), use_safetensors=True, **variant(model.path)
     )
-    return Encoder(model.to(device()).eval(), CLIPImageProcessor.from_pretrained(folder))
+    return Encoder(opened.to(device()).eval(), CLIPImageProcessor.from_pretrained(folder))

@@ -21,7 +21,7 @@ from truelike.generator.families import FAMILIES, denoiser_of, family_of, text_e
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.devices import device, torch_dtype
 from truelike.runtime.errors import TruelikeError
-from truelike.runtime.hub import resolve, variant
+from truelike.runtime.hub import Model, resolve, variant
 from truelike.runtime.scratch import fingerprint, stack_on_disk
 
 STYLE_FILE, EMBEDS_FILE = "style.json", "learned_embeds.safetensors"
@@ -102,26 +102,30 @@ def identify(path: str) -> str:
     return f"{path}@{fingerprint(None, path)}"
 
 
-def open_generator(path: str, dtype: str) -> Any:
+def open_generator(model: Model) -> Any:
     """Open a pipeline of a known family for inference; raises TruelikeError if there is none or it
     is another kind.
     """
-    folder = resolve(path, "model_index.json")
+    folder = resolve(model.path, "model_index.json")
     found = json.loads((folder / "model_index.json").read_text())["_class_name"]
     if found not in FAMILIES:
         raise TruelikeError(
-            f"models.generator: {path} holds a {found}, expected one of {', '.join(FAMILIES)}"
+            f"models.generator: {model.path} holds a {found}, expected one of {', '.join(FAMILIES)}"
         )
     options: dict[str, Any] = {"safety_checker": None} if found == "StableDiffusionPipeline" else {}
     pipeline = DiffusionPipeline.from_pretrained(
-        folder, dtype=torch_dtype(dtype), use_safetensors=True, **options, **variant(path)
+        folder,
+        dtype=torch_dtype(model.dtype),
+        use_safetensors=True,
+        **options,
+        **variant(model.path),
     )
-    for model in pipeline.components.values():
-        if isinstance(model, nn.Module):
-            model.requires_grad_(False).eval()
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False).eval()
     if (
         found == "StableDiffusionXLPipeline"
-        and dtype == "float16"
+        and model.dtype == "float16"
         and pipeline.vae.config.force_upcast
     ):
         pipeline.vae.float()  # it overflows, as the stock pipeline knows

@@ -11,7 +11,7 @@ import numpy as np
 
 from truelike.imageset.reading import INDEX_FILE, ImageSet
 from truelike.runtime.executor import Part, Progress, map_parts
-from truelike.runtime.hub import resolve
+from truelike.runtime.hub import Model, resolve
 from truelike.runtime.scratch import scratch, scratch_key
 
 BATCHES = 4  # of images in a part
@@ -19,22 +19,21 @@ BATCHES = 4  # of images in a part
 
 def map_images(
     images: ImageSet,
-    open_model: Callable[[str, str], Any],
-    model: str,
-    dtype: str,
+    open_model: Callable[[Model], Any],
+    model: Model,
     function: Callable[..., dict[str, np.ndarray]],
     batch_size: int,
     name: str,
     **settings: Any,
 ) -> dict[str, np.ndarray]:
-    """``function(open_model(model, dtype), pixels, **settings)`` of all batches of an image set,
+    """``function(open_model(model), pixels, **settings)`` of all batches of an image set,
     joined by name.
 
     `function` takes uint8 (B, H, W, 3) and gives arrays of B rows each, without objects; it and
     `open_model` are found by their names in their modules. Finished parts of a killed run are used
     again.
     """
-    resolve(model)  # a model that is missing is named
+    resolve(model.path)  # a model that is missing is named
     size = BATCHES * batch_size
     starts = range(0, len(images), size)
     parts = [
@@ -45,13 +44,13 @@ def map_images(
         )
         for number, start in enumerate(starts)
     ]
-    made_by = [function.__qualname__, settings, dtype, batch_size]
-    key = scratch_key(inspect.getfile(function), made_by, model, images.folder / INDEX_FILE)
+    made_by = [function.__qualname__, settings, model.dtype, batch_size]
+    key = scratch_key(inspect.getfile(function), made_by, model.path, images.folder / INDEX_FILE)
     with scratch(name, key) as folder:
         map_parts(
             parts,
             folder,
-            partial(_open, images.folder, open_model, model, dtype),
+            partial(_open, images.folder, open_model, model),
             partial(_make_part, function=function, batch_size=batch_size, settings=settings),
             name,
         )
@@ -59,15 +58,13 @@ def map_images(
     return {column: np.concatenate([part[column] for part in made]) for column in made[0]}
 
 
-def _open(
-    folder: Path, open_model: Callable[[str, str], Any], model: str, dtype: str
-) -> tuple[Any, ImageSet]:
-    return _opened(open_model, model, dtype), ImageSet(folder)
+def _open(folder: Path, open_model: Callable[[Model], Any], model: Model) -> tuple[Any, ImageSet]:
+    return _opened(open_model, model), ImageSet(folder)
 
 
 @lru_cache(maxsize=1)  # a stage that looks at several image sets opens its model once
-def _opened(open_model: Callable[[str, str], Any], model: str, dtype: str) -> Any:
-    return open_model(model, dtype)
+def _opened(open_model: Callable[[Model], Any], model: Model) -> Any:
+    return open_model(model)
 
 
 def _make_part(
@@ -86,8 +83,6 @@ def _make_part(
         results.append(function(model, pixels, **settings))
         progress(len(pixels))
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        **{name: np.concatenate([result[name] for result in results]) for name in results[0]},
-    )  # type: ignore[arg-type]
+    joined = {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+    np.savez(buffer, **joined)  # type: ignore[arg-type]
     return [buffer.getvalue()]

@@ -22,6 +22,7 @@ from truelike.imageset.reading import INDEX_FILE, ImageSet, open_replicas
 from truelike.imageset.tables import undecided, write_table
 from truelike.imageset.writing import Sample, write_image_set
 from truelike.privacy.lira import logit_confidence
+from truelike.runtime.hub import Model
 from truelike.runtime.scratch import finished, scratch, scratch_key, write_finished
 from truelike.selection.run import select
 from truelike.selection.settings import Select
@@ -46,10 +47,9 @@ class Pipeline:
     select: Select
     train: Train
     arms: Sequence[str]
-    generator: str
-    encoder: str
+    generator: Model
+    encoder: Model
     classifier: str
-    dtype: str
 
     def on_half(self, seed: int) -> "Pipeline":
         """The pipeline for half of the images: half of the optimizer steps, so that each image is
@@ -111,24 +111,18 @@ def make_images(pipeline: Pipeline, half: Path, folder: Path) -> list[ImageSet]:
     """Invert, adapt and synthesize on the real images in `half`; return the replicas, which are
     below `folder`.
     """
-    style, adapter, generator, dtype = (
-        folder / "style",
-        folder / "adapter",
-        pipeline.generator,
-        pipeline.dtype,
-    )
+    style, adapter = folder / "style", folder / "adapter"
     real, captions, features = half / "real", half / "captions.parquet", half / "features.parquet"
     common: dict[str, Any] = {
         "prompts": pipeline.prompts,
         "visual_guidance": pipeline.visual_guidance,
-        "generator": generator,
-        "dtype": dtype,
+        "generator": pipeline.generator,
         "real": real,
         "captions": captions,
         "features": features,
         "style": style,
     }
-    invert(pipeline.invert, generator, dtype, real, style)
+    invert(pipeline.invert, pipeline.generator, real, style)
     adapt(pipeline.adapt, **common, out=adapter)
     job = Job("synthesize", settings=pipeline.synthesize, adapter=adapter, **common)
     for replica in pipeline.synthesize.replicas:
@@ -180,7 +174,7 @@ def _fingerprint(number: int, pipeline: Pipeline, members: Sequence[str], *files
         name: value.model_dump() if isinstance(value, BaseModel) else value
         for name, value in vars(pipeline).items()
     }
-    models = [pipeline.generator, pipeline.encoder, pipeline.classifier]
+    models = [pipeline.generator.path, pipeline.encoder.path, pipeline.classifier]
     real, *tables = files
     return scratch_key(
         __file__, [number, settings, sorted(members)], *models, real / INDEX_FILE, *tables
@@ -192,9 +186,7 @@ def _select(
 ) -> pd.DataFrame:
     if "synthetic" not in pipeline.select.sets:
         return pd.concat([undecided(images) for images in sets], ignore_index=True)
-    return select(
-        sets, half, features, pipeline.select, pipeline.encoder, pipeline.dtype, pipeline.classifier
-    )
+    return select(sets, half, features, pipeline.select, pipeline.encoder, pipeline.classifier)
 
 
 def _write_half(

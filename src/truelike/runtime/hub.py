@@ -4,6 +4,7 @@ and its revision.
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -20,6 +21,16 @@ FILES = (
     "*.model",
     "*.safetensors",
 )  # weights without pickle, and no code
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as the settings name it: a directory or a pointer file, and the torch type of its
+    weights, such as ``bfloat16``.
+    """
+
+    path: str
+    dtype: str
 
 
 class HubModel(BaseModel):

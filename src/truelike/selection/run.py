@@ -10,6 +10,7 @@ from truelike.features.neighbours import nearest
 from truelike.imageset.mapping import map_images
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import read_features, undecided
+from truelike.runtime.hub import Model
 from truelike.selection.decisions import decide, relabel
 from truelike.selection.scores import Judge, copy_limits, pixel_distance
 from truelike.selection.settings import Select
@@ -23,8 +24,7 @@ def select(
     train: ImageSet,
     features_file: Path,
     settings: Select,
-    encoder: str,
-    dtype: str,
+    encoder: Model,
     classifier: str,
 ) -> pd.DataFrame:
     """The selection table of some image sets, judged with nothing but the real training images."""
@@ -39,7 +39,7 @@ def select(
     for images, decoded, probabilities in zip(
         sets, loaded, judge.class_probabilities(loaded), strict=True
     ):
-        found = map_images(images, open_encoder, encoder, dtype, features, ENCODER_BATCH, "select")
+        found = map_images(images, open_encoder, encoder, features, ENCODER_BATCH, "select")
         positions, similarity = nearest(found["embedding"], real_features)
         table = undecided(images)
         if settings.relabel:

@@ -24,16 +24,14 @@ def current_job(folder: Path) -> Job:
             definitions=params.prompts.definitions,
             prompt_seed=params.prompts.seed,
             negative=params.prompts.negative,
-            generator=params.models.generator,
-            dtype=params.models.dtype,
+            generator=params.generator,
             real=Path("outputs/real/train"),
         )
     job = replica_job(
         params.synthesize,
         prompts=params.prompts,
         visual_guidance=params.visual_guidance,
-        generator=params.models.generator,
-        dtype=params.models.dtype,
+        generator=params.generator,
     )
     if folder.resolve().parent.name == "partial":
         return without(params.partial[folder.name].without, job)

@@ -28,6 +28,7 @@ from truelike.imageset.tables import read_captions, read_features, read_rewrites
 from truelike.imageset.writing import Sample, shard_name, write_index, write_shard
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.executor import Part, Progress, map_parts
+from truelike.runtime.hub import Model
 from truelike.runtime.ledger import count_images
 from truelike.runtime.scratch import publish, scratch, scratch_key, write_once
 from truelike.synthesis.plan import batches, make_plan
@@ -42,8 +43,7 @@ class Job:
     """
 
     stage: str
-    generator: str
-    dtype: str
+    generator: Model
     prompts: Prompts
     settings: Synthesize
     visual_guidance: VisualGuidance
@@ -59,8 +59,7 @@ def replica_job(
     *,
     prompts: Prompts,
     visual_guidance: VisualGuidance,
-    generator: str,
-    dtype: str,
+    generator: Model,
 ) -> Job:
     """A replica as a job on what the earlier stages wrote: captions, features, style and
     adapter.
@@ -69,7 +68,6 @@ def replica_job(
     return Job(
         stage="synthesize",
         generator=generator,
-        dtype=dtype,
         prompts=prompts,
         settings=settings,
         visual_guidance=visual_guidance,
@@ -88,8 +86,7 @@ def naive_job(
     definitions: Mapping[str, str],
     prompt_seed: int,
     negative: str,
-    generator: str,
-    dtype: str,
+    generator: Model,
     real: Path,
 ) -> Job:
     """The yardstick as a job: the base prompt only, from pure noise, nothing learned."""
@@ -102,7 +99,6 @@ def naive_job(
     return Job(
         stage="naive",
         generator=generator,
-        dtype=dtype,
         prompts=Prompts.model_validate(base_only | {"caption": "", "style": "", "quality": ""}),
         settings=Synthesize(
             replicas=(0,),
@@ -149,7 +145,7 @@ def plan_of(job: Job, real: ImageSet, replica: int) -> pd.DataFrame:
         job.settings,
         job.visual_guidance,
         replica,
-        generator=identify(job.generator),
+        generator=identify(job.generator.path),
         adapter=adapter.fingerprint,
         style=style.fingerprint,
         style_texts=[style.text(name) for name in real.index["class_name"]],
@@ -165,7 +161,7 @@ def open_renderer(job: Job, real: ImageSet) -> Renderer:
     """Open the generator with style, adapter and visual guidance; raises TruelikeError where these
     do not fit.
     """
-    pipeline = open_generator(job.generator, job.dtype)
+    pipeline = open_generator(job.generator)
     check_resolution(pipeline, real)
     if job.style:
         add_style(pipeline, job.style)
@@ -184,14 +180,14 @@ def job_fingerprint(job: Job, replica: int) -> str:
     there are.
     """
     settings = {
-        "dtype": job.dtype,
+        "dtype": job.generator.dtype,
         "prompts": job.prompts.model_dump(),
         "settings": job.settings.model_dump(exclude={"replicas"}),
         "visual_guidance": job.visual_guidance.model_dump(),
         "replica": replica,
     }
     inputs = [path for path in (job.captions, job.features, job.style, job.adapter) if path]
-    return scratch_key(__file__, settings, job.generator, job.real / INDEX_FILE, *inputs)
+    return scratch_key(__file__, settings, job.generator.path, job.real / INDEX_FILE, *inputs)
 
 
 def synthesize(job: Job, replica: int, out: Path) -> None:
