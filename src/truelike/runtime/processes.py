@@ -1,6 +1,4 @@
-"""The processes that torchrun starts for one stage: each does its part, and the first one writes
-the result.
-"""
+"""The processes of one stage under torchrun: each does its share, and the first writes the result."""
 
 import os
 import threading
@@ -18,11 +16,10 @@ from truelike.runtime.errors import TruelikeError
 
 @contextmanager
 def joined(timeout: timedelta | None = None) -> Iterator[None]:
-    """Be one of the processes that torchrun started, each with its own GPU where there are any;
-    else do nothing.
+    """Join torch.distributed if torchrun launched this process; otherwise do nothing.
 
-    They start together. `timeout` is how long one may wait for another, torch's default if None. A
-    process whose torchrun was killed ends too.
+    Each process takes a GPU of its own where there are any. `timeout` is how long one waits for
+    another, torch's default if None. A process ends when its torchrun is killed.
     """
     if not dist.is_torchelastic_launched():
         yield
@@ -40,21 +37,19 @@ def joined(timeout: timedelta | None = None) -> Iterator[None]:
 
 
 def end_with(parent: int) -> None:
-    """End this process once the process `parent` has ended: the parent's successor wants the
-    scratch folder.
-    """
+    """End this process when process `parent` ends, so that its lock is free for the next run."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 
 def own_cores() -> int:
-    """How many of this machine's cores are this process's: an equal part, at least one."""
+    """The number of this machine's cores that are this process's: an equal share, at least one."""
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def own_part() -> slice:
-    """Which elements of a sequence are this process's."""
+    """The elements of a sequence that are this process's share."""
     return (
         slice(dist.get_rank(), None, dist.get_world_size())
         if dist.is_initialized()
@@ -63,7 +58,7 @@ def own_part() -> slice:
 
 
 def wait_for_all() -> None:
-    """Wait until every process has come here, and handle signals meanwhile."""
+    """Wait for all processes, handling signals meanwhile."""
     if dist.is_initialized():
         arrival = dist.all_reduce(torch.zeros(1), async_op=True)
         while not arrival.is_completed():
@@ -72,8 +67,9 @@ def wait_for_all() -> None:
 
 
 def own_rows(count: int) -> slice:
-    """Which of `count` rows are this process's; raises TruelikeError if there are not enough for
-    every process.
+    """The rows of a batch of `count` that are this process's share.
+
+    Raises TruelikeError if there are more processes than rows.
     """
     if dist.is_initialized() and count < dist.get_world_size():
         raise TruelikeError(
@@ -100,7 +96,7 @@ def all_rows(own: Tensor, count: int) -> Tensor:
 
 
 def sum_gradients(parameters: Iterable[Tensor]) -> None:
-    """Add up the gradients of all processes, in each of them."""
+    """Sum the gradients over all processes, in each of them."""
     if dist.is_initialized():
         for parameter in parameters:
             if parameter.grad is not None:

@@ -30,16 +30,12 @@ from truelike.runtime.rooms import LIBRARY, rooms_of
 
 
 def scratch_root() -> Path:
-    """``.work`` in DVC's main checkout (``DVC_ROOT``), or in the working directory outside of
-    DVC.
-    """
+    """``.work`` in DVC's main checkout (``DVC_ROOT``), or in the working directory without DVC."""
     return Path(os.environ.get("DVC_ROOT", ".")) / ".work"
 
 
 def fingerprint(settings: Any, *paths: str | Path) -> str:
-    """Sixteen hex digits that change when a setting (JSON-able) or the content of a file or
-    directory changes.
-    """
+    """Sixteen hex digits that change with a setting (JSON-able) or a file's or directory's content."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for path in map(Path, paths):
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -56,12 +52,11 @@ PACKAGES = ("torch", "diffusers", "transformers", "peft", "timm", "numpy", "scik
 
 
 def scratch_key(module: str, settings: Any, *inputs: str | Path) -> str:
-    """The key of a scratch folder: sixteen hex digits that change with everything that decides the
-    bytes made in it.
+    """The key of a scratch folder, sixteen hex digits: it changes with all that decides the bytes.
 
     That is the code of the rooms that `module` (the ``__file__`` of the code that makes them)
-    imports, the settings (JSON-able), the content of the input files and directories, the
-    libraries' versions and the kind of machine.
+    imports, the settings (JSON-able), the content of the input files and directories, the versions
+    of the libraries and the kind of machine.
     """
     from truelike.runtime.devices import device
 
@@ -70,9 +65,7 @@ def scratch_key(module: str, settings: Any, *inputs: str | Path) -> str:
 
 
 def is_first() -> bool:
-    """Whether this is a stage's only process, or the first of those that torchrun started for it:
-    the one to write.
-    """
+    """Whether this process writes: a stage's only one, or the first that torchrun launched."""
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
 
 
@@ -81,8 +74,9 @@ PATIENCE = 5.0  # seconds: the workers of a killed process notice its end a litt
 
 @contextmanager
 def only_writer(lock_file: Path) -> Iterator[None]:
-    """Be the only process (with its forks) that holds `lock_file`; raises TruelikeError if another
-    one keeps it.
+    """Hold `lock_file` as the only process (with its forks).
+
+    Raises TruelikeError if another process keeps it.
     """
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     if not is_first():
@@ -111,8 +105,9 @@ def only_writer(lock_file: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch(stage: str, key: str) -> Iterator[Path]:
-    """Open the scratch folder of a stage's fingerprint for one writer; raises TruelikeError if it
-    already has one.
+    """Open a stage's scratch folder of this key for one writer.
+
+    Raises TruelikeError if it already has one.
     """
     folder = scratch_root() / stage / key
     with only_writer(folder / ".lock"):
@@ -132,9 +127,7 @@ CANNOT_WRITE = {
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a full disk, a quota, or a place that is read-only into a TruelikeError that names
-    `path`.
-    """
+    """Raise a full disk, a quota or a read-only place as a TruelikeError that names `path`."""
     try:
         yield
     except OSError as error:
@@ -148,10 +141,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_once(path: Path, write: Callable[[Path], None]) -> None:
-    """Make `path` by calling ``write(partial)`` and renaming, so that it exists complete or not at
-    all.
+    """Make `path` by ``write(partial)`` and a rename: it exists whole or not at all.
 
-    Raises TruelikeError if there is no space, or no permission, and leaves nothing behind.
+    Raises TruelikeError without space or permission, and leaves nothing behind.
     """
     partial = path.with_name(path.name + ".partial")
     with writing(path):
@@ -180,9 +172,7 @@ def write_finished(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def finished(path: Path) -> bool:
-    """Whether `path` is there and has a sha256 that `write_finished` noted; says so on stderr if it
-    has another one.
-    """
+    """Whether `path` is there with a sha256 that `write_finished` noted; a mismatch goes to stderr."""
     if not path.is_file():
         return False
     if _sums(path).is_file() and sha256(path) in _sums(path).read_text().split():
@@ -208,9 +198,7 @@ def sha256(path: Path) -> str:
 
 
 def publish(files: list[Path], out: Path) -> None:
-    """Fill the stage's out directory with hardlinks to finished files (copies where links are not
-    possible).
-    """
+    """Fill a stage's out directory with hardlinks to finished files, or copies where links fail."""
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         for file in files:
@@ -223,9 +211,7 @@ def publish(files: list[Path], out: Path) -> None:
 
 
 def remove_stale(parent: Path, names: set[str]) -> None:
-    """Remove the subdirectories of `parent` not in `names`: outs of stages that the parameters no
-    longer declare.
-    """
+    """Remove subdirectories of `parent` not in `names`: outs that the parameters no longer declare."""
     for child in parent.iterdir():
         if child.is_dir() and child.name not in names:
             shutil.rmtree(child)
