@@ -1,4 +1,4 @@
-"""The processes of one stage under torchrun: each does its share, and the first writes the result."""
+"""The processes of one stage under torchrun: each does its share, the first writes the result."""
 
 import os
 import threading

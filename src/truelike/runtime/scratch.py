@@ -35,7 +35,7 @@ def scratch_root() -> Path:
 
 
 def fingerprint(settings: Any, *paths: str | Path) -> str:
-    """Sixteen hex digits that change with a setting (JSON-able) or a file's or directory's content."""
+    """Sixteen hex digits that change with the settings (JSON-able) or the content of a path."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for path in map(Path, paths):
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -172,7 +172,7 @@ def write_finished(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def finished(path: Path) -> bool:
-    """Whether `path` is there with a sha256 that `write_finished` noted; a mismatch goes to stderr."""
+    """Whether `path` is there with a sha256 that `write_finished` noted; says so if it differs."""
     if not path.is_file():
         return False
     if _sums(path).is_file() and sha256(path) in _sums(path).read_text().split():
@@ -211,7 +211,7 @@ def publish(files: list[Path], out: Path) -> None:
 
 
 def remove_stale(parent: Path, names: set[str]) -> None:
-    """Remove subdirectories of `parent` not in `names`: outs that the parameters no longer declare."""
+    """Remove subdirectories of `parent` not in `names`: outs that are no longer declared."""
     for child in parent.iterdir():
         if child.is_dir() and child.name not in names:
             shutil.rmtree(child)
