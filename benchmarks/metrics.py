@@ -16,7 +16,8 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from benchmarks import compare, table, write
-from truelike.audit.fidelity import frechet_distance, manifold_metrics
+from truelike.audit.coverage import manifold_metrics
+from truelike.audit.fidelity import frechet_distance
 
 NEIGHBOURS = 5
 

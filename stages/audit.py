@@ -30,12 +30,12 @@ def main() -> None:
     }
     reference, views = extract([train], *how), extract_views(train, *how)
     neighbours, bootstrap, seed = params.audit.neighbours, params.audit.bootstrap, params.audit.seed
-    found = audit(reference, views, sets, train.class_names, neighbours, bootstrap, seed)
+    findings = audit(reference, views, sets, train.class_names, neighbours, bootstrap, seed)
     for name in ("per_class", "near_copies", "curves"):
-        write_table(AUDIT / f"{name}.parquet", getattr(found, name))
+        write_table(AUDIT / f"{name}.parquet", getattr(findings, name))
     file = METRICS / "audit.json"
     file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(found.numbers(), indent=2) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(findings.numbers(), indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

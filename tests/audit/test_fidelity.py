@@ -15,9 +15,16 @@ from prdc import compute_prdc
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
-from truelike.audit import fidelity
-from truelike.audit.fidelity import frechet_distance, manifold_metrics, vendi_score
-from truelike.audit.kernel import kernel_distance, median_distance, polynomial, rbf
+from truelike.audit import blocks
+from truelike.audit.coverage import manifold_metrics
+from truelike.audit.diversity import vendi_score
+from truelike.audit.fidelity import (
+    frechet_distance,
+    kernel_distance,
+    median_distance,
+    polynomial,
+    rbf,
+)
 from truelike.evaluation.intervals import class_resamples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +37,7 @@ def features(seed: int, size: int, dim: int = 12, shift: float = 0.0) -> np.ndar
 
 @pytest.fixture(params=[2**23, 1300], ids=["one block", "many blocks"])
 def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fidelity, "BLOCK", request.param)
+    monkeypatch.setattr(blocks, "BLOCK", request.param)
 
 
 def test_frechet_distance_is_that_of_torchmetrics() -> None:
@@ -190,7 +197,7 @@ def test_resampling_does_not_shift_the_kernel_distance(kernel) -> None:
 
 
 def test_memory_is_that_of_the_samples_and_a_few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fidelity, "BLOCK", 2**16)
+    monkeypatch.setattr(blocks, "BLOCK", 2**16)
     real, fake = features(0, 3000, 8), features(1, 3000, 8)
     tracemalloc.start()
     manifold_metrics(real, fake, 5)
@@ -208,8 +215,9 @@ PEAK = """
 import re
 from pathlib import Path
 import numpy as np
-from truelike.audit.fidelity import frechet_distance, manifold_metrics, vendi_score
-from truelike.audit.kernel import kernel_distance, polynomial
+from truelike.audit.coverage import manifold_metrics
+from truelike.audit.diversity import vendi_score
+from truelike.audit.fidelity import frechet_distance, kernel_distance, polynomial
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024

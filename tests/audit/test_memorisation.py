@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from tests.support.models import float32
-from truelike.audit import memorisation
 from truelike.audit.memorisation import authentic, copy_threshold, near_copy_rate, views
+from truelike.features import neighbours
 from truelike.features.encoder import Encoder, open_encoder
 from truelike.features.neighbours import nearest
 
@@ -28,7 +28,7 @@ def features(seed: int, size: int, dim: int = 12, shift: float = 0.0) -> np.ndar
 
 @pytest.mark.parametrize("size", [2048, 13], ids=["one chunk", "many chunks"])
 def test_nearest_is_the_most_similar(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memorisation, "CHUNK", size)
+    monkeypatch.setattr(neighbours, "CHUNK", size)
     first, second = features(0, 40), features(1, 30)
     norm = [values / np.linalg.norm(values, axis=1, keepdims=True) for values in (first, second)]
     expected = norm[0] @ norm[1].T

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
+from sklearn.metrics import auc, balanced_accuracy_score
 
 from truelike.privacy.lira import (
-    area,
     attack_scores,
     balanced_accuracy,
     best_threshold,
@@ -80,24 +79,25 @@ TRIALS = st.lists(
 
 
 @given(TRIALS)
-def test_roc_and_area_are_those_of_scikit_learn_with_ties_and_weights(
+def test_roc_counts_weighted_trials_at_every_distinct_score(
     rows: list[tuple[int, bool, int]],
 ) -> None:
     scores, inside, weights = (np.array(column) for column in zip(*rows, strict=True))
-    expected = roc_curve(
-        inside, scores, sample_weight=weights, drop_intermediate=False
-    )  # leaves weights of 0 out
-    own = weights > 0
-    np.testing.assert_allclose(roc(scores[own], inside[own], weights[own]), expected[:2])
-    assert area(*roc(scores, inside, weights)) == pytest.approx(
-        roc_auc_score(inside, scores, sample_weight=weights)
-    )
+    fpr, tpr, thresholds = roc(scores, inside, weights)
+    np.testing.assert_array_equal(thresholds[1:], np.unique(scores[weights > 0])[::-1])
+    assert (fpr[0], tpr[0]) == (0, 0)
+    for rates, chosen in ((fpr, ~inside), (tpr, inside)):
+        shares = [
+            (weights * chosen * (scores >= threshold)).sum() / (weights * chosen).sum()
+            for threshold in thresholds
+        ]
+        np.testing.assert_allclose(rates, shares)
 
 
 def test_true_positive_rates_by_hand() -> None:
     scores = np.array([9, 8, 7, 6, 5, 4, 3, 2, 1], float)
     inside = np.array([1, 1, 0, 1, 0, 0, 1, 0, 0], bool)
-    fpr, tpr = roc(scores, inside)
+    fpr, tpr, _ = roc(scores, inside)
     assert [tpr_at(fpr, tpr, limit) for limit in (0.0, 0.19, 0.2, 0.6, 1.0)] == [
         0.5,
         0.5,
@@ -110,7 +110,7 @@ def test_true_positive_rates_by_hand() -> None:
     assert balanced_accuracy(called, inside, np.ones(9)) == pytest.approx(
         balanced_accuracy_score(inside, called)
     )
-    assert tpr_at(*roc(-scores, inside), 0.01) == 0
+    assert tpr_at(*roc(-scores, inside)[:2], 0.01) == 0
 
 
 def test_a_threshold_is_chosen_on_the_other_pairs() -> None:
@@ -222,7 +222,7 @@ def test_tables_in_any_order_give_the_same_metrics() -> None:
     interval = metrics["arms"]["synthetic"]["lira_online"]["auc"]
     assert interval["low"] < 0.5 < interval["high"]
     own = curves[(curves["arm"] == "real") & (curves["attack"] == "threshold")]
-    assert area(own["fpr"], own["tpr"]) == pytest.approx(
+    assert auc(own["fpr"], own["tpr"]) == pytest.approx(
         metrics["arms"]["real"]["threshold"]["auc"]["value"], abs=1e-4
     )
 

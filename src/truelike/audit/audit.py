@@ -1,34 +1,30 @@
 """Audits synthetic sets against the real training images, with held-out real images as the
-yardstick.
+baseline.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from truelike.audit.compare import (
-    CONFIDENCE,
-    Features,
-    Measure,
-    class_measures,
-    compare,
-    to_interval,
+from truelike.audit.estimates import CONFIDENCE, interval_of
+from truelike.audit.gaps import gap_intervals
+from truelike.audit.measures import class_measures, set_measures
+from truelike.audit.memorisation import (
+    authentic,
+    copy_threshold,
+    near_copy_rate,
+    near_copy_table,
 )
-from truelike.audit.curves import learning_curves
-from truelike.audit.memorisation import authentic, copy_threshold, near_copy_rate
+from truelike.audit.samples import Features, class_sample
+from truelike.audit.scaling import learning_curves
 from truelike.evaluation.intervals import Interval, class_resamples, wilson_interval
 from truelike.features.neighbours import nearest
 
 HELD_OUT = "real"
-GAPS = {
-    "content": "coverage",
-    "appearance": "low_level_difference",
-    "label": "label_error",
-    "two_sample": "two_sample",
-}
+ClassRow = tuple[str, str, str, Interval | float | None]  # set, class name, measure, its number
 
 
 @dataclass(frozen=True)
@@ -48,19 +44,17 @@ class Findings:
 
     def numbers(self) -> dict[str, Any]:
         """Measures and gaps as plain numbers of five digits: the content of metrics/audit.json."""
-        return {
-            "measures": {
-                name: {m: _numbers(i) for m, i in own.items()}
-                for name, own in self.measures.items()
-            },
-            "gaps": {
-                gap: {name: _numbers(i) for name, i in own.items()}
-                for gap, own in self.gaps.items()
-            },
-        }
+        return {"measures": _plain(self.measures), "gaps": _plain(self.gaps)}
 
 
-def _numbers(interval: Interval | None) -> dict[str, float] | None:
+def _plain(table: Mapping[str, Mapping[str, Interval | None]]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {key: _digits(interval) for key, interval in row.items()}
+        for name, row in table.items()
+    }
+
+
+def _digits(interval: Interval | None) -> dict[str, float] | None:
     if interval is None:
         return None
     return {name: float(f"{value:.5g}") for name, value in asdict(interval).items()}
@@ -79,121 +73,70 @@ def audit(
     name `real`.
 
     Distances and coverage depend on the sample's size, so all are taken at one size: as many images
-    per class as the smallest set (or the training set) has, drawn by `seed`. Near copies are looked
-    for in all images, and in all guises of the training images: `train_views` (V * N, D) are the
+    per class as the smallest set (or the training set) has, drawn by `seed`. Near-copies are looked
+    for in all images, and in all views of the training images: `train_views` (V * N, D) are the
     features of V views, of all images each.
     """
     counts = np.min(
         [np.bincount(s.labels, minlength=len(class_names)) for s in (train, *sets.values())], axis=0
     )
     rng = np.random.default_rng(seed)
-    reference = _sample(train, counts, rng)
-    samples = {name: _sample(features, counts, rng) for name, features in sets.items()}
-    drawn = class_resamples(reference.labels, bootstrap, rng)
-    found, rows = {}, []
+    reference = class_sample(train, counts, rng)
+    samples = {name: class_sample(features, counts, rng) for name, features in sets.items()}
+    reference_resamples = class_resamples(reference.labels, bootstrap, rng)
     copies = {name: nearest(features.values, train_views) for name, features in sets.items()}
     threshold = copy_threshold(copies[HELD_OUT][1])
+    estimates = {}
+    rows: list[ClassRow] = []
     for name, features in sets.items():
         sample = samples[name]
-        resamples = drawn, class_resamples(sample.labels, bootstrap, rng)
-        found[name] = compare(reference, sample, features, neighbours, resamples, rng)
-        rows += [
-            (name, *row)
-            for row in class_measures(reference, sample, class_names, neighbours, resamples, seed)
-        ]
-        for label, class_name in enumerate(class_names):
-            own = copies[name][1][features.labels == label] > threshold
-            rate = wilson_interval(float(own.mean()), len(own), CONFIDENCE) if len(own) else None
-            rows += [
-                (name, class_name, "near_copy_rate", rate),
-                (name, class_name, "images", len(own)),
-            ]
+        resamples = reference_resamples, class_resamples(sample.labels, bootstrap, rng)
+        estimates[name] = set_measures(reference, sample, features, neighbours, resamples, rng)
+        by_class = class_measures(reference, sample, class_names, neighbours, resamples, seed)
+        rows += [(name, *row) for row in by_class]
+        is_copy = copies[name][1] > threshold
+        rows += [(name, *row) for row in _class_copies(is_copy, features.labels, class_names)]
     measures = {
-        name: {m: to_interval(value) for m, value in values.items()}
-        for name, values in found.items()
+        name: {key: interval_of(estimate) for key, estimate in row.items()}
+        for name, row in estimates.items()
     }
     for name, features in sets.items():
         similarity = copies[name][1]
         share = near_copy_rate(similarity, threshold)
-        genuine = float(authentic(features.values, train.values).mean())
+        authentic_share = float(authentic(features.values, train.values).mean())
         measures[name]["near_copy_rate"] = wilson_interval(share, len(similarity), CONFIDENCE)
-        measures[name]["authentic"] = wilson_interval(genuine, len(similarity), CONFIDENCE)
+        measures[name]["authentic"] = wilson_interval(authentic_share, len(similarity), CONFIDENCE)
     curves, worth = learning_curves(train, sets, HELD_OUT, bootstrap, seed)
     for name, interval in worth.items():
         measures[name]["real_equivalent"] = interval
+    gaps = gap_intervals(estimates, HELD_OUT)
     return Findings(
-        measures, _gaps(found), _per_class(rows), _near_copies(train, sets, copies), curves
+        measures, gaps, _class_table(rows), near_copy_table(train.keys, sets, copies), curves
     )
 
 
-def _sample(features: Features, counts: np.ndarray, rng: np.random.Generator) -> Features:
-    """`counts[c]` images of each class c, drawn without replacement."""
-    drawn = [
-        rng.choice(np.flatnonzero(features.labels == label), count, replace=False)
-        for label, count in enumerate(counts)
-    ]
-    return features.take(np.sort(np.concatenate(drawn)))
-
-
-def _gaps(
-    found: Mapping[str, Mapping[str, Measure | None]],
-) -> dict[str, dict[str, Interval | None]]:
-    """By how much each set is farther from the training images than held-out real images are; more
-    is worse.
+def _class_copies(
+    is_copy: np.ndarray, labels: np.ndarray, class_names: list[str]
+) -> Iterator[tuple[str, str, Interval | float | None]]:
+    """(class name, measure, its number): the near-copy rate and the number of images of each
+    class.
     """
-    gaps: dict[str, dict[str, Interval | None]] = {}
-    for gap, name in GAPS.items():
-        sign = -1 if name == "coverage" else 1
-        gaps[gap] = {}
-        for kind, measures in found.items():
-            own, yardstick = measures[name], found[HELD_OUT][name]
-            if kind != HELD_OUT:
-                gaps[gap][kind] = None
-                if own is not None and yardstick is not None:
-                    draws = sign * (own.draws - yardstick.draws)
-                    gaps[gap][kind] = to_interval(
-                        Measure(sign * (own.value - yardstick.value), draws)
-                    )
-    return gaps
+    for label, class_name in enumerate(class_names):
+        chosen = is_copy[labels == label]
+        rate = None
+        if len(chosen):
+            rate = wilson_interval(float(chosen.mean()), len(chosen), CONFIDENCE)
+        yield class_name, "near_copy_rate", rate
+        yield class_name, "images", len(chosen)
 
 
-def _per_class(rows: list[tuple]) -> pd.DataFrame:
-    """Rows of set, class_name, metric, and an interval, a number or None, as a table of value, low
-    and high.
-    """
+def _class_table(rows: list[ClassRow]) -> pd.DataFrame:
+    """Rows of set, class_name, metric, value, low and high; a plain number has no low and high."""
     flat = [
-        (
-            *row[:3],
-            *(
-                (row[3].value, row[3].low, row[3].high)
-                if isinstance(row[3], Interval)
-                else (row[3], None, None)
-            ),
-        )
-        for row in rows
+        (*names, number.value, number.low, number.high)
+        if isinstance(number, Interval)
+        else (*names, number, None, None)
+        for *names, number in rows
     ]
     table = pd.DataFrame(flat, columns=["set", "class_name", "metric", "value", "low", "high"])
     return table.astype({"value": float, "low": float, "high": float})
-
-
-def _near_copies(
-    train: Features,
-    sets: Mapping[str, Features],
-    copies: Mapping[str, tuple[np.ndarray, np.ndarray]],
-) -> pd.DataFrame:
-    keys = np.array(train.keys)
-    tables = [
-        pd.DataFrame(
-            {
-                "set": name,
-                "key": features.keys,
-                "nearest_key": keys[copies[name][0] % len(keys)],
-                "similarity": copies[name][1],
-            }
-        )
-        for name, features in sets.items()
-    ]
-    worst = pd.concat(tables).sort_values(
-        ["similarity", "set", "key"], ascending=[False, True, True]
-    )
-    return worst.reset_index(drop=True)

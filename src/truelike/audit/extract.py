@@ -1,4 +1,4 @@
-"""What is measured of images before they are compared: the encoder's features and low-level
+"""Extracts what is compared of images: the features of the encoder and low-level
 statistics.
 """
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from truelike.audit.appearance import low_level
-from truelike.audit.compare import Features
 from truelike.audit.memorisation import views
+from truelike.audit.samples import Features
 from truelike.features.encoder import Encoder, open_encoder
 from truelike.imageset.mapping import map_images
 from truelike.imageset.reading import ImageSet
@@ -21,37 +21,33 @@ def extract(
     batch_size: int,
     kept: set[str] | None = None,
 ) -> Features:
-    """What is measured of the images of several sets, of those in `kept` where it is given."""
-    found = [
-        map_images(images, open_encoder, encoder, measures, batch_size, "audit") for images in sets
+    """The features of the images of several sets, of those in `kept` where it is given."""
+    columns = [
+        map_images(images, open_encoder, encoder, batch_features, batch_size, "audit")
+        for images in sets
     ]
     values, statistics = (
-        np.concatenate([made[name] for made in found]) for name in ("embedding", "low_level")
+        np.concatenate([column[name] for column in columns]) for name in ("embedding", "low_level")
     )
     keys = [key for images in sets for key in images.keys]
-    features = Features(
-        keys, np.concatenate([images.labels for images in sets]), values, statistics
-    )
-    return features.take(
-        np.array([row for row, key in enumerate(keys) if kept is None or key in kept], int)
-    )
+    labels = np.concatenate([images.labels for images in sets])
+    rows = [row for row, key in enumerate(keys) if kept is None or key in kept]
+    return Features(keys, labels, values, statistics).take(np.array(rows, int))
 
 
 def extract_views(images: ImageSet, encoder: Model, batch_size: int) -> np.ndarray:
-    """Features of all images in each of the guises of `views`, one guise after the other: float32
-    (V * N, D).
-    """
-    found = map_images(images, open_encoder, encoder, view_features, batch_size, "audit views")
-    return np.concatenate(list(found.values()))
+    """Features of all images in each of `views`, one view after the other: float32 (V * N, D)."""
+    columns = map_images(images, open_encoder, encoder, view_features, batch_size, "audit views")
+    return np.concatenate(list(columns.values()))
 
 
-def measures(encoder: Encoder, pixels: np.ndarray) -> dict[str, np.ndarray]:
+def batch_features(encoder: Encoder, pixels: np.ndarray) -> dict[str, np.ndarray]:
     """The features and the low-level statistics of a batch."""
     return {"embedding": encoder.embed(pixels, len(pixels)), "low_level": low_level(pixels)}
 
 
 def view_features(encoder: Encoder, pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """The features of a batch in each guise."""
+    """The features of a batch in each view."""
     return {
         f"view {number}": encoder.embed(view, len(view))
         for number, view in enumerate(views(pixels))

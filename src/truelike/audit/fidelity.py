@@ -1,34 +1,16 @@
-"""How alike, and how varied, samples of feature vectors are: float arrays of shape (N, D), real
-before synthetic.
-
-Memory at N = 100,000 per sample and D = 1,024: 0.8 GiB for two samples in float32, 1.5 GiB for
-their float64 copies and a few temporaries of BLOCK numbers (64 MiB each) per worker, so below 4
-GiB; nothing of size N x N is ever held.
+"""Distances between the feature distributions of two samples (N, D), real before synthetic: FID
+(Fréchet), KID (MMD, cubic kernel) and CMMD (MMD, Gaussian kernel), on the features of
+``models.encoder``.
 """
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
-BLOCK = 2**23  # numbers in one block of a matrix between two samples
-WORKERS = min(4, os.cpu_count() or 1)  # blocks at once
+from truelike.audit.blocks import blocks, distances
 
-
-def blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Slices of `rows` that, times `columns`, stay within BLOCK numbers."""
-    size = max(1, BLOCK // max(1, columns))
-    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
-
-
-def map_blocks(function: Callable[[slice], Any], rows: int, columns: int) -> Iterator[Any]:
-    """`function` of all `blocks`, in their order, WORKERS at once, since numpy computes outside the
-    lock.
-    """
-    with ThreadPoolExecutor(WORKERS) as pool:
-        yield from pool.map(function, blocks(rows, columns))
+Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
+MEDIAN_OF = 1000
 
 
 def moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -76,76 +58,73 @@ def _frechet(
     return float(max(shift @ shift + np.trace(cov_real) + np.trace(cov_fake) - 2 * cross, 0.0))
 
 
-def vendi_score(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """exp(-sum_i l_i log l_i), l the eigenvalues of K / N, K the cosine similarities: how many
-    different vectors.
-
-    Friedman and Dieng, "The Vendi Score", TMLR 2023, equation 1. Between 1 and min(N, D): K / N and
-    the D x D matrix of second moments have the same eigenvalues but zeros, so no N x N matrix is
-    needed. A scalar; with `counts` (B, N) the values of B resamples.
+def polynomial(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """k(a, b) = (a.b / D + 1)^3, that of the kernel distance (Bińkowski et al., "Demystifying MMD
+    GANs", ICLR 2018).
     """
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    directions = values.astype(np.float64) / np.where(length > 0, length, 1)
-
-    def score(weights: np.ndarray) -> float:
-        eigenvalues = np.linalg.eigvalsh(
-            (directions * weights[:, None]).T @ directions / weights.sum()
-        )
-        positive = eigenvalues[eigenvalues > 1e-12]
-        return float(np.exp(-(positive * np.log(positive)).sum()))
-
-    if counts is None:
-        return np.asarray(score(np.ones(len(values))))
-    return np.array([score(weights) for weights in counts])
+    products = first @ second.T / first.shape[1] + 1
+    return products * products * products
 
 
-def manifold_metrics(real: np.ndarray, fake: np.ndarray, neighbours: int) -> dict[str, np.ndarray]:
-    """What each image adds to precision, density (shape (N_fake,)), recall and coverage (shape
-    (N_real,)): their means.
+def rbf(bandwidth: float) -> Kernel:
+    """k(a, b) = exp(-||a - b||^2 / (2 bandwidth^2)), that of CMMD (Jayasumana et al., "Rethinking
+    FID", CVPR 2024).
+    """
 
-    With B(x) the ball around x that reaches its k-th nearest neighbour in its own sample: precision
-    = share of fake images in some B(real); recall = share of real images in some B(fake)
-    (Kynkäänniemi et al., NeurIPS 2019, equation 1); density = mean number of B(real) around a fake
-    image, over k; coverage = share of B(real) that hold a fake image (Naeem et al., ICML 2020,
-    equations 3 and 4). Both samples need more than `neighbours` images.
+    def kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        squares = distances(first, second) ** 2
+        squares *= -0.5 / bandwidth**2
+        return np.exp(squares, out=squares)
+
+    return kernel
+
+
+def median_distance(values: np.ndarray) -> float:
+    """The median distance between two vectors, of at most 1,000 evenly spread ones: a bandwidth for
+    `rbf`.
+
+    Gretton et al., "A Kernel Two-Sample Test", JMLR 2012, section 8.
+    """
+    chosen = values[
+        np.linspace(0, len(values) - 1, min(len(values), MEDIAN_OF)).astype(int)
+    ].astype(np.float64)
+    return float(np.median(distances(chosen, chosen)[np.triu_indices(len(chosen), 1)]))
+
+
+def kernel_distance(
+    real: np.ndarray,
+    fake: np.ndarray,
+    kernel: Kernel,
+    counts: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
+    """Unbiased squared MMD (Gretton et al. 2012, lemma 6); may be slightly negative.
+
+    A scalar; with `counts`, how often each vector counts in each of B resamples (B, N_real) and (B,
+    N_fake), the values of all of these, shape (B,). A vector never pairs with itself, be it drawn
+    twice, so resampling adds no bias.
     """
     real, fake = real.astype(np.float64), fake.astype(np.float64)
-    real_radius, fake_radius = _radii(real, neighbours), _radii(fake, neighbours)
-
-    def block(rows: slice) -> np.ndarray:
-        distance = distances(real[rows], fake)
-        covered[rows] = distance.min(1) < real_radius[rows]
-        recalled[rows] = (distance < fake_radius).any(1)
-        return (distance < real_radius[rows, None]).sum(0)
-
-    covered, recalled = np.zeros(len(real)), np.zeros(len(real))
-    balls = np.zeros(len(fake))
-    for found in map_blocks(block, len(real), len(fake)):
-        balls += found
-    return {
-        "precision": (balls > 0).astype(float),
-        "recall": recalled,
-        "density": balls / neighbours,
-        "coverage": covered,
-    }
+    first, second = (np.ones((1, len(real))), np.ones((1, len(fake)))) if counts is None else counts
+    between = _total(real, fake, kernel, first, second) / (first.sum(1) * second.sum(1))
+    found = _within(real, kernel, first) + _within(fake, kernel, second) - 2 * between
+    return found[0] if counts is None else found
 
 
-def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Euclidean distances between all vectors of two samples, shape (N_first, N_second)."""
-    squares = first @ second.T
-    squares *= -2
-    squares += (first**2).sum(1)[:, None]
-    squares += (second**2).sum(1)
-    return np.sqrt(np.clip(squares, 0, None, out=squares), out=squares)
+def _within(values: np.ndarray, kernel: Kernel, counts: np.ndarray) -> np.ndarray:
+    pairs = counts.sum(1) ** 2 - (counts**2).sum(1)
+    return _total(values, values, kernel, counts, counts) / pairs
 
 
-def _radii(values: np.ndarray, neighbours: int) -> np.ndarray:
-    """Distance of each vector to its k-th nearest other one."""
-
-    def block(rows: slice) -> np.ndarray:
-        distance = distances(values[rows], values)
-        distance[np.arange(len(distance)), np.arange(rows.start, rows.stop)] = np.inf
-        distance.partition(neighbours - 1, axis=1)
-        return distance[:, neighbours - 1].copy()  # a view would keep the whole block
-
-    return np.concatenate(list(map_blocks(block, len(values), len(values))))
+def _total(
+    first: np.ndarray, second: np.ndarray, kernel: Kernel, left: np.ndarray, right: np.ndarray
+) -> np.ndarray:
+    """sum_ij left_bi k(first_i, second_j) right_bj, shape (B,); without i = j where both are the
+    same sample.
+    """
+    totals, columns = np.zeros(len(left)), right.T.astype(np.float64)
+    for rows in blocks(len(first), len(second)):
+        block = kernel(first[rows], second)
+        if first is second:
+            block[np.arange(len(block)), np.arange(rows.start, rows.stop)] = 0
+        totals += ((block @ columns) * left[:, rows].T).sum(0)
+    return totals

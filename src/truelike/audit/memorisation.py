@@ -1,21 +1,26 @@
-"""Are synthetic images copies of training images? Nearest neighbours, against what new real images
-give.
+"""Memorisation: near-copies of training images among synthetic ones, by nearest neighbours, with
+new real images as the baseline.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
+import pandas as pd
 from PIL import Image
 
+from truelike.audit.samples import Features
 from truelike.features.neighbours import nearest
 
+# Of each image: the row of its nearest reference, and their cosine similarity.
+Neighbours = tuple[np.ndarray, np.ndarray]
 CROPS = (15 / 16, 7 / 8)  # sides of the central crops
 
 
 def views(pixels: np.ndarray) -> list[np.ndarray]:
-    """Images in the guises in which a copy may come: as they are, mirrored, and two central crops
-    (ours).
+    """Views of images that a copy may be of: as they are, mirrored, and two central crops (ours).
 
-    uint8 of shape (N, H, W, 3), each; a copy that was mirrored or cropped is near to one of these
-    where the encoder itself takes it for another image.
+    uint8 of shape (N, H, W, 3), each; the encoder may place a mirrored or cropped copy far from the
+    original, but near one of these.
     """
     return [
         pixels,
@@ -42,8 +47,8 @@ def authentic(features: np.ndarray, references: np.ndarray) -> np.ndarray:
     generator that copies has few authentic images.
     """
     positions, similarity = nearest(features, references)
-    own = nearest(references, references, exclude_self=True)[1]
-    return similarity < own[positions]
+    between_references = nearest(references, references, exclude_self=True)[1]
+    return similarity < between_references[positions]
 
 
 def copy_threshold(held_out_similarity: np.ndarray) -> float:
@@ -58,3 +63,28 @@ def near_copy_rate(similarity: np.ndarray, threshold: float) -> float:
     0.01.
     """
     return float(np.mean(similarity > threshold))
+
+
+def near_copy_table(
+    train_keys: Sequence[str], sets: Mapping[str, Features], neighbours: Mapping[str, Neighbours]
+) -> pd.DataFrame:
+    """Rows of set, key, nearest_key, similarity, the most similar images first.
+
+    `neighbours` of each set are among all views of the training images, one view after the other.
+    """
+    keys = np.array(train_keys)
+    tables = [
+        pd.DataFrame(
+            {
+                "set": name,
+                "key": features.keys,
+                "nearest_key": keys[neighbours[name][0] % len(keys)],
+                "similarity": neighbours[name][1],
+            }
+        )
+        for name, features in sets.items()
+    ]
+    ranked = pd.concat(tables).sort_values(
+        ["similarity", "set", "key"], ascending=[False, True, True]
+    )
+    return ranked.reset_index(drop=True)

@@ -1,14 +1,23 @@
-"""Learning curves, and how many real images a synthetic set is worth."""
+"""Scaling: learning curves of a linear probe on each set of images, power laws fitted to them, and
+how many real images a set is worth.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import least_squares
 
-from truelike.evaluation.intervals import Interval, percentile_interval
+from truelike.audit.estimates import CONFIDENCE
+from truelike.audit.probes import few_shot_hits
+from truelike.audit.samples import Features
+from truelike.evaluation.intervals import Interval, bootstrap_means, percentile_interval
 
 FEWEST_SIZES = 3
+REPEATS = 5
+MOST_IMAGES = 20_000  # that a probe is fitted on
+FARTHEST = 4  # times as many real images as there are
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,54 @@ def real_equivalent(
     "at least".
     """
     sizes = np.array(
-        [min(own.size(reached), farthest) for own, reached in zip(curves, draws, strict=True)]
+        [min(law.size(draw), farthest) for law, draw in zip(curves, draws, strict=True)]
     )
     return percentile_interval(min(curve.size(accuracy), farthest), sizes, confidence)
+
+
+def curve_sizes(labels: np.ndarray) -> list[int]:
+    """1, 2, 4, ... images per class, up to what the smallest class has or a probe should be fitted
+    on.
+    """
+    counts = np.bincount(labels)
+    counts = counts[counts > 0]
+    most = min(int(counts.min()), max(1, MOST_IMAGES // len(counts)))
+    sizes = [2**power for power in range(most.bit_length()) if 2**power < most]
+    return [*sizes, most]
+
+
+def learning_curves(
+    train: Features, sets: Mapping[str, Features], held_out: str, bootstrap: int, seed: int
+) -> tuple[pd.DataFrame, dict[str, Interval | None]]:
+    """Accuracy on the `held_out` set of probes fitted on real training images and on each other
+    set, by their number.
+
+    Returns rows of set, images_per_class, accuracy, low, high (percent; `real` are the training
+    images), and for each other set all of whose images are used the number of real images per class
+    that give its accuracy.
+    """
+    test = sets[held_out].values, sets[held_out].labels
+    rows, worth = [], {}
+    real_sizes = np.array(curve_sizes(train.labels))
+    others = {name: features for name, features in sets.items() if name != held_out}
+    training = {held_out: train} | others
+    means, draws = {}, {}
+    for name, features in training.items():
+        sizes = curve_sizes(features.labels)
+        hits = few_shot_hits((features.values, features.labels), test, sizes, REPEATS, seed)
+        means[name] = hits.mean((1, 2))
+        draws[name] = np.stack([bootstrap_means(row, bootstrap, seed) for row in hits], axis=1)
+        for size, mean, resampled in zip(sizes, means[name], draws[name].T, strict=True):
+            interval = percentile_interval(float(mean), resampled, CONFIDENCE)
+            rows.append((name, size, interval.value, interval.low, interval.high))
+    enough = len(real_sizes) >= FEWEST_SIZES
+    if enough:
+        curve = fit_power_law(real_sizes, means[held_out])
+        curves = [fit_power_law(real_sizes, row) for row in draws[held_out]]
+    for name in others:
+        top, tops = float(means[name][-1]), draws[name][:, -1]
+        farthest = FARTHEST * float(real_sizes[-1])
+        worth[name] = (
+            real_equivalent(curve, curves, top, tops, farthest, CONFIDENCE) if enough else None
+        )
+    return pd.DataFrame(rows, columns=["set", "images_per_class", "accuracy", "low", "high"]), worth

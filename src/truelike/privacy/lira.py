@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import auc, roc_curve
 
 from truelike.evaluation.intervals import class_resamples, percentile_interval
 
@@ -28,9 +29,9 @@ def logit_confidence(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     floor = np.finfo(np.float32).tiny
     others = probs.astype(np.float64)
     rows = np.arange(len(labels))
-    own = others[rows, labels].copy()
+    true_class = others[rows, labels].copy()
     others[rows, labels] = 0
-    return np.log(np.maximum(own, floor)) - np.log(np.maximum(others.sum(1), floor))
+    return np.log(np.maximum(true_class, floor)) - np.log(np.maximum(others.sum(1), floor))
 
 
 def lira_online(target: np.ndarray, shadows: np.ndarray, member: np.ndarray) -> np.ndarray:
@@ -77,7 +78,7 @@ def attack_scores(
 
     `pairs` (S,) numbers the pairs, three at least. The attacked shadow's complement is left out as
     well: without it the attacker has as many shadows with as without each image, and nothing but
-    the network's answer tells them apart. `threshold` is the confidence in the label itself, the
+    the network's answer can separate them. `threshold` is the confidence in the label itself, the
     same for all images (CiP).
     """
     scores = {
@@ -94,28 +95,13 @@ def attack_scores(
 
 def roc(
     scores: np.ndarray, member: np.ndarray, weights: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """False and true positive rates at every threshold, the strictest first: float64 (T + 1,) each,
-    from 0 to 1.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """False and true positive rates and their thresholds, the strictest first: float64 (T + 1,)
+    each, rates from 0 to 1.
 
     `scores`, `member` (bool) and `weights` have shape (M,); equal scores share a threshold.
     """
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
-    weight = np.ones(len(order)) if weights is None else weights[order]
-    inside = member[order]
-    rates = []
-    for chosen in (~inside, inside):
-        counts = np.cumsum(weight * chosen)
-        rates.append(np.append(0, counts[last] / counts[-1]))
-    return rates[0], rates[1]
-
-
-def area(fpr: np.ndarray, tpr: np.ndarray) -> float:
-    """Area under a ROC curve: the probability that a member scores above a non-member, ties counted
-    half.
-    """
-    return float(np.trapezoid(tpr, fpr))
+    return roc_curve(member, scores, sample_weight=weights, drop_intermediate=False)
 
 
 def tpr_at(fpr: np.ndarray, tpr: np.ndarray, limit: float) -> float:
@@ -126,17 +112,16 @@ def tpr_at(fpr: np.ndarray, tpr: np.ndarray, limit: float) -> float:
 
 
 def best_threshold(scores: np.ndarray, member: np.ndarray) -> float:
-    """The score from which on to call an image a member for the largest TPR - FPR of these trials
+    """The smallest score that is called a member for the largest TPR - FPR of these trials
     (M,).
     """
-    fpr, tpr = roc(scores, member)
-    distinct = np.append(np.inf, np.unique(scores)[::-1])
-    return float(distinct[np.argmax(tpr - fpr)])
+    fpr, tpr, thresholds = roc(scores, member)
+    return float(thresholds[np.argmax(tpr - fpr)])
 
 
 def calls(scores: np.ndarray, member: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Whom an attacker calls a member (S, N), by the threshold that is best on the shadows of the
-    other pairs (ours).
+    """Which images an attacker calls members (S, N), by the threshold that is best on the shadows
+    of the other pairs (ours).
 
     A threshold chosen on the trials it is judged by would have a balanced accuracy above 0.5 by
     chance.
@@ -152,9 +137,9 @@ def balanced_accuracy(called: np.ndarray, member: np.ndarray, weights: np.ndarra
     """Mean of the share of members called so and that of non-members not called so; arrays of shape
     (M,).
     """
-    found = np.average(called[member], weights=weights[member])
-    spared = np.average(~called[~member], weights=weights[~member])
-    return float((found + spared) / 2)
+    true_positives = np.average(called[member], weights=weights[member])
+    true_negatives = np.average(~called[~member], weights=weights[~member])
+    return float((true_positives + true_negatives) / 2)
 
 
 def measure(
@@ -175,20 +160,17 @@ def measure(
     resolved = {
         name: limit for name, limit in FALSE_POSITIVE_RATES.items() if limit * (~member).sum() >= 1
     }
-    order = np.argsort(-scores.ravel(), kind="stable")  # sorted once for all draws
-    ordered, inside = scores.ravel()[order], member.ravel()[order]
+    order = np.argsort(-scores.ravel(), kind="stable")  # sorted input is fast in every draw
+    ranked, inside = scores.ravel()[order], member.ravel()[order]
     called = calls(scores, member, pairs).ravel()[order]
     images = np.tile(np.arange(scores.shape[1]), len(scores))[order]
 
     def numbers(counts: np.ndarray) -> dict[str, float]:
         weights = counts[images]
-        fpr, tpr = roc(ordered, inside, weights)
-        found = {name: tpr_at(fpr, tpr, limit) for name, limit in resolved.items()}
-        return (
-            {"auc": area(fpr, tpr)}
-            | found
-            | {"balanced_accuracy": balanced_accuracy(called, inside, weights)}
-        )
+        fpr, tpr, _ = roc(ranked, inside, weights)
+        rates = {name: tpr_at(fpr, tpr, limit) for name, limit in resolved.items()}
+        balanced = balanced_accuracy(called, inside, weights)
+        return {"auc": float(auc(fpr, tpr))} | rates | {"balanced_accuracy": balanced}
 
     value = numbers(np.ones(len(labels)))
     resampled = [
@@ -234,13 +216,13 @@ def infer(
             ]
         )
         pairs = table.index.to_numpy() // 2
-        found = attack_scores(table.to_numpy(), member, pairs)
+        attacks = attack_scores(table.to_numpy(), member, pairs)
         arms[str(arm)] = {
             name: measure(scores, member, labels, pairs, draws, seed)
-            for name, scores in found.items()
+            for name, scores in attacks.items()
         }
-        for name, scores in found.items():
-            fpr, tpr = roc(scores.ravel(), member.ravel())
+        for name, scores in attacks.items():
+            fpr, tpr, _ = roc(scores.ravel(), member.ravel())
             curves.append(pd.DataFrame({"arm": arm, "attack": name, "fpr": fpr, "tpr": tpr}))
         sizes |= {"images": len(labels), "trials": int((~member).sum())}
     return sizes | {"arms": arms}, pd.concat(curves, ignore_index=True)

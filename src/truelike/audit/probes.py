@@ -1,5 +1,5 @@
-"""A linear probe: logistic regression on frozen features, standardised by the images it is fitted
-on.
+"""Linear probes, logistic regressions on frozen features, and what they tell: the classifier
+two-sample test (C2ST), accuracy from few images, and transfer (LEEP).
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ FOLDS = 5
 
 
 def fit_probe(features: np.ndarray, labels: np.ndarray) -> Pipeline:
-    """Fit a probe on features (N, D) and labels (N,); its ``predict_proba`` has a column per label
-    found, in order.
+    """Fit a probe on features (N, D), which it standardises, and labels (N,); its
+    ``predict_proba`` has a column per label that occurs, in order.
     """
     return make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=1000)).fit(
         features, labels
@@ -29,11 +29,11 @@ def probe_probabilities(probe: Pipeline, features: np.ndarray, classes: int) -> 
 
 
 def two_sample_hits(real: np.ndarray, fake: np.ndarray, seed: int) -> np.ndarray:
-    """Whether a probe that never saw an image tells which sample it is from: bool (N_real +
+    """Whether a probe that was not fitted on an image predicts the right sample: bool (N_real +
     N_fake,), real ones first.
 
-    The classifier two-sample test of Lopez-Paz and Oquab (ICLR 2017) in 5 folds: a mean of 0.5 at
-    equal sizes if both are of one distribution, 1 if every image gives itself away. Both samples
+    The classifier two-sample test (C2ST) of Lopez-Paz and Oquab (ICLR 2017) in 5 folds: the mean
+    is 0.5 at equal sizes if both are of one distribution, 1 if they can be separated. Both samples
     need at least 5 images.
     """
     features = np.concatenate([real, fake])
@@ -73,3 +73,17 @@ def few_shot_hits(
             probe = fit_probe(features[rank < size], labels[rank < size])
             hits[place, repeat] = 100 * (probe.predict(test[0]) == test[1])
     return hits
+
+
+def leep(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Log expected empirical prediction of labels (N,) from a source classifier's `probabilities`
+    (N, Z); at most 0.
+
+    Nguyen et al., "LEEP: A New Measure to Evaluate Transferability", ICML 2020, equation 2: P(y, z)
+    = 1/N sum_{i: y_i = y} p_iz, LEEP = 1/N sum_i log sum_z P(y_i | z) p_iz. Closer to 0 is better.
+    """
+    joint = np.zeros((labels.max() + 1, probabilities.shape[1]))
+    np.add.at(joint, labels, probabilities / len(labels))
+    source = joint.sum(0)
+    conditional = joint / np.where(source > 0, source, 1)
+    return float(np.log((conditional[labels] * probabilities).sum(1)).mean())

@@ -1,0 +1,26 @@
+"""How many different images a sample holds: the Vendi score of feature vectors (N, D)."""
+
+import numpy as np
+
+
+def vendi_score(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """exp(-sum_i l_i log l_i), l the eigenvalues of K / N, K the cosine similarities: how many
+    different vectors.
+
+    Friedman and Dieng, "The Vendi Score", TMLR 2023, equation 1. Between 1 and min(N, D): K / N and
+    the D x D matrix of second moments have the same eigenvalues but zeros, so no N x N matrix is
+    needed. A scalar; with `counts` (B, N) the values of B resamples.
+    """
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    directions = values.astype(np.float64) / np.where(length > 0, length, 1)
+
+    def score(weights: np.ndarray) -> float:
+        eigenvalues = np.linalg.eigvalsh(
+            (directions * weights[:, None]).T @ directions / weights.sum()
+        )
+        positive = eigenvalues[eigenvalues > 1e-12]
+        return float(np.exp(-(positive * np.log(positive)).sum()))
+
+    if counts is None:
+        return np.asarray(score(np.ones(len(values))))
+    return np.array([score(weights) for weights in counts])
