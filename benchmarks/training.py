@@ -23,10 +23,11 @@ from truelike.config import load_params
 from truelike.imageset.reading import ImageSet, open_replicas
 from truelike.imageset.tables import undecided
 from truelike.imageset.writing import encode_png
-from truelike.training.images import load_kept
-from truelike.training.loop import LabelledImages, Recipe, learning_rate, predict
+from truelike.training.images import LabelledImages, load_kept
+from truelike.training.loop import predict
 from truelike.training.networks import input_statistics, open_classifier
-from truelike.training.seeds import Job, seed_file, train_seeds
+from truelike.training.phases import learning_rate
+from truelike.training.seeds import Training, seed_file, train_seeds
 from truelike.training.settings import Phase
 
 WORKERS = 2  # of the usual loop's DataLoader
@@ -40,19 +41,21 @@ def write_folder(folder: Path, images: LabelledImages) -> None:
         (place / f"{number:06d}.png").write_bytes(encode_png(pixels))
 
 
-def usual(job: Job, folder: Path, seed: int, workers: int = WORKERS) -> np.ndarray:
+def usual(training: Training, folder: Path, seed: int, workers: int = WORKERS) -> np.ndarray:
     """Train one network as timm's training script does and predict the validation images, float32
     (N, K).
     """
     torch.manual_seed(seed)
-    recipe, size = job.recipe, job.partner.pixels.shape[1]
-    model = open_classifier(job.classifier, job.num_classes, job.pretrained, size).train()
+    optimization, size = training.optimization, training.partner.pixels.shape[1]
+    model = open_classifier(
+        training.classifier, training.num_classes, training.pretrained, size
+    ).train()
     mean, std = input_statistics(model)
     transform = create_transform(
         size,
         is_training=True,
-        scale=(recipe.crop_scale, 1.0),
-        hflip=0.5 if recipe.flip else 0.0,
+        scale=(optimization.crop_scale, 1.0),
+        hflip=0.5 if optimization.flip else 0.0,
         color_jitter=None,
         interpolation="bilinear",
         mean=mean,
@@ -60,40 +63,49 @@ def usual(job: Job, folder: Path, seed: int, workers: int = WORKERS) -> np.ndarr
     )
     loader = DataLoader(
         ImageDataset(str(folder), transform=transform),
-        recipe.batch_size,
+        optimization.batch_size,
         shuffle=True,
         drop_last=True,
         num_workers=workers,
         persistent_workers=workers > 0,
     )
     optimizer = create_optimizer_v2(
-        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay
+        model,
+        opt=optimization.optimizer,
+        lr=optimization.lr,
+        weight_decay=optimization.weight_decay,
     )
-    criterion = LabelSmoothingCrossEntropy(recipe.label_smoothing)
+    criterion = LabelSmoothingCrossEntropy(optimization.label_smoothing)
     epochs = chain.from_iterable(repeat(loader))
-    for step, (images, labels) in zip(range(recipe.steps), epochs, strict=False):
+    for step, (images, labels) in zip(range(optimization.steps), epochs, strict=False):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(
-                step, recipe.steps, recipe.lr, recipe.warmup_fraction, recipe.schedule
+                step,
+                optimization.steps,
+                optimization.lr,
+                optimization.warmup_fraction,
+                optimization.schedule,
             )
         loss = criterion(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         loss.item()
-    return predict(model.eval(), job.evaluated["validation"])
+    return predict(model.eval(), training.evaluated["validation"])
 
 
-def usual_seeds(job: Job, folder: Path, seeds: Sequence[int], found: dict[int, np.ndarray]) -> None:
+def usual_seeds(
+    training: Training, folder: Path, seeds: Sequence[int], found: dict[int, np.ndarray]
+) -> None:
     """Train the seeds one after the other, as the script is called."""
     for seed in seeds:
-        found[seed] = usual(job, folder, seed)
+        found[seed] = usual(training, folder, seed)
 
 
-def our_seeds(job: Job, seeds: Sequence[int], found: dict[int, np.ndarray]) -> None:
+def our_seeds(training: Training, seeds: Sequence[int], found: dict[int, np.ndarray]) -> None:
     """Train the seeds with nothing finished before."""
     with tempfile.TemporaryDirectory() as folder:
-        train_seeds(job, seeds, Path(folder))
+        train_seeds(training, seeds, Path(folder))
         for seed in seeds:
             found[seed] = np.load(seed_file(Path(folder), seed))["validation"]
 
@@ -114,12 +126,12 @@ def main() -> None:
     validation = ImageSet("outputs/real/validation")
     replicas = open_replicas("outputs/synthetic", params.synthesize.replicas)
     images = load_kept(pd.concat(map(undecided, replicas)), validation.class_names)
-    job = Job(
+    training = Training(
         classifier=params.models.classifier,
         pretrained=params.train.pretrained,
         num_classes=len(validation.class_names),
         phases=[Phase(on="partner")],
-        recipe=Recipe.of(params.train),
+        optimization=params.train.optimization,
         real=images,
         partner=images,
         evaluated={"validation": validation.load()},
@@ -130,14 +142,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_folder(Path(folder), images)
         sides = {
-            "timm's loop": partial(usual_seeds, job, Path(folder), seeds, theirs),
-            "truelike": partial(our_seeds, job, seeds, own),
+            "timm's loop": partial(usual_seeds, training, Path(folder), seeds, theirs),
+            "truelike": partial(our_seeds, training, seeds, own),
         }
         costs = compare(sides, arguments.repeats)
-    count = arguments.seeds * job.recipe.steps * job.recipe.batch_size
+    steps, batch_size = params.train.steps, params.train.batch_size
+    count = arguments.seeds * steps * batch_size
     lines = [
-        f"{len(images)} images, {job.recipe.steps} steps of {job.recipe.batch_size}, {len(seeds)} "
-        "seeds:",
+        f"{len(images)} images, {steps} steps of {batch_size}, {len(seeds)} seeds:",
         "",
     ]
     lines += [*table(costs, "timm's loop"), ""]

@@ -10,6 +10,7 @@ from truelike.imageset.reading import ImageSet, open_replicas
 from truelike.imageset.tables import undecided, write_table
 from truelike.paths import EXTRA, FEATURES, NAIVE, SYNTHETIC, TRAIN, selection_table
 from truelike.runtime.scratch import remove_stale
+from truelike.selection.judge import Judge
 from truelike.selection.run import select
 
 
@@ -22,8 +23,8 @@ def main() -> None:
         remove_stale(folder, {str(replica) for replica in replicas})
         sets = open_replicas(folder, replicas)
         if name in params.select.sets:
-            encoder, classifier = params.encoder, params.models.classifier
-            table = select(sets, train, FEATURES, params.select, encoder, classifier)
+            judge = Judge.of(params.select, params.train.optimization, params.models.classifier)
+            table = select(sets, train, FEATURES, params.select, params.encoder, judge)
         else:
             table = pd.concat([undecided(images) for images in sets], ignore_index=True)
         write_table(selection_table(name), table)

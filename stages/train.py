@@ -8,7 +8,7 @@ from stages import run
 from truelike.config import load_params
 from truelike.paths import ARMS, OOD, REAL, selection_table
 from truelike.runtime.errors import TruelikeError
-from truelike.training.arm import train_arm
+from truelike.training.arms import train_arm
 
 
 def main() -> None:

@@ -51,3 +51,11 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
     ]
     write_image_set(folder, samples, ["boot", "bag"])
     return ImageSet(folder)
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A pointer to a tiny network of timm's, without weights."""
+    pointer = tmp_path_factory.mktemp("classifier") / "net.yaml"
+    pointer.write_text("timm: test_resnet\n")
+    return str(pointer)

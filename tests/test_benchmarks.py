@@ -29,8 +29,8 @@ from truelike.imageset.tables import write_features, write_table
 from truelike.runtime.yaml import read_yaml
 from truelike.synthesis.run import Job
 from truelike.synthesis.settings import Synthesize
-from truelike.training.loop import LabelledImages, Recipe
-from truelike.training.seeds import Job as Arm
+from truelike.training.images import LabelledImages
+from truelike.training.seeds import Training
 from truelike.training.settings import Phase
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -133,12 +133,12 @@ def test_both_loops_train_the_same_network_on_the_same_images(tmp_path: Path) ->
     params = load_params(ROOT / "params.yaml").train.model_copy(
         update={"steps": 80, "batch_size": 8}
     )
-    arm = Arm(
+    arm = Training(
         classifier=str(ROOT / "models/backbone"),
         pretrained=False,
         num_classes=2,
         phases=[Phase(on="partner")],
-        recipe=Recipe.of(params),
+        optimization=params.optimization,
         real=images,
         partner=images,
         evaluated={"validation": images.pixels},

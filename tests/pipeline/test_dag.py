@@ -10,6 +10,7 @@ import pytest
 from truelike.config import PARAMS_FILE, Models, Params, load_params
 from truelike.runtime.rooms import rooms_of
 from truelike.runtime.yaml import read_yaml
+from truelike.training.settings import Optimization
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = {
@@ -166,4 +167,9 @@ def parameters_read(stage: str) -> set[tuple[str, str]]:
     ]
     whole = sections - {node.value for node in fields}
     read = {(node.value.attr, node.attr) for node in fields} | {(node.attr, "") for node in whole}
+    if ("train", "optimization") in read:
+        read ^= {
+            ("train", "optimization"),
+            *(("train", name) for name in Optimization.model_fields),
+        }
     return read | {("models", field) for name in models for field in (name, "dtype")}

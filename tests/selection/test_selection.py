@@ -8,15 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.training.test_training import CLASSES, coloured, write
+from tests.support.classifiers import CLASSES, coloured, optimization, write
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import undecided, write_features
 from truelike.runtime.hub import Model
 from truelike.selection import run as selection_run
+from truelike.selection.copies import CopyLimits, copy_limits, pixel_distance
 from truelike.selection.decisions import decide, relabel
+from truelike.selection.judge import Judge
 from truelike.selection.run import select
-from truelike.selection.scores import CopyLimits, copy_limits, pixel_distance
 from truelike.selection.settings import Select
+
+FEATURES = Path("outputs/features.parquet")
+JUDGE = optimization(batch_size=64, warmup_fraction=0.05)
 
 
 class MeanColours:
@@ -47,9 +51,7 @@ def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ImageSet, Ima
     made.pixels[10] = real.pixels[40]
     write(Path("outputs/synthetic/0"), made, "s")
     train = ImageSet("outputs/real/train")
-    write_features(
-        Path("outputs/features.parquet"), train.keys, MeanColours().embed(real.pixels, 64)
-    )
+    write_features(FEATURES, train.keys, MeanColours().embed(real.pixels, 64))
     Path("net.yaml").write_text("timm: test_resnet\n")
     return train, ImageSet("outputs/synthetic/0")
 
@@ -64,18 +66,18 @@ def settings(**changes: object) -> Select:
     return Select.model_validate(base | {"classifier_steps": 60, "seed": 0} | changes)
 
 
+def judged(
+    sets: list[ImageSet], train: ImageSet, chosen: Select, features: Path = FEATURES
+) -> pd.DataFrame:
+    judge = Judge.of(chosen, JUDGE, "net.yaml")
+    return select(sets, train, features, chosen, Model("encoder", "float32"), judge)
+
+
 def test_a_wrong_label_and_a_copy_are_dropped_and_little_else(
     sets: tuple[ImageSet, ImageSet],
 ) -> None:
     train, made = sets
-    table = select(
-        [made],
-        train,
-        Path("outputs/features.parquet"),
-        settings(),
-        Model("encoder", "float32"),
-        "net.yaml",
-    )
+    table = judged([made], train, settings())
     assert table["key"].tolist() == made.keys
     assert table["folder"].unique().tolist() == ["outputs/synthetic/0"]
     dropped = table[~table["keep"]].set_index("key")["reason"]
@@ -91,19 +93,12 @@ def test_a_wrong_label_and_a_copy_are_dropped_and_little_else(
 def test_near_copies_may_be_kept_and_scores_are_repeatable(sets: tuple[ImageSet, ImageSet]) -> None:
     train, made = sets
     chosen = settings(drop_near_copies=False, min_class_probability=0.0)
-    arguments = (
-        [made],
-        train,
-        Path("outputs/features.parquet"),
-        chosen,
-        Model("encoder", "float32"),
-        "net.yaml",
-    )
-    first = select(*arguments)
+    arguments = ([made], train, chosen)
+    first = judged(*arguments)
     assert first["keep"].all()
     assert first["nearest_key"][10] == "r40"
     assert first["nearest_similarity"][10] == pytest.approx(1, abs=1e-5)
-    pd.testing.assert_frame_equal(first, select(*arguments))
+    pd.testing.assert_frame_equal(first, judged(*arguments))
 
 
 def test_reasons_by_hand(sets: tuple[ImageSet, ImageSet]) -> None:
@@ -143,14 +138,7 @@ def test_relabelling_by_hand(sets: tuple[ImageSet, ImageSet]) -> None:
 def test_relabelling_gives_an_image_the_class_it_shows(sets: tuple[ImageSet, ImageSet]) -> None:
     train, made = sets
     chosen = settings(relabel=True, drop_near_copies=False)
-    table = select(
-        [made],
-        train,
-        Path("outputs/features.parquet"),
-        chosen,
-        Model("encoder", "float32"),
-        "net.yaml",
-    )
+    table = judged([made], train, chosen)
     wrong = table.set_index("key").loc["s3"]
     assert made.labels[3] == 0
     assert (wrong["label"], wrong["keep"], wrong["reason"]) == (1, True, "relabelled from red")
@@ -164,14 +152,7 @@ def test_one_real_image_per_class_is_enough_to_judge_by(sets: tuple[ImageSet, Im
     write(Path("outputs/few"), few, "f")
     train = ImageSet("outputs/few")
     write_features(Path("outputs/few.parquet"), train.keys, MeanColours().embed(few.pixels, 64))
-    table = select(
-        [sets[1]],
-        train,
-        Path("outputs/few.parquet"),
-        settings(),
-        Model("encoder", "float32"),
-        "net.yaml",
-    )
+    table = judged([sets[1]], train, settings(), Path("outputs/few.parquet"))
     assert len(table) == 30
     assert table["class_probability"].between(0, 1).all()
     assert set(table["nearest_key"]) <= set(train.keys)

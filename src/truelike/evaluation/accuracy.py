@@ -3,6 +3,7 @@ in percent.
 """
 
 import numpy as np
+from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
 BINS = 15
 
@@ -24,9 +25,7 @@ def class_accuracy(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def confusion_matrix(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """How often each class (row) is taken for each class (column): int64 of shape (K, K)."""
-    classes = probs.shape[1]
-    cells = labels * classes + probs.argmax(1)
-    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+    return sklearn_confusion_matrix(labels, probs.argmax(1), labels=range(probs.shape[1]))
 
 
 def negative_log_likelihood(probs: np.ndarray, labels: np.ndarray) -> float:

@@ -20,6 +20,7 @@ from truelike.evaluation.intervals import (
     two_sided_p_value,
 )
 from truelike.evaluation.settings import Evaluate
+from truelike.paths import ARMS
 from truelike.runtime.errors import TruelikeError
 from truelike.training.settings import Arm
 
@@ -84,8 +85,7 @@ def resample_arms(test: Mapping[str, Predictions], settings: Evaluate) -> dict[s
     for name, predictions in test.items():
         if predictions.seeds != test[REFERENCE].seeds or predictions.keys != test[REFERENCE].keys:
             raise TruelikeError(
-                f"outputs/train/{name}: its seeds or test images are not those of 'real'; run `dvc "
-                "repro`"
+                f"{ARMS / name}: its seeds or test images are not those of 'real'; run `dvc repro`"
             )
     scored = {name: hits(predictions) for name, predictions in test.items()}
     return {

@@ -24,14 +24,14 @@ from truelike.imageset.writing import Sample, write_image_set
 from truelike.privacy.lira import logit_confidence
 from truelike.runtime.hub import Model
 from truelike.runtime.scratch import finished, scratch, scratch_key, write_finished
+from truelike.selection.judge import Judge
 from truelike.selection.run import select
 from truelike.selection.settings import Select
 from truelike.synthesis.run import Job, synthesize
 from truelike.synthesis.settings import Synthesize
-from truelike.training.images import check_partner, load_images, load_kept, partner_rows
-from truelike.training.loop import Recipe
-from truelike.training.seeds import Job as TrainingJob
-from truelike.training.seeds import seed_file, train_seeds
+from truelike.training.arms import check_partner, partner_rows
+from truelike.training.images import load_images, load_kept
+from truelike.training.seeds import Training, seed_file, train_seeds
 from truelike.training.settings import Arm, Train
 
 
@@ -146,12 +146,12 @@ def answer(
     for name, arm in arms.items():
         partner = load_kept(partner_rows(selection, arm), half.class_names)
         check_partner(name, arm, partner, half.class_names)
-        job = TrainingJob(
+        training = Training(
             classifier=pipeline.classifier,
             pretrained=pipeline.train.pretrained,
             num_classes=len(half.class_names),
             phases=arm.phases,
-            recipe=Recipe.of(pipeline.train),
+            optimization=pipeline.train.optimization,
             real=load_images(half),
             partner=partner,
             evaluated={"images": load_images(images).pixels},
@@ -159,7 +159,7 @@ def answer(
         )
         place = folder / "arms" / name
         place.mkdir(parents=True, exist_ok=True)
-        train_seeds(job, [seed], place)
+        train_seeds(training, [seed], place)
         answers[name] = logit_confidence(np.load(seed_file(place, seed))["images"], images.labels)
     return answers
 
@@ -186,7 +186,8 @@ def _select(
 ) -> pd.DataFrame:
     if "synthetic" not in pipeline.select.sets:
         return pd.concat([undecided(images) for images in sets], ignore_index=True)
-    return select(sets, half, features, pipeline.select, pipeline.encoder, pipeline.classifier)
+    judge = Judge.of(pipeline.select, pipeline.train.optimization, pipeline.classifier)
+    return select(sets, half, features, pipeline.select, pipeline.encoder, judge)
 
 
 def _write_half(

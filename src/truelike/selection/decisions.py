@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from truelike.selection.scores import CopyLimits
+from truelike.selection.copies import CopyLimits
 
 
 def relabel(
@@ -51,5 +51,5 @@ def decide(
         for value, reason in zip(table["class_probability"], reasons, strict=True)
     ]
     keep = [not reason for reason in reasons]
-    told = [reason or before for reason, before in zip(reasons, table["reason"], strict=True)]
-    return table.assign(reason=pd.Series(told, dtype="str"), keep=keep)
+    reasons = [reason or before for reason, before in zip(reasons, table["reason"], strict=True)]
+    return table.assign(reason=pd.Series(reasons, dtype="str"), keep=keep)

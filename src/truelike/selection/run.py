@@ -11,8 +11,9 @@ from truelike.imageset.mapping import map_images
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import read_features, undecided
 from truelike.runtime.hub import Model
+from truelike.selection.copies import copy_limits, pixel_distance
 from truelike.selection.decisions import decide, relabel
-from truelike.selection.scores import Judge, copy_limits, pixel_distance
+from truelike.selection.judge import Judge
 from truelike.selection.settings import Select
 from truelike.training.images import load_images
 
@@ -25,20 +26,16 @@ def select(
     features_file: Path,
     settings: Select,
     encoder: Model,
-    classifier: str,
+    judge: Judge,
 ) -> pd.DataFrame:
     """The selection table of some image sets, judged with nothing but the real training images."""
     real = load_images(train)
     real_features = read_features(features_file, train.keys)
     limits = copy_limits(real_features, real.pixels)
     loaded = [load_images(images) for images in sets]
-    judge = Judge(
-        classifier, len(train.class_names), real, settings.classifier_steps, settings.seed
-    )
+    judged = judge.class_probabilities(real, len(train.class_names), loaded)
     tables = []
-    for images, decoded, probabilities in zip(
-        sets, loaded, judge.class_probabilities(loaded), strict=True
-    ):
+    for images, decoded, probabilities in zip(sets, loaded, judged, strict=True):
         found = map_images(images, open_encoder, encoder, features, ENCODER_BATCH, "select")
         positions, similarity = nearest(found["embedding"], real_features)
         table = undecided(images)

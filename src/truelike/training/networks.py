@@ -52,6 +52,13 @@ def open_proxy(path: str, resolution: int | None = None) -> nn.Module:
     return proxy
 
 
+def reset_head(model: nn.Module) -> None:
+    """Give the network's last layer fresh random weights (BT: `bridged` with re-initialisation)."""
+    for module in model.get_classifier().modules():  # type: ignore[operator]
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+
+
 def input_statistics(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, of pixels in [0, 1], that the network's inputs are
     normalised with.

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -22,22 +22,15 @@ from tqdm import tqdm
 
 from truelike.runtime.processes import end_with, own_cores
 from truelike.runtime.scratch import discard, finished, is_first, write_finished
-from truelike.training.loop import (
-    LabelledImages,
-    LogRow,
-    Recipe,
-    TrainingSet,
-    Union,
-    fit,
-    one_thread,
-    predict,
-)
+from truelike.training.images import LabelledImages
+from truelike.training.loop import Checkpoint, LogRow, fit, one_thread, predict
 from truelike.training.networks import open_classifier, open_proxy
-from truelike.training.settings import Phase
+from truelike.training.phases import phase_images
+from truelike.training.settings import Optimization, Phase
 
 
 @dataclass(frozen=True)
-class Job:
+class Training:
     """All that decides an arm's predictions, but for the seed; and how often what was trained so
     far is kept.
     """
@@ -46,7 +39,7 @@ class Job:
     pretrained: bool
     num_classes: int
     phases: Sequence[Phase]
-    recipe: Recipe
+    optimization: Optimization
     real: LabelledImages
     partner: LabelledImages
     evaluated: dict[str, np.ndarray]  # pixels by name, predicted after training
@@ -56,21 +49,9 @@ class Job:
     def has_teacher(self) -> bool:
         return any(phase.soft_labels for phase in self.phases)
 
-    def sources(self, phase: Phase, taught: np.ndarray | None = None) -> list[TrainingSet]:
-        """The images of a phase: one set, of which `real+partner` is the plain union, or both sets
-        of a joint phase.
-
-        `taught`: the teacher's class probabilities of the partner images (N, K), for a phase with
-        soft labels.
-        """
-        real, partner = self.real, self.partner
-        if phase.soft_labels and taught is not None:
-            hard = np.eye(self.num_classes, dtype=np.float32)
-            soft = phase.soft_labels * taught + (1 - phase.soft_labels) * hard[partner.labels]
-            real, partner = replace(real, labels=hard[real.labels]), replace(partner, labels=soft)
-        if phase.on != "real+partner":
-            return [real if phase.on == "real" else partner]
-        return [real, partner] if phase.joint else [Union(real, partner)]
+    @property
+    def resolution(self) -> int:
+        return self.real.pixels.shape[1]
 
 
 def seed_file(folder: Path, seed: int) -> Path:
@@ -85,7 +66,9 @@ def checkpoint_file(folder: Path, seed: int, network: Literal["student", "teache
     return folder / f"seed-{seed}-{network}.pt"
 
 
-def train_seeds(job: Job, seeds: Sequence[int], folder: Path, workers: int | None = None) -> None:
+def train_seeds(
+    training: Training, seeds: Sequence[int], folder: Path, workers: int | None = None
+) -> None:
     """Train the seeds that have no file in `folder` yet.
 
     On a GPU one after the other; on CPUs up to `workers` (default: the cores of this process) at
@@ -93,61 +76,80 @@ def train_seeds(job: Job, seeds: Sequence[int], folder: Path, workers: int | Non
     RuntimeError if a process fails, after its own message.
     """
     pending = [seed for seed in seeds if not finished(seed_file(folder, seed))]
-    networks = 2 if job.has_teacher else 1
-    steps = len(pending) * networks * job.recipe.steps
+    networks = 2 if training.has_teacher else 1
+    steps = len(pending) * networks * training.optimization.steps
     with tqdm(total=steps, unit="step", disable=None if is_first() else True) as bar:
         if torch.cuda.is_available():
             for seed in pending:
-                _train_seed(job, seed, folder, lambda: bar.update())
+                _train_seed(training, seed, folder, lambda: bar.update())
         elif pending:
             _train_in_processes(
-                job, pending, folder, min(workers or own_cores(), len(pending)), bar
+                training, pending, folder, min(workers or own_cores(), len(pending)), bar
             )
 
 
-def _train_seed(job: Job, seed: int, folder: Path, on_step: Callable[[], object]) -> None:
+def _train_seed(training: Training, seed: int, folder: Path, on_step: Callable[[], object]) -> None:
     log: list[LogRow] = []
 
     def note(row: LogRow) -> None:
         log.append(row)
         on_step()
 
-    resolution = job.real.pixels.shape[1]
-
-    def opened() -> nn.Module:
-        return open_classifier(job.classifier, job.num_classes, job.pretrained, resolution)
-
-    teacher_file, student_file = (
-        checkpoint_file(folder, seed, "teacher"),
-        checkpoint_file(folder, seed, "student"),
+    taught = _teach(training, seed, folder, on_step) if training.has_teacher else None
+    proxy = None
+    if any(phase.proxy_guidance for phase in training.phases):
+        proxy = open_proxy(training.classifier, training.resolution)
+    model = fit(
+        partial(_open, training),
+        lambda phase: phase_images(phase, training.real, training.partner, taught),
+        training.phases,
+        training.optimization,
+        seed,
+        on_step=note,
+        proxy=proxy,
+        checkpoint=_checkpoint(training, folder, seed, "student"),
     )
-    train = partial(
-        fit, opened, recipe=job.recipe, seed=seed, checkpoint_every=job.checkpoint_every
-    )
-    taught = proxy = None
-    if job.has_teacher:  # the network of the arm `real`, with the same seed
-        only_real = [Phase(on="real")]
-        teacher = train(
-            lambda _: [job.real], only_real, on_step=lambda _: on_step(), checkpoint=teacher_file
-        )
-        taught = predict(teacher, job.partner.pixels)
-    if any(phase.proxy_guidance for phase in job.phases):
-        proxy = open_proxy(job.classifier, resolution)
-    sources = partial(job.sources, taught=taught)
-    model = train(sources, job.phases, on_step=note, proxy=proxy, checkpoint=student_file)
-    results = {name: predict(model, pixels) for name, pixels in job.evaluated.items()}
+    results = {name: predict(model, pixels) for name, pixels in training.evaluated.items()}
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
             np.savez(file, log=np.array(log), **results)  # type: ignore[arg-type]
 
     write_finished(seed_file(folder, seed), write)
-    for file in (teacher_file, student_file):
-        discard(file)
+    discard(checkpoint_file(folder, seed, "teacher"))
+    discard(checkpoint_file(folder, seed, "student"))
+
+
+def _teach(
+    training: Training, seed: int, folder: Path, on_step: Callable[[], object]
+) -> np.ndarray:
+    """What the network of the arm `real` with the same seed says of the partner images (N, K)."""
+    teacher = fit(
+        partial(_open, training),
+        lambda _: [training.real],
+        [Phase(on="real")],
+        training.optimization,
+        seed,
+        on_step=lambda _: on_step(),
+        checkpoint=_checkpoint(training, folder, seed, "teacher"),
+    )
+    return predict(teacher, training.partner.pixels)
+
+
+def _open(training: Training) -> nn.Module:
+    return open_classifier(
+        training.classifier, training.num_classes, training.pretrained, training.resolution
+    )
+
+
+def _checkpoint(
+    training: Training, folder: Path, seed: int, network: Literal["student", "teacher"]
+) -> Checkpoint:
+    return Checkpoint(checkpoint_file(folder, seed, network), training.checkpoint_every)
 
 
 def _train_in_processes(
-    job: Job, pending: list[int], folder: Path, workers: int, bar: tqdm
+    training: Training, pending: list[int], folder: Path, workers: int, bar: tqdm
 ) -> None:
     # A forked child has the images and the imports for free. It is safe here because this process
     # computes with one thread, so that no thread pool is copied in a broken state; elsewhere than
@@ -163,7 +165,7 @@ def _train_in_processes(
                     seed = queue.pop(0)
                     process = context.Process(
                         target=_worker,
-                        args=(job, seed, folder, steps, os.getpid()),
+                        args=(training, seed, folder, steps, os.getpid()),
                         daemon=True,
                         name=f"seed {seed}",
                     )
@@ -183,7 +185,7 @@ def _train_in_processes(
                 process.terminate()
 
 
-def _worker(job: Job, seed: int, folder: Path, steps: Any, parent: int) -> None:
+def _worker(training: Training, seed: int, folder: Path, steps: Any, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
@@ -193,4 +195,4 @@ def _worker(job: Job, seed: int, folder: Path, steps: Any, parent: int) -> None:
         with steps.get_lock():
             steps.value += 1
 
-    _train_seed(job, seed, folder, count)
+    _train_seed(training, seed, folder, count)

@@ -60,8 +60,9 @@ class Arm(Section):
         return any(phase.on != "real" for phase in self.phases)
 
 
-class Train(Section):
-    pretrained: bool
+class Optimization(Section):
+    """How one network is trained, whatever its images and its initial weights are."""
+
     steps: Positive
     batch_size: Positive
     optimizer: Literal["adamw", "sgd"]
@@ -72,9 +73,19 @@ class Train(Section):
     warmup_fraction: Probability
     crop_scale: Annotated[float, Field(gt=0, le=1)]
     flip: bool
+
+
+class Train(Optimization):
+    """How the networks of all arms are trained."""
+
+    pretrained: bool
     checkpoint_every: Positive
     seeds: tuple[Count, ...]
     arms: Mapping[str, Arm]
+
+    @property
+    def optimization(self) -> Optimization:
+        return Optimization.model_validate(self.model_dump(include=set(Optimization.model_fields)))
 
     @field_validator("arms")
     @classmethod

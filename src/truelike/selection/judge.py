@@ -1,0 +1,46 @@
+"""The classifier that judges synthetic images, trained on the real training images alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from truelike.selection.settings import Select
+from truelike.training.images import LabelledImages
+from truelike.training.loop import fit, one_thread, predict
+from truelike.training.networks import open_classifier
+from truelike.training.settings import Optimization, Phase
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A classifier trained as those of the arms are, with steps and a seed of its own, from random
+    weights.
+    """
+
+    classifier: str
+    optimization: Optimization
+    seed: int
+
+    @classmethod
+    def of(cls, settings: Select, optimization: Optimization, classifier: str) -> "Judge":
+        steps = {"steps": settings.classifier_steps}
+        return cls(classifier, optimization.model_copy(update=steps), settings.seed)
+
+    def class_probabilities(
+        self, real: LabelledImages, num_classes: int, sets: Sequence[LabelledImages]
+    ) -> list[np.ndarray]:
+        """The probability of every class for each image of the sets, float32 of shape (N, K) each.
+
+        The network sees the images `real` only; predictions are of the plain image.
+        """
+        size = real.pixels.shape[1]
+        with one_thread():
+            model = fit(
+                lambda: open_classifier(self.classifier, num_classes, False, size),
+                lambda phase: [real],
+                [Phase(on="real")],
+                self.optimization,
+                self.seed,
+            )
+            return [predict(model, images.pixels) for images in sets]

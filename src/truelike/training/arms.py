@@ -1,0 +1,179 @@
+"""Arms: which images each trains on, its training over all seeds, and the files that it writes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from truelike.imageset.reading import INDEX_FILE, ImageSet
+from truelike.imageset.tables import undecided, write_table
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.processes import joined, own_part, wait_for_all
+from truelike.runtime.scratch import is_first, scratch, scratch_key
+from truelike.training.images import LabelledImages, load_images, load_kept
+from truelike.training.networks import open_classifier
+from truelike.training.phases import phase_steps
+from truelike.training.seeds import Training, seed_file, train_seeds
+from truelike.training.settings import Arm, Train
+
+SPLITS = ("validation", "test")
+WAIT = timedelta(days=30)  # of a process that has trained its seeds, for the others
+
+
+def train_arm(
+    name: str,
+    arm: Arm,
+    settings: Train,
+    classifier: str,
+    real: Path,
+    selection: Path,
+    ood: Sequence[Path],
+    out: Path,
+) -> None:
+    """Train an arm on the image sets under `real` and its partner's `selection`; write `out`.
+
+    Files: predictions.parquet (seed, split, key, label, probs), log.csv (seed, step, phase, loss,
+    lr), summary.json. Validation and test images and those of the sets `ood` (split ``ood/NAME``)
+    are only predicted, when training is over. A killed run goes on from its checkpoints. Several
+    processes share the seeds, and the first writes `out`. An arm on extra real images where there
+    are none would repeat another arm: it is not trained, no seed in its summary.json says so, and
+    the other files are not written.
+    """
+    train, evaluated = ImageSet(real / "train"), {split: ImageSet(real / split) for split in SPLITS}
+    evaluated |= {f"ood/{folder.name}": other for folder in ood if len(other := ImageSet(folder))}
+    rows = partner_rows(pd.read_parquet(selection), arm)
+    partner = load_kept(rows, train.class_names)
+    out.mkdir(parents=True, exist_ok=True)
+    summary: dict[str, Any] = {
+        "classes": train.class_names,
+        "images": {"real": len(train), "partner": len(partner), "partner_set": arm.partner},
+    }
+    if arm.partner == "extra" and arm.uses_partner and not len(partner):
+        _write_summary(out, summary | {"seeds": []})
+        print(f"train.arms.{name}: there are no extra real images, so there is nothing to train")
+        return
+    check_partner(name, arm, partner, train.class_names)
+    training = Training(
+        classifier=classifier,
+        pretrained=settings.pretrained,
+        num_classes=len(train.class_names),
+        phases=arm.phases,
+        optimization=settings.optimization,
+        real=load_images(train),
+        partner=partner,
+        evaluated={split: load_images(images).pixels for split, images in evaluated.items()},
+        checkpoint_every=settings.checkpoint_every,
+    )
+    parameters = _parameters(training)
+    key = _key(
+        training, arm, selection, [train, *evaluated.values()], rows["folder"].unique().tolist()
+    )
+    # In this order: none starts before the first may write.
+    with scratch("train", key) as folder, joined(WAIT):
+        train_seeds(training, settings.seeds[own_part()], folder)
+        wait_for_all()
+        if not is_first():
+            return
+        results = {seed: dict(np.load(seed_file(folder, seed))) for seed in settings.seeds}
+    write_table(out / "predictions.parquet", _predictions(results, evaluated))
+    _log(results).to_csv(out / "log.csv", index=False)
+    steps = phase_steps(settings.steps, [phase.share for phase in arm.phases])
+    summary |= {"steps": steps, "seeds": list(settings.seeds), "parameters": parameters}
+    _write_summary(out, summary)
+
+
+def partner_rows(selection: pd.DataFrame, arm: Arm) -> pd.DataFrame:
+    """The rows of the partner's selection table that an arm uses: of its first replicas; undecided
+    if it wants all.
+    """
+    folders = selection["folder"].unique()[: arm.replicas]
+    if not arm.selected:
+        return pd.concat([undecided(ImageSet(folder)) for folder in folders], ignore_index=True)
+    return selection[selection["folder"].isin(folders)]
+
+
+def check_partner(name: str, arm: Arm, partner: LabelledImages, class_names: Sequence[str]) -> None:
+    """Raise TruelikeError if the arm is to train on a partner set in which some class has no image.
+
+    Extra real images may lack a class, as long as the real ones are beside them.
+    """
+    if not arm.uses_partner or (
+        arm.partner == "extra" and all(phase.on != "partner" for phase in arm.phases)
+    ):
+        return
+    counts = np.bincount(partner.labels, minlength=len(class_names))
+    missing = [
+        class_name for class_name, count in zip(class_names, counts, strict=True) if not count
+    ]
+    if missing:
+        advice = (
+            "set data.shots to fewer images, so that some are left over, or take the arm out of "
+            "train.arms"
+            if arm.partner == "extra"
+            else f"lower select.min_class_probability or take {arm.partner!r} out of select.sets"
+        )
+        raise TruelikeError(
+            f"train.arms.{name}: no image of class {missing[0]!r} is left in the partner set "
+            f"'{arm.partner}'"
+            f"{f' (nor of {len(missing) - 1} more classes)' if len(missing) > 1 else ''}; {advice}"
+        )
+
+
+def _key(
+    training: Training, arm: Arm, selection: Path, sets: Sequence[ImageSet], partners: Sequence[str]
+) -> str:
+    """Changes with everything that decides the arm's files; not with its number of seeds."""
+    decides = [arm.model_dump(), training.optimization.model_dump(), training.pretrained]
+    indexes = [images.folder / INDEX_FILE for images in sets]
+    indexes += [Path(folder) / INDEX_FILE for folder in partners]
+    return scratch_key(__file__, decides, training.classifier, selection, *indexes)
+
+
+def _parameters(training: Training) -> int:
+    """How many parameters the network has; a wrong model fails here, before any process starts."""
+    model = open_classifier(
+        training.classifier, training.num_classes, training.pretrained, training.resolution
+    )
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _write_summary(out: Path, summary: dict[str, Any]) -> None:
+    (out / "summary.json").write_text(
+        json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+
+
+def _predictions(
+    results: Mapping[int, Mapping[str, np.ndarray]], evaluated: Mapping[str, ImageSet]
+) -> pd.DataFrame:
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "seed": seed,
+                    "split": split,
+                    "key": images.keys,
+                    "label": images.labels,
+                    "probs": list(result[split]),
+                }
+            )
+            for seed, result in results.items()
+            for split, images in evaluated.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def _log(results: Mapping[int, Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    logs = []
+    for seed, result in results.items():
+        log = pd.DataFrame(result["log"], columns=["step", "phase", "loss", "lr"]).astype(
+            {"step": int, "phase": int}
+        )
+        log.insert(0, "seed", seed)
+        logs.append(log)
+    return pd.concat(logs, ignore_index=True)
