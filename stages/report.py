@@ -5,7 +5,7 @@ import json
 import pandas as pd
 
 from stages import run
-from truelike.config import load_params
+from truelike.config import Params, load_params
 from truelike.imageset.reading import ImageSet, open_replicas
 from truelike.paths import (
     ACCURACY,
@@ -24,17 +24,20 @@ from truelike.paths import (
     selection_table,
 )
 from truelike.reporting.gates import breaches
-from truelike.reporting.measures import key_numbers
-from truelike.reporting.page import Material, write_report
+from truelike.reporting.material import Material, Settings
+from truelike.reporting.page import write_report
 from truelike.reporting.provenance import model_sources, used_models
+from truelike.reporting.rendering import flatten
+from truelike.reporting.summary import key_numbers
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.ledger import latest_costs
 
 
 def main() -> None:
     params = load_params()
+    settings = settings_of(params)
     material = Material(
-        params=params,
+        settings=settings,
         real=ImageSet(TRAIN),
         naive=open_replicas(NAIVE, params.synthesize.replicas),
         synthetic=open_replicas(SYNTHETIC, params.synthesize.replicas),
@@ -52,7 +55,7 @@ def main() -> None:
         audit_metrics=json.loads((METRICS / "audit.json").read_text()),
         membership=pd.read_parquet(MEMBERSHIP),
         privacy_metrics=json.loads((METRICS / "privacy.json").read_text()),
-        models=model_sources(used_models(params)),
+        models=model_sources(used_models(settings.models, params.caption)),
         costs=latest_costs(),
     )
     accuracy, audit, privacy = (
@@ -64,8 +67,27 @@ def main() -> None:
     numbers = json.dumps(key_numbers(accuracy, audit, privacy), indent=2)
     (METRICS / "summary.json").write_text(numbers + "\n", encoding="utf-8")
     print(f"{accuracy['verdict']['sentence']}\nreports/report.html")
-    if found := breaches(params.audit.gates, accuracy, audit, privacy):
-        raise TruelikeError("\n".join(found))
+    if lines := breaches(params.audit.gates, accuracy, audit, privacy):
+        raise TruelikeError("\n".join(lines))
+
+
+def settings_of(params: Params) -> Settings:
+    """What the report shows of the parameters."""
+    return Settings(
+        data=params.data,
+        corrupt=params.corrupt,
+        prompts=params.prompts,
+        caption=params.caption,
+        synthesize=params.synthesize,
+        partial=params.partial,
+        select=params.select,
+        train=params.train,
+        evaluate=params.evaluate,
+        audit=params.audit,
+        report=params.report,
+        models=params.models.model_dump(exclude={"dtype"}),
+        texts=dict(flatten(params.model_dump())),
+    )
 
 
 if __name__ == "__main__":

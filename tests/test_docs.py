@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from truelike.config import Params, load_params, parse_params
-from truelike.reporting.markdown import accuracy_summary
+from truelike.reporting.summary import accuracy_summary
 from truelike.runtime.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +29,8 @@ def committed(path: str) -> str:
 def test_readme_shows_the_committed_result(tmp_path):
     (tmp_path / "params.yaml").write_text(committed("params.yaml"), encoding="utf-8")
     params = parse_params(read_yaml(tmp_path / "params.yaml"))
-    expected = accuracy_summary(json.loads(committed("metrics/accuracy.json")), params)
+    metrics = json.loads(committed("metrics/accuracy.json"))
+    expected = accuracy_summary(metrics, params.train.arms, params.evaluate.confidence)
     assert RESULT.search(committed("README.md"))[1].strip() == expected.strip(), (
         "paste the expected text into README.md"
     )

@@ -26,7 +26,7 @@ from pathlib import Path
 from PIL import Image
 from tests.support.report_material import accuracy_metrics, audit_metrics
 from truelike.config import load_params
-from truelike.reporting.measures import key_numbers
+from truelike.reporting.summary import key_numbers
 
 strength = load_params().synthesize.strength
 accuracy = accuracy_metrics()

@@ -8,11 +8,11 @@ from PIL import Image
 
 from tests.support.report_material import build_material, membership
 from truelike.reporting import figures
-from truelike.reporting.measures import recovery
-from truelike.reporting.page import Material
+from truelike.reporting.material import Material
 from truelike.reporting.pictures import contact_sheet, data_uri, scale_to
 from truelike.reporting.settings import Rung
 from truelike.reporting.style import to_svg
+from truelike.reporting.waterfall import waterfall_steps
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,8 @@ def test_markers_of_a_figure_are_where_the_numbers_are():
 
 
 def test_class_figure_draws_the_interval_of_every_set_and_class(material):
-    axes = figures.class_figure(material.per_class, "two_sample", "told apart").axes[0]
-    assert axes.get_xlabel() == "told apart, 95 % interval"
+    axes = figures.class_figure(material.per_class, "two_sample", "C2ST accuracy").axes[0]
+    assert axes.get_xlabel() == "C2ST accuracy, 95 % interval"
     drawn = [np.array(c.get_segments())[:, :, 0] for c in axes.collections]
     rows = material.per_class[material.per_class["metric"] == "two_sample"]
     for kind, ends in zip(("real", "naive", "synthetic"), drawn, strict=True):
@@ -63,7 +63,7 @@ def test_class_figure_draws_the_interval_of_every_set_and_class(material):
 
 def test_waterfall_goes_from_the_first_synthetic_arm_to_real(material):
     rungs = [Rung(arm="naive"), Rung(arm="not_trained"), Rung(arm="synthetic", closes="content")]
-    steps = recovery(rungs, material.comparisons)
+    steps = waterfall_steps(rungs, material.comparisons)
     assert steps[["arm", "against"]].to_numpy().tolist() == [
         ["synthetic", "naive"],
         ["real", "synthetic"],
@@ -79,7 +79,7 @@ def test_waterfall_goes_from_the_first_synthetic_arm_to_real(material):
     assert steps["closes"].tolist() == ["content", ""]
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["naive", "content (synthetic)", "real"]
-    assert recovery([], material.comparisons).empty
+    assert waterfall_steps([], material.comparisons).empty
 
 
 def test_confusion_is_in_percent_of_each_class(material):

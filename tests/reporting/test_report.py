@@ -4,12 +4,14 @@ it.
 
 import json
 import re
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from stages.report import settings_of
 from tests.support.report_material import (
     ARMS,
     CLASSES,
@@ -18,14 +20,18 @@ from tests.support.report_material import (
     membership,
     privacy_metrics,
 )
+from truelike.audit.gaps import GAPS
 from truelike.config import load_params, parse_params
 from truelike.reporting import figures
-from truelike.reporting.markdown import accuracy_summary
-from truelike.reporting.measures import GAPS, MEASURES, key_numbers
-from truelike.reporting.page import Material, render, write_report
+from truelike.reporting.arms import describe_arm
+from truelike.reporting.caveats import caveats
+from truelike.reporting.examples import class_examples
+from truelike.reporting.material import Material
+from truelike.reporting.measures import MEASURES
+from truelike.reporting.page import render, write_report
 from truelike.reporting.pictures import data_uri
-from truelike.reporting.provenance import model_sources, used_models, warnings
-from truelike.reporting.words import describe_arm
+from truelike.reporting.provenance import ModelSource, model_sources, used_models
+from truelike.reporting.summary import accuracy_summary, key_numbers
 from truelike.training.settings import Arm
 
 SECTIONS = [
@@ -92,11 +98,11 @@ def changed(material: Material, **fields: object) -> Material:
 
 
 def with_params(material: Material, **values: object) -> Material:
-    raw = material.params.model_dump(mode="json")
+    raw = load_params(ROOT / "params.yaml").model_dump(mode="json")
     for name, value in values.items():
         section, field = name.split("__")
         raw[section][field] = value
-    return changed(material, params=parse_params(raw))
+    return changed(material, settings=settings_of(parse_params(raw)))
 
 
 def test_page_is_well_formed_and_has_every_section_in_order(page):
@@ -168,9 +174,7 @@ def test_a_synthetic_picture_stands_under_the_real_one_it_was_made_from(material
     shuffled = material.synthetic[0]
     order = np.random.default_rng(0).permutation(len(shuffled))
     shuffled.index = shuffled.index.iloc[order].reset_index(drop=True)
-    from truelike.reporting.page import _classes
-
-    for group in _classes(material):
+    for group in class_examples(material):
         for position, picture in enumerate(group["synthetic"]):
             row = np.flatnonzero(material.real.labels == CLASSES.index(group["name"]))[position]
             made = shuffled.keys.index(f"{material.real.keys[row]}-r0")
@@ -180,7 +184,7 @@ def test_a_synthetic_picture_stands_under_the_real_one_it_was_made_from(material
 def test_what_the_pictures_were_made_from_is_told(material):
     text = " ".join("".join(Page(render(material)).text).split())
     assert "made for it, with its caption, starting from its latent; the naive" in text
-    rewrite = material.params.caption.rewrite.model_dump() | {"count": 5}
+    rewrite = material.settings.caption.rewrite.model_dump() | {"count": 5}
     other = with_params(material, caption__images="outputs/naive/0", caption__rewrite=rewrite)
     text = " ".join("".join(Page(render(other)).text).split())
     assert (
@@ -224,7 +228,7 @@ def test_every_parameter_is_listed(page, material):
         "report.title",
     ):
         assert name in text
-    assert str(material.params.adapt.dm.weight) in text
+    assert material.settings.texts["adapt.dm.weight"] in text
 
 
 def test_the_demonstration_models_on_other_images_are_warned_of(material, html):
@@ -293,9 +297,10 @@ def test_the_same_run_gives_the_same_files(material, tmp_path):
 def test_every_measure_and_gap_is_on_the_page_and_in_the_card(material, html, tmp_path):
     write_report(material, tmp_path)
     card = (tmp_path / "DATASET.md").read_text(encoding="utf-8")
-    for words in [entry[0] for entry in (MEASURES | GAPS).values()]:
-        assert words in html
-        assert words in card
+    titles = [entry[0] for entry in MEASURES.values()] + [gap.title for gap in GAPS.values()]
+    for title in titles:
+        assert title in html
+        assert title in card
     assert "5 synthetic images per class are worth 3.2\u00a0(2.1 to 4.7) real ones" in html.replace(
         "&nbsp;", "\u00a0"
     )
@@ -407,7 +412,8 @@ def test_an_arm_in_words(arm, words):
 
 
 def test_markdown_summary_has_a_row_per_arm_and_signed_differences(material):
-    lines = accuracy_summary(material.accuracy_metrics, material.params).splitlines()
+    arms, confidence = material.settings.train.arms, material.settings.evaluate.confidence
+    lines = accuracy_summary(material.accuracy_metrics, arms, confidence).splitlines()
     assert lines[0] == f"**{material.accuracy_metrics['verdict']['sentence']}**"
     rows = lines[4:]
     assert len(rows) == len(ARMS)
@@ -436,28 +442,30 @@ def test_model_sources_hash_local_weights_and_tell_pinned_from_unpinned(tmp_path
     assert table.weights == (("captions.csv", digest),)
     assert (local.pinned, pinned.pinned, loose.pinned) == (True, True, False)
     assert pinned.origin == "owner/name at 0123abc"
-    found = warnings(load_params(ROOT / "params.yaml"), [local, pinned, loose])
-    assert (
-        [line for line in found if "pinned" in line]
-        == [line for line in found if "models.captioner" in line]
-        != []
-    )
+
+
+def test_models_that_are_not_pinned_are_warned_of(material):
+    sources = [
+        ModelSource(role, f"{role}.yaml", "owner/name", pinned, (), "")
+        for role, pinned in (("generator", True), ("captioner", False), ("classifier", False))
+    ]
+    texts = [text for text in caveats(changed(material, models=sources)) if "pinned" in text]
+    assert len(texts) == 1  # the classifier starts from scratch
+    assert "models.captioner (captioner.yaml)" in texts[0]
 
 
 def test_models_without_work_are_not_reported():
     params = load_params(ROOT / "params.yaml")
-    assert list(used_models(params)) == ["generator", "encoder", "captioner", "classifier"]
-    caption = params.caption.model_copy(
-        update={"rewrite": params.caption.rewrite.model_copy(update={"count": 5})}
-    )
-    assert (
-        used_models(params.model_copy(update={"caption": caption}))["rewriter"]
-        == params.models.rewriter
-    )
-    caption = params.caption.model_copy(update={"by": "none"})
-    assert "captioner" not in used_models(params.model_copy(update={"caption": caption}))
+    paths, caption = params.models.model_dump(exclude={"dtype"}), params.caption
+    assert list(used_models(paths, caption)) == ["generator", "encoder", "captioner", "classifier"]
+    rewrite = caption.rewrite.model_copy(update={"count": 5})
+    rewritten = caption.model_copy(update={"rewrite": rewrite})
+    assert used_models(paths, rewritten)["rewriter"] == params.models.rewriter
+    assert "captioner" not in used_models(paths, caption.model_copy(update={"by": "none"}))
 
 
-def test_template_is_shipped_with_the_package():
-    assert (Path(figures.__file__).parent / "template.html.j2").is_file()
-    assert "template.html.j2" in (ROOT / "pyproject.toml").read_text()
+def test_templates_are_shipped_with_the_package():
+    names = {path.name for path in (Path(figures.__file__).parent / "templates").iterdir()}
+    assert {"report.html.j2", "summary.md.j2", "DATASET.md.j2", "style.css"} <= names
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert packages["package-data"]["truelike.reporting"] == ["templates/*"]

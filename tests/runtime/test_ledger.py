@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from tests.support.report_material import build_material
-from truelike.reporting.measures import arm_costs
-from truelike.reporting.page import Material
+from truelike.reporting.costs import arm_costs
+from truelike.reporting.material import Material
 from truelike.runtime.ledger import count_images, gpu_energy, latest_costs, record
 from truelike.synthesis.settings import PartialSet
 from truelike.training.settings import Arm, Phase
@@ -87,7 +87,7 @@ def test_cost_of_an_arm_is_making_its_images_and_training(material):
     )
     costs = pd.concat([material.costs, own], ignore_index=True)
     found = arm_costs(
-        costs, {"content": content} | dict(material.params.train.arms), partial, accuracy
+        costs, {"content": content} | dict(material.settings.train.arms), partial, accuracy
     )
     rows = {row["arm"]: row for row in found}
     assert set(rows) == {"real", "mixed", "content"}  # the others were not trained here

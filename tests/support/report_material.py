@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from stages.report import settings_of
+from truelike.audit.gaps import GAPS
 from truelike.config import Params, load_params
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.writing import Sample, write_image_set
-from truelike.reporting.measures import GAPS, MEASURES
-from truelike.reporting.page import Material
+from truelike.reporting.material import Material
+from truelike.reporting.measures import MEASURES
 from truelike.reporting.provenance import ModelSource
 from truelike.runtime.ledger import FIELDS
 from truelike.sources.ood import write_corrupted
@@ -310,7 +312,7 @@ def build_material(folder: Path, params: Params | None = None) -> Material:
     ]
     costs = pd.DataFrame(runs, columns=list(FIELDS))
     return Material(
-        params=params or load_params(ROOT / "params.yaml"),
+        settings=settings_of(params or load_params(ROOT / "params.yaml")),
         real=real,
         naive=sets["naive"],
         synthetic=sets["synthetic"],

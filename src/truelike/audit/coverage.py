@@ -29,8 +29,8 @@ def manifold_metrics(real: np.ndarray, fake: np.ndarray, neighbours: int) -> dic
 
     covered, recalled = np.zeros(len(real)), np.zeros(len(real))
     balls = np.zeros(len(fake))
-    for found in map_blocks(block, len(real), len(fake)):
-        balls += found
+    for counts in map_blocks(block, len(real), len(fake)):
+        balls += counts
     return {
         "precision": (balls > 0).astype(float),
         "recall": recalled,

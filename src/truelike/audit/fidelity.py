@@ -106,8 +106,8 @@ def kernel_distance(
     real, fake = real.astype(np.float64), fake.astype(np.float64)
     first, second = (np.ones((1, len(real))), np.ones((1, len(fake)))) if counts is None else counts
     between = _total(real, fake, kernel, first, second) / (first.sum(1) * second.sum(1))
-    found = _within(real, kernel, first) + _within(fake, kernel, second) - 2 * between
-    return found[0] if counts is None else found
+    squared = _within(real, kernel, first) + _within(fake, kernel, second) - 2 * between
+    return squared[0] if counts is None else squared
 
 
 def _within(values: np.ndarray, kernel: Kernel, counts: np.ndarray) -> np.ndarray:

@@ -11,16 +11,15 @@ from typing import Any
 from markupsafe import Markup
 from ruamel.yaml import YAML
 
-from truelike.config import PARAMS_FILE
 from truelike.reporting.figures import runs_figure
-from truelike.reporting.html import flatten, template_environment
 from truelike.reporting.measures import MEASURES
+from truelike.reporting.rendering import flatten, render_template
 from truelike.reporting.style import to_svg
 from truelike.runtime.errors import TruelikeError
 
 WORKSPACE = "workspace"
 WORTH = {"real_equivalent": ("worth in real images per class ↑", 1, 1)}
-METRICS = ("metrics/accuracy.json", "metrics/audit.json")
+FILES = ("params.yaml", "metrics/accuracy.json", "metrics/audit.json")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def read_run(name: str) -> Run:
     """Read a DVC experiment, a Git revision, or the working tree; raises TruelikeError if it has no
     result.
     """
-    params, accuracy, audit = (_read(name, file) for file in (PARAMS_FILE, *METRICS))
+    params, accuracy, audit = (_read(name, file) for file in FILES)
     settings = YAML(typ="safe", pure=True).load(params)
     return Run(name, dict(flatten(settings)), json.loads(accuracy), json.loads(audit))
 
@@ -68,7 +67,7 @@ def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
     """
     names = dict.fromkeys(name for run in runs for name in run.settings)
     values = {name: [run.settings.get(name, "–") for run in runs] for name in names}
-    return {name: found for name, found in values.items() if len(set(found)) > 1}
+    return {name: row for name, row in values.items() if len(set(row)) > 1}
 
 
 def compare_page(runs: Sequence[Run]) -> str:
@@ -103,4 +102,4 @@ def compare_page(runs: Sequence[Run]) -> str:
         },
         "figure": Markup(to_svg(runs_figure({run.name: run.accuracy["accuracy"] for run in runs}))),
     }
-    return template_environment().get_template("compare.html.j2").render(context)
+    return render_template("compare.html.j2", **context)

@@ -118,15 +118,17 @@ def class_figure(per_class: pd.DataFrame, metric: str, label: str) -> Figure:
 
     `per_class` has the columns set, class_name, metric, value, low, high.
     """
-    own = per_class[per_class["metric"] == metric].set_index(["set", "class_name"])
+    table = per_class[per_class["metric"] == metric].set_index(["set", "class_name"])
     names = per_class["class_name"].drop_duplicates().tolist()
     present = [
-        kind for kind in ("real", "naive", "synthetic") if kind in own.index.get_level_values("set")
+        kind
+        for kind in ("real", "naive", "synthetic")
+        if kind in table.index.get_level_values("set")
     ]
     with mpl.rc_context(STYLE):
         figure, axes = named_rows(names, [""] * len(names), legend=True)
         for offset, kind in zip((-0.22, 0, 0.22), present, strict=False):
-            rows, y = own.loc[kind].loc[names], np.arange(len(names)) + offset
+            rows, y = table.loc[kind].loc[names], np.arange(len(names)) + offset
             axes.hlines(
                 y, rows["low"], rows["high"], color=PALETTE[kind], linewidth=1.4, alpha=0.55
             )
@@ -283,14 +285,14 @@ def severity_figure(ood: pd.DataFrame, partners: Mapping[str, str], confidence: 
         figure = Figure(figsize=(WIDTH, 3.6))
         axes = figure.add_subplot()
         for number, arm in enumerate(arms):
-            own, colour = rows[rows["arm"] == arm], colour_of(arm, partners)
-            x = own["severity"].astype(float) + 0.09 * (number - (len(arms) - 1) / 2)
-            axes.vlines(x, own["low"], own["high"], color=colour, linewidth=1.6, alpha=0.4)
+            line, colour = rows[rows["arm"] == arm], colour_of(arm, partners)
+            x = line["severity"].astype(float) + 0.09 * (number - (len(arms) - 1) / 2)
+            axes.vlines(x, line["low"], line["high"], color=colour, linewidth=1.6, alpha=0.4)
             form = MARKS[number % len(MARKS)] + LINES[number % len(LINES)]
             label = short(arm, LONGEST)
             axes.plot(
                 x,
-                own["value"],
+                line["value"],
                 form,
                 color=colour,
                 linewidth=1.2,
@@ -346,9 +348,9 @@ def similarity_figure(near_copies: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(WIDTH, 2.6))
         axes = figure.add_subplot()
         for kind, style in (("real", (0, (4, 2))), ("naive", (0, (1, 1))), ("synthetic", "-")):
-            own = near_copies.loc[near_copies["set"] == kind, "similarity"]
-            if len(own):
-                share = 100 * np.histogram(own, edges)[0] / len(own)
+            similarity = near_copies.loc[near_copies["set"] == kind, "similarity"]
+            if len(similarity):
+                share = 100 * np.histogram(similarity, edges)[0] / len(similarity)
                 axes.stairs(
                     share, edges, color=PALETTE[kind], linestyle=style, linewidth=1.6, label=kind
                 )

@@ -15,11 +15,13 @@ def breaches(
     A gate whose number could not be measured is breached.
     """
     synthetic = audit["measures"]["synthetic"]
-    found = {name: (synthetic[name] or {}).get("value") for name in ("near_copy_rate", "coverage")}
+    near_copy_rate, coverage = (
+        (synthetic[name] or {}).get("value") for name in ("near_copy_rate", "coverage")
+    )
     checks = (
-        ("max_near_copy_rate", "near-copy rate of the synthetic set", found["near_copy_rate"], 1),
+        ("max_near_copy_rate", "near-copy rate of the synthetic set", near_copy_rate, 1),
         ("max_tpr", "largest TPR of membership inference at 1 % FPR", largest_tpr(privacy), 1),
-        ("min_coverage", "coverage of the real images by the synthetic set", found["coverage"], -1),
+        ("min_coverage", "coverage of the real images by the synthetic set", coverage, -1),
         (
             "min_gain",
             "gain of the verdict's arm over real, in points,",
@@ -42,10 +44,10 @@ def largest_tpr(privacy: Mapping[str, Any]) -> float | None:
 
     None where there is no such arm, or one has too few images.
     """
-    found = [
+    rates = [
         attack["tpr_at_1_in_100"]
         for arm, attacks in privacy["arms"].items()
         if arm != "real"
         for attack in attacks.values()
     ]
-    return max(row["value"] for row in found) if found and all(found) else None
+    return max(rate["value"] for rate in rates) if rates and all(rates) else None

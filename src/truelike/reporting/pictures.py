@@ -1,4 +1,4 @@
-"""Contact sheets and thumbnails: many small images made viewable."""
+"""Contact sheets and thumbnails: many small images at a glance."""
 
 import base64
 import io

@@ -1,14 +1,12 @@
-"""Which models were used, and what the reader should be warned about."""
+"""Which models were used: where they are from, and the hashes of local weights."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from truelike.config import Params
+from truelike.captioning.settings import Caption
 from truelike.runtime.yaml import read_yaml
-
-DEMO_DATA = "data/fashion"
-DEMO_GENERATOR = "models/generator"
 
 
 @dataclass(frozen=True)
@@ -27,19 +25,19 @@ class ModelSource:
     licence: str
 
 
-def used_models(params: Params) -> dict[str, str]:
-    """Role and path of each model that the settings open: a captioner and a rewriter only where
-    they have work.
+def used_models(paths: Mapping[str, str], caption: Caption) -> dict[str, str]:
+    """Those of the models (role and path) that the settings open: a captioner and a rewriter only
+    where they have work.
     """
-    idle = {"dtype"}
-    if params.caption.by == "none":
+    idle = set()
+    if caption.by == "none":
         idle.add("captioner")
-    if not params.caption.rewrite.count:
+    if not caption.rewrite.count:
         idle.add("rewriter")
-    return params.models.model_dump(exclude=idle)
+    return {role: path for role, path in paths.items() if role not in idle}
 
 
-def model_sources(paths: dict[str, str]) -> list[ModelSource]:
+def model_sources(paths: Mapping[str, str]) -> list[ModelSource]:
     """Describe each model, `paths` mapping its role to a directory or a YAML pointer file; hashes
     all local weights.
     """
@@ -77,31 +75,3 @@ def _model_source(role: str, path: str) -> ModelSource:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def warnings(params: Params, sources: list[ModelSource]) -> list[str]:
-    """What a reader must know before believing the numbers, a sentence each."""
-    found = []
-    if params.models.generator.startswith(DEMO_GENERATOR) and Path(params.data.source) != Path(
-        DEMO_DATA
-    ):
-        found.append(
-            "The embedded models are a demonstration base: small networks trained on pictures of "
-            "clothes. On other "
-            "images they make poor pictures, and the verdict says little about what a real "
-            "generator would do. Point "
-            "models.generator at a full text-to-image model, for example with `truelike use`."
-        )
-    found += [
-        f"models.{source.role} ({source.path}) is not pinned to a revision: the same settings may "
-        "give another result "
-        "when its owner changes it. Write the commit hash into the file."
-        for source in sources
-        if not source.pinned and (source.role != "classifier" or params.train.pretrained)
-    ]
-    if len(params.train.seeds) < 3:
-        found.append(
-            f"Only {len(params.train.seeds)} training seed(s): the intervals hardly know how much "
-            "training varies."
-        )
-    return found

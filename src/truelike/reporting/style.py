@@ -13,7 +13,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-PALETTE = {  # the sets are told apart by marker as well
+PALETTE = {  # the sets also differ by marker
     "ink": "#1f2328",
     "muted": "#656d76",
     "line": "#d0d7de",

@@ -17,12 +17,14 @@ def sets_in(path: Path) -> list[Path]:
     Raises TruelikeError if there is none.
     """
     below = [path / INDEX_FILE] if (path / INDEX_FILE).is_file() else path.rglob(INDEX_FILE)
-    found = sorted((index.parent for index in below), key=lambda p: (p.parent, len(p.name), p.name))
-    if not found:
+    folders = sorted(
+        (index.parent for index in below), key=lambda p: (p.parent, len(p.name), p.name)
+    )
+    if not folders:
         raise TruelikeError(
             f"{path}: no image set here (no {INDEX_FILE}); run `dvc repro` or `dvc pull`"
         )
-    return found
+    return folders
 
 
 def folder_names(class_names: Sequence[str]) -> list[str]:

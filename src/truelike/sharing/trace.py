@@ -23,17 +23,19 @@ def trace(name: str, folders: Iterable[Path]) -> pd.DataFrame:
     )
     keys = pd.concat([images.index["key"] for images in sets])
     wanted = {name, *keys[real.to_numpy()]}
-    found = []
+    tables = []
     for images in sets:
         rows = images.index
         itself = rows["key"].isin(wanted)
-        made = _rows(images, "source_key").isin(wanted) | _rows(images, "caption_key").isin(wanted)
-        chosen = rows[itself | made]
+        derived = _rows(images, "source_key").isin(wanted) | _rows(images, "caption_key").isin(
+            wanted
+        )
+        chosen = rows[itself | derived]
         origin = _rows(images, "source_key")[chosen.index].fillna("")
-        found.append(
+        tables.append(
             pd.DataFrame({"folder": str(images.folder), "key": chosen["key"], "made_from": origin})
         )
-    table = pd.concat(found, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
     if table.empty:
         raise TruelikeError(
             f"{name}: no image of {', '.join(str(images.folder) for images in sets)} is it or was "

@@ -1,0 +1,48 @@
+"""What each arm cost, out of the ledger of stages."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from truelike.synthesis.settings import PartialSet, Piece
+from truelike.training.settings import Arm
+
+MAKERS = {  # stages whose images an arm's partner is
+    "synthetic": ("caption", "embed", "invert", "adapt", "synthesize", "select"),
+    "naive": ("naive",),
+    "extra": (),
+}
+PIECE_MAKERS: dict[Piece, str] = {"caption": "caption", "style": "invert", "adapter": "adapt"}
+
+
+def arm_costs(
+    costs: pd.DataFrame,
+    arms: Mapping[str, Arm],
+    partial: Mapping[str, PartialSet],
+    accuracy: Mapping[str, Mapping[str, float]],
+) -> list[dict[str, Any]]:
+    """What each arm took, in seconds: making its partner's images, training, and both, beside its
+    accuracy.
+    """
+    single = costs.set_index("stage")["seconds"]
+    seconds = pd.concat([single, single.groupby(single.index.str.split("@").str[0]).sum()])
+    seconds = seconds[~seconds.index.duplicated()]
+    rows = []
+    for name, arm in arms.items():
+        if f"train@{name}" in seconds.index:
+            making = 0.0
+            if arm.uses_partner:
+                making = float(seconds.reindex(_makers(arm.partner, partial)).sum())
+            training = float(seconds[f"train@{name}"])
+            times = {"making": making, "training": training, "together": making + training}
+            rows.append({"arm": name} | times | dict(accuracy[name]))
+    return rows
+
+
+def _makers(partner: str, partial: Mapping[str, PartialSet]) -> list[str]:
+    kind, _, name = partner.partition("/")
+    if kind != "partial":
+        return list(MAKERS[kind])
+    used = [stage for piece, stage in PIECE_MAKERS.items() if piece not in partial[name].without]
+    return [*used, f"partial@{name}"]

@@ -1,0 +1,80 @@
+"""Everything the report tells of, as the stage hands it in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from truelike.audit.settings import Audit
+from truelike.captioning.settings import Caption
+from truelike.evaluation.settings import Evaluate
+from truelike.generator.settings import Prompts
+from truelike.imageset.reading import ImageSet
+from truelike.reporting.provenance import ModelSource
+from truelike.reporting.settings import Report
+from truelike.selection.settings import Select
+from truelike.sources.settings import Corrupt, Data
+from truelike.synthesis.settings import PartialSet, Synthesize
+from truelike.training.settings import Train
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The sections of params.yaml that the report speaks of; `models` are paths by role, `texts`
+    every parameter by its dotted name.
+    """
+
+    data: Data
+    corrupt: Corrupt
+    prompts: Prompts
+    caption: Caption
+    synthesize: Synthesize
+    partial: Mapping[str, PartialSet]
+    select: Select
+    train: Train
+    evaluate: Evaluate
+    audit: Audit
+    report: Report
+    models: Mapping[str, str]
+    texts: Mapping[str, str]
+
+    @property
+    def partners(self) -> dict[str, str]:
+        """The partner set of every arm."""
+        return {name: arm.partner for name, arm in self.train.arms.items()}
+
+
+@dataclass(frozen=True)
+class Material:
+    """Image sets, tables and metrics of one finished pipeline run."""
+
+    settings: Settings
+    real: ImageSet
+    naive: Sequence[ImageSet]
+    synthetic: Sequence[ImageSet]
+    captions: pd.DataFrame
+    selection: pd.DataFrame
+    accuracy: pd.DataFrame
+    accuracy_metrics: Mapping[str, Any]
+    comparisons: pd.DataFrame
+    confusion: pd.DataFrame
+    ood: pd.DataFrame
+    ood_sets: Mapping[str, ImageSet]
+    per_class: pd.DataFrame
+    near_copies: pd.DataFrame
+    curves: pd.DataFrame
+    audit_metrics: Mapping[str, Any]
+    membership: pd.DataFrame
+    privacy_metrics: Mapping[str, Any]
+    models: Sequence[ModelSource]
+    costs: pd.DataFrame
+
+    def image_counts(self) -> dict[str, int]:
+        """Images of each set, and `kept` of the synthetic ones."""
+        return {
+            "real": len(self.real),
+            "naive": sum(map(len, self.naive)),
+            "synthetic": sum(map(len, self.synthetic)),
+            "kept": int(self.selection["keep"].sum()),
+        }
