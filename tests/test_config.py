@@ -57,7 +57,7 @@ def test_numbers_written_as_words_become_numbers(text):
             "outputs/real/test",
             r"train\.arms\.naive\.partner: .*found 'outputs/real/test'",
         ),
-        ("data.zzz", 1, r"unknown parameter 'data\.zzz'; known here: source, resolution"),
+        ("data.zzz", 1, r"unknown parameter 'data\.zzz'; known here: source, config"),
         ("adapt.lr", "fast", r"adapt\.lr: .*found 'fast'"),
         ("adapt.lr", -1, r"adapt\.lr: .*greater than 0, found -1"),
         ("adapt.lr", float("nan"), r"adapt\.lr: .*finite number"),

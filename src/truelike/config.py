@@ -22,7 +22,7 @@ from truelike.runtime.hub import Model
 from truelike.runtime.settings import Section, SetName
 from truelike.runtime.yaml import read_yaml
 from truelike.selection.settings import Select
-from truelike.sources.settings import Corrupt, CorruptionName, Data, OodSet
+from truelike.sources.settings import Corrupt, CorruptionName, Data, OodSet, Splits
 from truelike.synthesis.settings import Naive, PartialSet, Synthesize
 from truelike.training.settings import Arm, Phase, Train
 
@@ -32,7 +32,7 @@ PARAMS_FILE = "params.yaml"
 class Models(Section):
     """Each a directory in the hub's layout, or a YAML file that names a hub model and its revision.
 
-    `captioner` may also be a parquet or csv table of captions, for ``caption.by: file``; `rewriter`
+    `captioner` may also be a table of captions, for ``caption.by: file``; `rewriter`
     is opened only where ``caption.rewrite.count`` asks for rewrites.
     """
 
@@ -164,6 +164,7 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
         "arms": Arm,
         "phases": Phase,
         "ood": OodSet,
+        "splits": Splits,
         "partial": PartialSet,
         "waterfall": Rung,
     }

@@ -201,8 +201,8 @@ def test_captions_from_a_file_are_matched_by_image_not_by_order(
         (lambda t: t.assign(caption=["", *t["caption"][1:]]), "no caption for 1 of 10 images"),
         (lambda t: pd.concat([t, t.iloc[:1]]), "'image-0' has more than one caption"),
         (
-            lambda t: t.rename(columns={"caption": "text"}),
-            "must have the columns caption and key or source",
+            lambda t: t.rename(columns={"caption": "words"}),
+            r"must have the columns caption \(or text\) and key, source",
         ),
     ],
 )

@@ -4,9 +4,14 @@ without is an error.
 
 import hashlib
 import json
+import math
+import posixpath
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,6 +21,7 @@ from truelike.captioning.rewriter import Rewriter, open_rewriter
 from truelike.captioning.settings import Rewrite
 from truelike.imageset.mapping import map_images
 from truelike.imageset.reading import ImageSet
+from truelike.imageset.tables import read_user_table
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.executor import Part, Progress, map_parts
 from truelike.runtime.hub import Model, resolve
@@ -53,31 +59,71 @@ def no_captions(images: ImageSet) -> pd.DataFrame:
 
 
 def read_caption_file(images: ImageSet, path: str) -> pd.DataFrame:
-    """Captions from a parquet or csv table with a `caption` column and a `key` or `source` column.
+    """Captions from a parquet, CSV or JSON lines table: a column `caption` or `text`, and one of
+    `key`, `source` or `file_name` (relative to the table's folder).
 
-    Raises TruelikeError if the file or a column is missing, if an image has no caption or an empty
-    one, or several.
+    Raises TruelikeError if the file or a column is missing, the file is not UTF-8 or broken, if an
+    image has no caption or an empty one, or several.
     """
-    if not Path(path).is_file():
-        raise TruelikeError(f"models.captioner: {path}: no such file")
-    table = (
-        pd.read_parquet(path)
-        if path.endswith(".parquet")
-        else pd.read_csv(path, keep_default_na=False)
-    )
-    by = next((name for name in ("key", "source") if name in table), None)
-    if by is None or "caption" not in table:
+    table = read_user_table(Path(path), "models.captioner")
+    by = _column(table, ("key", "source", "file_name"), path)
+    texts = table[_column(table, ("caption", "text"), path)].tolist()
+    names = [unicodedata.normalize("NFC", str(name)) for name in table[by]]
+    names, wanted = _matched(names, images, by, Path(path))
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise TruelikeError(
-            f"models.captioner: {path} must have the columns caption and key or source, "
-            f"found {', '.join(map(str, table))}"
+            f"models.captioner: {path}: {by} {twice[0]!r} has more than one caption"
         )
-    if (twice := table[by].duplicated()).any():
-        raise TruelikeError(
-            f"models.captioner: {path}: {by} {table[by][twice].iloc[0]!r} has more than one caption"
-        )
-    given = dict(zip(table[by].astype(str), table["caption"].fillna("").astype(str), strict=True))
-    captions = [" ".join(given.get(item, "").split()) for item in images.index[by].astype(str)]
+    given = {name: _words(text, path, name) for name, text in zip(names, texts, strict=True)}
+    captions = [given.get(name, "") for name in wanted]
     return _checked(images.keys, captions, f"models.captioner: {path}").assign(truncated=False)
+
+
+def _column(table: pd.DataFrame, names: Sequence[str], path: str) -> str:
+    """The first of the columns `names` that a table has and that is not empty throughout."""
+    for name in names:
+        if name in table and any(value is not None and value != "" for value in table[name]):
+            return name
+    raise TruelikeError(
+        f"models.captioner: {path} must have the columns caption (or text) and key, source or "
+        f"file_name, not empty, found {', '.join(map(str, table))}"
+    )
+
+
+def _matched(
+    names: list[str], images: ImageSet, by: str, path: Path
+) -> tuple[list[str], list[str]]:
+    """The names in a table, and those that it should have for the images, in one form.
+
+    A ``file_name`` is relative to the table's folder, a source to that of the data set above it: as
+    many folders above the table are put before the names as make the most of them match.
+    """
+    if by == "key":
+        return names, images.keys
+    wanted = [unicodedata.normalize("NFC", str(source)) for source in images.index["source"]]
+    if by == "source":
+        return names, wanted
+    folders = [part for part in path.absolute().parent.parts if part != path.anchor]
+    sources = set(wanted)
+    forms = [
+        [
+            posixpath.normpath(posixpath.join(*folders[len(folders) - above :], name))
+            for name in names
+        ]
+        for above in range(len(folders) + 1)
+    ]
+    return max(forms, key=lambda form: sum(name in sources for name in form)), wanted
+
+
+def _words(text: Any, path: str, name: str) -> str:
+    """A caption with single spaces; empty for null and NaN."""
+    if text is None or (isinstance(text, float) and math.isnan(text)):
+        return ""
+    if not isinstance(text, str):
+        raise TruelikeError(
+            f"models.captioner: {path}: the caption of {name!r} must be a text, found {text!r}"
+        )
+    return " ".join(text.split())
 
 
 def rewrite_captions(captions: pd.DataFrame, rewriter: Model, settings: Rewrite) -> pd.DataFrame:

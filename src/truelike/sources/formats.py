@@ -1,289 +1,147 @@
-"""Where real images come from: an image folder, a parquet set in the Hugging Face layout, or a set
-on the hub.
+"""Opens a source of real images, whatever its format: a folder of pictures, parquet files, tar
+archives, or the hub.
 
 All end in the same `Source`: class names and one lazy `Record` per image.
 """
 
-import json
-import sys
-import unicodedata
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 from truelike.runtime.errors import TruelikeError
-from truelike.runtime.yaml import read_yaml
+from truelike.sources.decode import PICTURES
+from truelike.sources.folder import read_folder
+from truelike.sources.hub import download
+from truelike.sources.layout import by_hand, configuration, refusal, splits_of_files
+from truelike.sources.metadata import is_metadata
+from truelike.sources.parquet import holds_images, read_parquet
+from truelike.sources.settings import Reading
+from truelike.sources.source import SPLITS, Source, Tree, left_out_files, listed, walk
+from truelike.sources.webdataset import read_webdataset
 
-SPLITS = ("train", "validation", "test")
-SPLIT_NAMES = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-}
+FORMATS = (
+    "give a folder with one subfolder of images per class, a folder of parquet files or WebDataset "
+    "tar archives, or a "
+    "YAML file with `hub: OWNER/NAME`"
+)
 
 
-@dataclass(frozen=True)
-class Record:
-    """One image of a source: its split, class, path relative to the source, and how to read its
-    file's bytes.
+def open_source(settings: Reading, section: str = "data") -> Source:
+    """Open a source to learn from; images are read only when asked for.
+
+    Raises TruelikeError for anything that is no source, an empty class, fewer than two classes, or
+    a class that one of the splits lacks; `section` is that of the parameters which errors name.
     """
-
-    split: str
-    class_name: str
-    source: str
-    read: Callable[[], bytes]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A labelled image collection; label i means ``class_names[i]``."""
-
-    class_names: list[str]
-    records: list[Record]
-
-
-class HubData(BaseModel):
-    """The content of a pointer file: a hub data set, a commit of it, and its columns."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    hub: str
-    revision: str | None = None
-    image_column: str = "image"
-    label_column: str = "label"
-
-
-def open_source(path: str | Path) -> Source:
-    """Open what ``data.source`` names; images are read only when asked for.
-
-    A directory with parquet files is a parquet set. Any other directory holds images:
-    ``train/CLASS/...`` with ``test/CLASS/...`` and ``validation/CLASS/...`` where there are such,
-    or just ``CLASS/...``, which is all taken as train. A YAML file names a hub data set. Raises
-    TruelikeError for anything else, an empty class, fewer than two classes, or a class that one of
-    the splits lacks.
-    """
-    source = read_source(path, "data.source")
-    _check_classes(Path(path), source)
+    source = read_source(settings, section)
+    if settings.skip_unused:
+        source = without_unused(source)
+    check_classes(source, settings, section)
     return source
 
 
-def read_source(path: str | Path, parameter: str) -> Source:
-    """Open a source whose splits and classes may be anything; `parameter` is the name by which
-    errors call it.
-    """
-    path = Path(path)
+def read_source(settings: Reading, section: str) -> Source:
+    """Open a source whose splits and classes may be anything."""
+    path = Path(settings.source)
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
-        return _open_hub(path)
+        root, settings = download(path, settings)
+        return _read(walk(root), settings, section)
+    if not path.exists():
+        raise TruelikeError(f"{section}.source: {path} is not there; {FORMATS}")
     if not path.is_dir():
-        raise TruelikeError(
-            f"{parameter}: {path} is not there; give a folder with one subfolder of images per "
-            "class, a directory of "
-            "parquet files, or a YAML file with `hub: OWNER/NAME`"
+        kind = f"a {path.suffix} file" if path.suffix else "a file"
+        advice = (
+            "give the folder that holds it"
+            if path.suffix.lower() in (".parquet", ".tar")
+            else f"unpack it; {FORMATS}"
         )
-    if files := sorted(path.rglob("*.parquet")):
-        return _open_parquet(path, files, "image", "label")
-    return _open_folder(path)
+        raise TruelikeError(f"{section}.source: {path} is {kind}, not a folder; {advice}")
+    return _read(walk(path), settings, section)
 
 
-def _check_classes(path: Path, source: Source) -> None:
-    if len(source.class_names) < 2:
-        found = ", ".join(source.class_names) or "none"
-        raise TruelikeError(f"{path}: needs images of two or more classes, found {found}")
-    for split in SPLITS:
-        present = {record.class_name for record in source.records if record.split == split}
-        absent = [name for name in source.class_names if name not in present]
-        if absent and (present or split == "train"):
-            raise TruelikeError(
-                f"{path}: no {split} images of {', '.join(map(repr, absent[:10]))}; every split "
-                "needs every class"
-            )
+def _read(tree: Tree, settings: Reading, section: str) -> Source:
+    """Read a tree of files by the format of those that are meant, and note the others."""
+    hand = by_hand(tree, settings.splits, section) if settings.splits else None
+    files = tree.files if hand is None else tuple(hand)
+    pictures, tables, archives = _by_format(tree.root, files, settings)
+    if pictures and tables:
+        problem = f"it has both pictures and parquet files with images, {pictures[0]}, {tables[0]}"
+        raise refusal(problem, tree, section)
+    used = pictures or tables or archives
+    if not used:
+        raise refusal("it has no pictures, parquet files or tar archives", tree, section, FORMATS)
+    if pictures:
+        source = read_folder(tree, pictures, hand, settings, section)
+    else:
+        if hand is None:
+            used = list(configuration(tree.only(used), settings.config, section).files)
+            splits = splits_of_files(tree.only(used), section)
+        else:
+            splits = {file: hand[file][0] for file in used}
+        read = read_parquet if tables else read_webdataset
+        source = read(tree, splits, settings, section)
+    others = [file for file in tree.files if file not in set(used) and not is_metadata(file)]
+    notes = left_out_files(others)
+    return replace(source, notes=(*tree.notes(), *notes, *source.notes))
 
 
-def _open_folder(root: Path) -> Source:
-    parts = {
-        SPLIT_NAMES[p.name.lower()]: p
-        for p in sorted(root.iterdir())
-        if p.is_dir() and p.name.lower() in SPLIT_NAMES
-    }
-    if parts and "train" not in parts:
-        raise TruelikeError(
-            f"{root}: has {', '.join(p.name for p in parts.values())} but no train folder"
-        )
-    records: list[Record] = []
-    names: set[str] = set()
-    skipped: list[Path] = []
-    for split, folder in (parts or {"train": root}).items():
-        for class_folder in sorted(p for p in folder.iterdir() if not p.name.startswith(".")):
-            if class_folder.is_file():
-                skipped.append(class_folder)
-                continue
-            name = unicodedata.normalize("NFC", class_folder.name)
-            names.add(name)
-            files = [
-                p
-                for p in sorted(class_folder.rglob("*"))
-                if p.is_file() and not p.name.startswith(".")
-            ]
-            images = [p for p in files if p.suffix.lower() in Image.registered_extensions()]
-            skipped += [p for p in files if p.suffix.lower() not in Image.registered_extensions()]
-            records += [
-                Record(
-                    split,
-                    name,
-                    unicodedata.normalize("NFC", p.relative_to(root).as_posix()),
-                    p.read_bytes,
-                )
-                for p in images
-            ]
-    if skipped:
-        print(
-            f"{root}: left out {len(skipped)} files that are no images in a class folder, the "
-            f"first is {skipped[0]}",
-            file=sys.stderr,
-        )
-    return Source(sorted(names), records)
+def _by_format(
+    root: Path, files: Sequence[str], settings: Reading
+) -> tuple[list[str], list[str], list[str]]:
+    """The pictures, the parquet files and the tar archives among files.
+
+    Beside pictures or archives, a parquet file counts only if it holds images itself.
+    """
+    pictures = [file for file in files if PurePosixPath(file).suffix.lower() in PICTURES]
+    tables = [file for file in files if PurePosixPath(file).suffix.lower() == ".parquet"]
+    archives = [file for file in files if PurePosixPath(file).suffix.lower() == ".tar"]
+    if pictures or archives:
+        tables = [file for file in tables if holds_images(root / file, settings)]
+    return pictures, tables, archives
 
 
-def _open_parquet(root: Path, files: list[Path], image_column: str, label_column: str) -> Source:
-    tables = [(file, _read_parquet(file, image_column, label_column)) for file in files]
-    named = _class_names(tables[0][1].schema, label_column)
-    labels = {label for _, table in tables for label in table[label_column].to_pylist()}
-    names = named or [str(label) for label in sorted(labels)]
-    records = []
-    for file, table in tables:
-        split = _split_of(file.relative_to(root))
-        labels_here = table[label_column].to_pylist()
-        paths = (
-            table[image_column].combine_chunks().field("path").to_pylist()
-            if _has_path(table, image_column)
-            else []
-        )
-        unique = _usable(paths, len(table))
-        for row, label in enumerate(labels_here):
-            class_name = _name_of(label, names, f"{file}: row {row}") if named else str(label)
-            source = (
-                f"{split}/{paths[row]}"
-                if unique
-                else f"{file.relative_to(root).as_posix()}/{row:08d}"
-            )
-            records.append(
-                Record(split, class_name, source, partial(_cell, table, image_column, row, file))
-            )
-    repeated = [
-        name for name, count in Counter(record.source for record in records).items() if count > 1
-    ]
-    if repeated:
-        raise TruelikeError(
-            f"{root}: two images have the path {repeated[0]!r} in their split; give each its own"
-        )
-    return Source(names, records)
-
-
-def _read_parquet(file: Path, image_column: str, label_column: str) -> pa.Table:
-    try:
-        schema = pq.read_schema(file)
-        absent = [name for name in (image_column, label_column) if name not in schema.names]
-        if absent:
-            raise TruelikeError(f"{file}: no column {absent[0]!r}, found {', '.join(schema.names)}")
-        kind = schema.field(image_column).type
-        if not (
-            pa.types.is_struct(kind) and "bytes" in {field.name for field in kind}
-        ) and not pa.types.is_binary(kind):
-            raise TruelikeError(
-                f"{file}: column {image_column!r} must hold encoded images (bytes, path), found "
-                f"{kind}"
-            )
-        return pq.read_table(file, columns=[image_column, label_column], memory_map=True)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise TruelikeError(f"{file}: not a readable parquet file ({error}); restore it") from None
-
-
-def _has_path(table: pa.Table, column: str) -> bool:
-    kind = table.schema.field(column).type
-    return pa.types.is_struct(kind) and "path" in {field.name for field in kind}
-
-
-def _usable(paths: list[str | None], rows: int) -> bool:
-    return len(set(paths)) == rows and all(paths)
-
-
-def _cell(table: pa.Table, column: str, row: int, file: Path) -> bytes:
-    value = table[column][row].as_py()
-    data = value["bytes"] if isinstance(value, dict) else value
-    if not data:
-        raise TruelikeError(
-            f"{file}: row {row} has no image bytes; embed the images in the parquet file"
-        )
-    return data
-
-
-def _class_names(schema: pa.Schema, label_column: str) -> list[str] | None:
-    """The names of a ``ClassLabel`` column in the Hugging Face metadata, if there is one."""
-    metadata: dict[str, Any] = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    return metadata.get("info", {}).get("features", {}).get(label_column, {}).get("names")
-
-
-def _name_of(label: Any, names: list[str], place: str) -> str:
-    if isinstance(label, int) and 0 <= label < len(names):
-        return names[label]
-    if label in names:
-        return str(label)
-    raise TruelikeError(
-        f"{place}: label {label!r} is none of the {len(names)} classes {', '.join(names[:10])}"
+def without_unused(source: Source) -> Source:
+    """Leave out the class names that no image has, and note them."""
+    used = {record.class_name for record in source.records}
+    unused = [name for name in source.class_names if name not in used]
+    note = (f"left out {len(unused)} classes without images: {listed(unused)}",) if unused else ()
+    return replace(
+        source,
+        class_names=[name for name in source.class_names if name in used],
+        notes=(*source.notes, *note),
     )
 
 
-def _split_of(file: Path) -> str:
-    """The split that a parquet file's name (``train-00000-of-00001.parquet``) or its folder's says,
-    else train.
+def check_classes(source: Source, settings: Reading, section: str) -> None:
+    """Raise TruelikeError unless there are two classes or more, and images of each in every split
+    that has images.
     """
-    for part in (file.name, *reversed(file.parts[:-1])):
-        word = part.lower().split(".")[0].split("-")[0].split("_")[0]
-        if word in SPLIT_NAMES:
-            return SPLIT_NAMES[word]
-    return "train"
-
-
-def _open_hub(path: Path) -> Source:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        data = HubData.model_validate(read_yaml(path))
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise TruelikeError(
-            f"{path}: must hold hub, revision, image_column and label_column: {problems}"
-        ) from None
-    if data.revision is None:
-        print(
-            f"{path}: no revision: {data.hub} may change under you; pin it to a commit",
-            file=sys.stderr,
+    if len(source.class_names) < 2:
+        found = ", ".join(source.class_names) or "none"
+        folder = Path(settings.source) / (source.class_names or [""])[0]
+        advice = (
+            f"; did you mean {section}.source: {folder}?"
+            if source.class_names and folder.is_dir()
+            else ""
         )
-    try:
-        folder = snapshot_download(
-            data.hub,
-            repo_type="dataset",
-            revision=data.revision,
-            allow_patterns=["*.parquet", "**/*.parquet"],
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise TruelikeError(
-            f"{path}: cannot download {data.hub} at {data.revision or 'main'}: {error}"
-        ) from None
-    files = sorted(Path(folder).rglob("*.parquet"))
-    if not files:
-        raise TruelikeError(
-            f"{path}: {data.hub} has no parquet files; try `revision: refs/convert/parquet`"
+            f"{section}.source: {settings.source}: needs two or more classes, found {found}{advice}"
         )
-    return _open_parquet(Path(folder), files, data.image_column, data.label_column)
+    for split in SPLITS:
+        present = {record.class_name for record in source.records if record.split == split}
+        absent = [name for name in source.class_names if name not in present]
+        if not present and split == "train":
+            raise TruelikeError(
+                f"{section}.source: {settings.source} has no training images; "
+                f"set {section}.splits: {{train: ...}} to say which they are"
+            )
+        if absent and present:
+            used = {record.class_name for record in source.records}
+            hint = (
+                f"; {section}.skip_unused: true leaves out classes without images"
+                if set(absent) - used
+                else ""
+            )
+            raise TruelikeError(
+                f"{section}.source: {settings.source}: no {split} images of {listed(absent)}; "
+                f"every split needs every class{hint}"
+            )

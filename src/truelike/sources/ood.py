@@ -15,11 +15,13 @@ from truelike.imageset.reading import ImageSet
 from truelike.imageset.writing import Sample, write_image_set
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.scratch import stack_on_disk
+from truelike.sources.checks import digests, read_bytes
 from truelike.sources.corruptions import SEVERITIES, corrupt
 from truelike.sources.decode import decode_rgb, to_square
-from truelike.sources.formats import Record, read_source
+from truelike.sources.formats import read_source, without_unused
 from truelike.sources.prepare import image_key
-from truelike.sources.settings import Corrupt, OodSet
+from truelike.sources.settings import Corrupt, Depth, OodSet
+from truelike.sources.source import Record, description, listed
 from truelike.sources.split import few_shots
 
 SHOWN = 10
@@ -83,9 +85,13 @@ def write_ood_set(
     out, and named. Raises TruelikeError for a class map or a list of classes that names a class
     which neither side has.
     """
-    source = read_source(settings.source, f"ood.{name}.source")
+    section = f"ood.{name}"
+    source = read_source(settings, section)
+    if settings.skip_unused:
+        source = without_unused(source)
+    print(f"{section}.source: {settings.source}: {description(source)}", file=sys.stderr)
     _check_names(
-        f"ood.{name}.class_map",
+        f"{section}.class_map",
         settings.class_map,
         source.class_names,
         f"classes of {settings.source}",
@@ -94,20 +100,25 @@ def write_ood_set(
         ("class_map", settings.class_map.values()),
         ("classes", settings.classes or ()),
     ):
-        _check_names(f"ood.{name}.{parameter}", names, class_names, "classes of data.source")
+        _check_names(f"{section}.{parameter}", names, class_names, "classes of data.source")
     ours = {theirs: settings.class_map.get(theirs, theirs) for theirs in source.class_names}
     used = settings.classes or class_names
     if left_out := [theirs for theirs, own in ours.items() if own not in used]:
-        shown = ", ".join(map(repr, left_out[:SHOWN])) + (", ..." if len(left_out) > SHOWN else "")
         print(
-            f"ood.{name}: {len(left_out)} classes that are not ours are left out: {shown}",
+            f"{section}: {len(left_out)} classes that are not ours are left out: "
+            f"{listed(left_out)}",
             file=sys.stderr,
         )
     tested = [record for record in source.records if record.split == "test"] or source.records
+    if len(tested) < len(source.records):
+        print(f"{section}: its {len(tested):,} test images are used, no others", file=sys.stderr)
     records = [record for record in tested if ours[record.class_name] in used]
+    readable = digests(records, settings, section)
+    records = [record for record in records if record.source in readable]
     labels = {record.source: list(class_names).index(ours[record.class_name]) for record in records}
     shutil.rmtree(folder, ignore_errors=True)
-    write_image_set(folder, _squared(name, records, labels, resolution, square), class_names)
+    squares = _squared(section, records, labels, settings.depth, resolution, square)
+    write_image_set(folder, squares, class_names)
 
 
 def _check_names(parameter: str, names: Iterable[str], known: Sequence[str], what: str) -> None:
@@ -119,9 +130,15 @@ def _check_names(parameter: str, names: Iterable[str], known: Sequence[str], wha
 
 
 def _squared(
-    name: str, records: Sequence[Record], labels: dict[str, int], resolution: int, square: str
+    section: str,
+    records: Sequence[Record],
+    labels: dict[str, int],
+    depth: Depth,
+    resolution: int,
+    square: str,
 ) -> Iterator[Sample]:
-    for record in tqdm(records, desc=name, unit="image", disable=None):
-        pixels = to_square(decode_rgb(record.read(), record.source), resolution, square)
+    for record in tqdm(records, desc=section, unit="image", disable=None):
+        picture = decode_rgb(read_bytes(record), record.source, depth)
         columns = {"split": "test", "source": record.source}
+        pixels = to_square(picture, resolution, square)
         yield Sample(image_key(record.source), labels[record.source], pixels, columns)

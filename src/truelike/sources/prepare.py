@@ -7,19 +7,21 @@ import re
 import shutil
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
 from truelike.imageset.writing import Sample, write_image_set
 from truelike.runtime.errors import TruelikeError
-from truelike.sources.decode import decode_rgb, square_pixels
-from truelike.sources.formats import SPLITS, Record, Source, open_source
+from truelike.sources.checks import digests, read_bytes, without_repeats
+from truelike.sources.decode import square_pixels
+from truelike.sources.formats import check_classes, open_source, without_unused
 from truelike.sources.settings import Data
-from truelike.sources.split import by_class, distinct, few_shots, hash_order, hold_out
-
-SHOWN = 10
+from truelike.sources.source import SPLITS, Record, Source, description, nfc
+from truelike.sources.split import by_class, few_shots, hash_order, hold_out
 
 
 def image_key(source: str) -> str:
@@ -41,79 +43,61 @@ def prepare(settings: Data, real: Path, extra: Path) -> None:
     but the seed and the images. Raises TruelikeError for a missing source, unreadable images, the
     same pixels in two splits or classes, or an unknown image to exclude.
     """
-    source = open_source(settings.source)
-    records = check_pixels(source.records, settings.exclude)
-    for name, chosen in choose(records, settings).items():
+    source = open_source(settings)
+    print(f"data.source: {settings.source}: {description(source)}", file=sys.stderr)
+    kept = replace(source, records=usable(source.records, settings))
+    source = without_unused(kept) if settings.skip_unused else kept
+    check_classes(source, settings, "data")
+    sets = choose(source.records, settings)
+    print(f"prepared: {_sizes(sets)}", file=sys.stderr)
+    for name, chosen in sets.items():
         folder = extra if name == "extra" else real / name
         shutil.rmtree(folder, ignore_errors=True)  # its files may be hardlinks into DVC's cache
         ordered = hash_order(chosen, lambda r: r.source, settings.seed, "order")
         write_image_set(folder, samples(ordered, name, source, settings), source.class_names)
 
 
-def check_pixels(records: Sequence[Record], exclude: Sequence[str] = ()) -> list[Record]:
+def _sizes(sets: dict[str, list[Record]]) -> str:
+    """How many images each set has, and how many of a class at least and at most."""
+    shown = []
+    for name, records in sets.items():
+        counts = Counter(record.class_name for record in records).values()
+        span = f" ({min(counts):,} to {max(counts):,} per class)" if counts else ""
+        shown.append(f"{len(records):,} {name}{span}")
+    return ", ".join(shown)
+
+
+def usable(records: Sequence[Record], settings: Data) -> list[Record]:
     """Decode every image once and leave out repeated ones; repeated means equal size and equal RGB
     pixels.
 
-    The images that `exclude` names by path or key are left out with all images that repeat them.
+    The images that ``exclude`` names by path or key are left out with all images that repeat them.
     Raises TruelikeError that lists the unreadable images, the images in more than one split, or in
     more than one class.
     """
-    excluded = _excluded(records, exclude)
-    digests: dict[str, bytes] = {}
-    unreadable = []
-    for record in tqdm(records, desc="checking", unit="image", disable=None):
-        try:
-            image = decode_rgb(record.read(), record.source)
-        except TruelikeError as error:
-            if record.source not in excluded:
-                unreadable.append(str(error))
-            continue
-        digests[record.source] = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
-    _refuse(unreadable, "images cannot be used")
-    gone = {digests[name] for name in excluded if name in digests}
-    left = [
-        record
-        for record in records
-        if record.source not in excluded and digests[record.source] not in gone
-    ]
-    _check_left(records, left)
-    kept, repeated = distinct(left, lambda r: digests[r.source])
-    pairs = [
-        (a, b, f"{a.source} ({a.split}, {a.class_name}) = {b.source} ({b.split}, {b.class_name})")
-        for a, b in repeated
-    ]
-    _refuse(
-        [text for a, b, text in pairs if a.class_name != b.class_name],
-        "images are in two classes; keep each in one",
-    )
-    _refuse(
-        [text for a, b, text in pairs if a.split != b.split],
-        "images are in two splits, so the verdict would be wrong; keep each in one",
-    )
-    if repeated:
-        print(
-            f"{len(repeated)} images repeat another one of their split and are left out",
-            file=sys.stderr,
-        )
-    return kept
+    excluded = _excluded(records, settings.exclude)
+    digest = digests(records, settings, "data", excluded)
+    readable = [r for r in records if r.source in digest or r.source in excluded]
+    gone = {digest[name] for name in excluded if name in digest}
+    left = [r for r in readable if r.source not in excluded and digest[r.source] not in gone]
+    _check_left(readable, left)
+    return without_repeats(left, digest)
 
 
 def _excluded(records: Sequence[Record], exclude: Sequence[str]) -> set[str]:
     """The sources of the images that `exclude` names; raises TruelikeError for a name that is no
     image's.
     """
-    sources = {
-        name: record.source
-        for record in records
-        for name in (image_key(record.source), record.source)
-    }
-    if unknown := [name for name in exclude if name not in sources]:
+    sources = {image_key(record.source): record.source for record in records}
+    sources |= {nfc(record.source): record.source for record in records}
+    sources |= {record.source: record.source for record in records}
+    named = [name if name in sources else nfc(name) for name in exclude]
+    if unknown := [name for name in named if name not in sources]:
         raise TruelikeError(
             f"data.exclude: {unknown[0]!r} is neither the path nor the key of an image of "
-            "data.source; "
-            "`truelike trace` finds it in the sets that were made with it"
+            "data.source; `truelike trace` finds it in the sets that were made with it"
         )
-    return {sources[name] for name in exclude}
+    return {sources[name] for name in named}
 
 
 def _check_left(records: Sequence[Record], left: Sequence[Record]) -> None:
@@ -127,14 +111,6 @@ def _check_left(records: Sequence[Record], left: Sequence[Record]) -> None:
         raise TruelikeError(
             f"data.exclude: no {split} image of class {class_name!r} is left; every class needs "
             "some"
-        )
-
-
-def _refuse(lines: list[str], what: str) -> None:
-    if lines:
-        more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-        raise TruelikeError(
-            "\n  ".join([f"data.source: {len(lines)} {what}:", *lines[:SHOWN], *more])
         )
 
 
@@ -176,6 +152,6 @@ def samples(
     """Read, decode and square the images of `records`, one at a time."""
     labels = {name: label for label, name in enumerate(source.class_names)}
     for record in tqdm(records, desc=split, unit="image", disable=None):
-        pixels = square_pixels(record.read(), record.source, settings)
+        pixels = square_pixels(read_bytes(record), record.source, settings)
         columns = {"split": split, "source": record.source}
         yield Sample(image_key(record.source), labels[record.class_name], pixels, columns)

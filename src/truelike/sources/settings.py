@@ -1,17 +1,59 @@
 """The sections `data`, `corrupt` and `ood` of params.yaml."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from truelike.runtime.settings import Count, Fraction, Positive, Section
 
+Depth = Literal["full", "minmax", "percentile"]
 
-class Data(Section):
-    """Which real images, how they become squares, and how many of them are for training."""
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_list)]
+
+
+class Splits(Section):
+    """Which folders and files of a source are of which split: patterns from its root, one or
+    several.
+    """
+
+    train: Patterns = ()
+    validation: Patterns = ()
+    test: Patterns = ()
+
+    @model_validator(mode="after")
+    def _names_something(self) -> "Splits":
+        if not (self.train or self.validation or self.test):
+            raise ValueError(
+                "must name a folder or a file pattern for train, validation or test, or be null"
+            )
+        return self
+
+
+class Reading(Section):
+    """A source and how it is read; ``docs/data.md`` has the rule by which splits and classes are
+    found.
+    """
 
     source: str
+    config: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    splits: Splits | None = None
+    skip_bad: bool = False
+    skip_unlabelled: bool = False
+    skip_unused: bool = False
+    depth: Depth = "full"
+
+
+class Data(Reading):
+    """Which real images, how they become squares, and how many of them are for training."""
+
     resolution: Positive
     square: Literal["crop", "pad", "stretch"]
     shots: Positive | None
@@ -32,12 +74,11 @@ class Corrupt(Section):
     seed: Count
 
 
-class OodSet(Section):
+class OodSet(Reading):
     """A further test set: its source, and our names of its classes where they differ.
 
     Only the logits of `classes` compete; None for those that it has images of.
     """
 
-    source: str
     class_map: Mapping[str, str] = Field(default_factory=dict)
     classes: tuple[str, ...] | None = None

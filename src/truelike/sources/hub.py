@@ -1,0 +1,70 @@
+"""A source on the Hugging Face hub: the YAML pointer that names it, and the download of its parquet
+files.
+"""
+
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.yaml import read_yaml
+from truelike.sources.settings import Reading
+
+COLUMNS = ("config", "image_column", "label_column")
+
+
+class HubData(BaseModel):
+    """The content of a pointer file: a hub data set, its commit, configuration and columns."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hub: str
+    revision: str | None = None
+    config: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+
+
+def download(path: Path, settings: Reading) -> tuple[Path, Reading]:
+    """Download what a pointer file names; returns its folder, and the settings with what they leave
+    to the pointer.
+
+    Raises TruelikeError for a wrong pointer, a set that cannot be reached, or one without parquet
+    files.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        data = HubData.model_validate(read_yaml(path))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise TruelikeError(
+            f"{path}: must hold hub, and may hold revision, {', '.join(COLUMNS)}: {problems}"
+        ) from None
+    if data.revision is None:
+        print(
+            f"{path}: no revision: {data.hub} may change under you; pin it to a commit",
+            file=sys.stderr,
+        )
+    try:
+        folder = Path(
+            snapshot_download(
+                data.hub,
+                repo_type="dataset",
+                revision=data.revision,
+                allow_patterns=["*.parquet", "**/*.parquet"],
+            )
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise TruelikeError(
+            f"{path}: cannot download {data.hub} at {data.revision or 'main'}: {error}"
+        ) from None
+    if not next(folder.rglob("*.parquet"), None):
+        raise TruelikeError(
+            f"{path}: {data.hub} has no parquet files; try `revision: refs/convert/parquet`"
+        )
+    return folder, settings.model_copy(
+        update={name: getattr(data, name) for name in COLUMNS if getattr(settings, name) is None}
+    )
