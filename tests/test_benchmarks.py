@@ -49,7 +49,7 @@ def job(generator: Path, real: ImageSet, tmp_path: Path) -> Job:
         (outputs / name).mkdir()
     Style(enabled=False).save(outputs / "style/style.json")
     write_no_adapter(outputs / "adapter")
-    params = load_params(ROOT / "params.yaml")
+    params = load_params(ROOT / "recipes/default.yaml")
     return Job(
         stage="synthesize",
         generator=float32(generator),
@@ -72,7 +72,7 @@ def test_the_stock_pipeline_makes_the_same_images(job: Job, tmp_path: Path) -> N
 
 def test_the_fast_recipe_changes_settings_of_synthesis_alone() -> None:
     recipe = read_yaml(ROOT / synthesis.FAST)
-    settings = load_params(ROOT / "params.yaml").synthesize
+    settings = load_params(ROOT / "recipes/default.yaml").synthesize
     assert list(recipe) == ["synthesize"]
     assert isinstance(synthesis.fast(settings, recipe), Synthesize)
     assert synthesis.fast(settings, recipe) != settings
@@ -130,7 +130,7 @@ def test_both_loops_train_the_same_network_on_the_same_images(tmp_path: Path) ->
         (draw.integers(0, 80, (24, 16, 16, 3)) + 150 * labels[:, None, None, None]).astype("u1"),
         labels,
     )
-    params = load_params(ROOT / "params.yaml").train.model_copy(
+    params = load_params(ROOT / "recipes/default.yaml").train.model_copy(
         update={"steps": 80, "batch_size": 8}
     )
     arm = Training(

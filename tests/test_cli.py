@@ -31,8 +31,8 @@ def truelike(*words: object) -> str:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
-    shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    shutil.copy(tmp_path / "recipes/default.yaml", tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -73,18 +73,23 @@ def test_the_command_line_imports_nothing_heavy():
 
 def test_the_demo_recipe_is_the_demo(project):
     before = (project / "params.yaml").read_bytes()
-    assert "already is like this" in truelike("use", "fashion")
+    assert "in force: fashion; no parameters changed" in truelike("use", "fashion")
     assert (project / "params.yaml").read_bytes() == before
 
 
 def test_a_recipe_changes_values_and_keeps_the_rest(project):
     before = (project / "params.yaml").read_text()
-    output = truelike("use", "sd15")
-    assert "data.resolution: 32 -> 512" in output
+    output = truelike("use", "sd15", "real-fake")
+    assert "data.resolution: 32 -> 512\n" in output
+    assert "data.shots: 16 -> null\n" in output
+    assert "no longer in force: fashion\n" in output
     after = (project / "params.yaml").read_text()
-    assert [line.partition("#")[2] for line in before.splitlines()] == [
-        line.partition("#")[2] for line in after.splitlines()
+    assert "# Recipes in force: sd15 real-fake\n" in after
+    comments = [
+        [line.partition("#")[2] for line in text.splitlines() if "in force" not in line]
+        for text in (before, after)
     ]
+    assert comments[0] == comments[1]
     params = load_params()
     assert (params.data.resolution, params.synthesize.strength, params.adapt.lr) == (
         512,
@@ -95,26 +100,11 @@ def test_a_recipe_changes_values_and_keeps_the_rest(project):
     assert (project / "params.yaml").read_text() == before
 
 
-def names(section: dict, prefix: str = "") -> set[str]:
-    return {
-        name
-        for key, value in section.items()
-        for name in (
-            names(value, f"{prefix}{key}.")
-            if value and isinstance(value, dict)
-            else {f"{prefix}{key}"}
-        )
-    }
-
-
-def test_the_demo_recipe_takes_back_every_other_recipe():
-    recipes = {path.stem: names(read_yaml(path)) for path in (ROOT / "recipes").glob("*.yaml")}
-    for name, touched in recipes.items():
-        for parameter in touched:  # or a section around it, which is emptied or taken out
-            assert any(f"{parameter}.".startswith(f"{own}.") for own in recipes["fashion"]), (
-                name,
-                parameter,
-            )
+def test_edits_that_stay_are_shown(project):
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("shots: 16", "shots: 4"))
+    assert "data.shots: your edit stays: 4 in place of 16\n" in truelike("use", "sd15")
+    assert "data.shots: 4 -> null\n" in truelike("use", "sd15", "real-fake")
 
 
 def test_model_pointers_of_recipes_exist():
@@ -126,7 +116,8 @@ def test_model_pointers_of_recipes_exist():
 def test_own_recipe_by_path_with_a_list_and_a_null(project):
     Path("mine.yaml").write_text("data: {shots: null}\nsynthesize:\n  replicas: [0, 7]\n")
     output = truelike("use", "mine.yaml")
-    assert "data.shots: 16 -> None" in output
+    assert "data.shots: 16 -> null" in output
+    assert "# Recipes in force: mine.yaml\n" in (project / "params.yaml").read_text()
     params = load_params()
     assert (params.data.shots, params.synthesize.replicas) == (None, (0, 7))
     assert "shots: null " in (project / "params.yaml").read_text()
@@ -260,5 +251,6 @@ def test_regenerate_compares_with_the_stored_bytes(tmp_path, monkeypatch, capsys
     )
 
 
-def test_params_file_is_valid_and_plain_yaml():
-    assert YAML(typ="safe").load(ROOT / "params.yaml").keys() == Params.model_fields.keys()
+def test_the_shipped_settings_are_valid_and_plain_yaml():
+    shipped = YAML(typ="safe").load(ROOT / "recipes/default.yaml")
+    assert shipped.keys() == Params.model_fields.keys()

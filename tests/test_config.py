@@ -10,7 +10,7 @@ from truelike.runtime.errors import TruelikeError
 from truelike.runtime.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-DEFAULTS = read_yaml(ROOT / "params.yaml")
+DEFAULTS = read_yaml(ROOT / "recipes/default.yaml")
 
 
 def changed(dotted: str, value: object) -> dict:
@@ -142,4 +142,4 @@ def test_files_that_are_no_parameters(tmp_path):
 
 def test_parameters_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
-        load_params(ROOT / "params.yaml").adapt.lr = 1.0
+        load_params(ROOT / "recipes/default.yaml").adapt.lr = 1.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from truelike.config import Params, load_params, parse_params
+from truelike.config import Params, load_params
 from truelike.reporting.summary import accuracy_summary
 from truelike.runtime.yaml import read_yaml
 
@@ -18,17 +18,25 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RESULT = re.compile(r"<!-- result: .*? -->\n(.*?)<!-- end of result -->", re.DOTALL)
 
 
-def committed(path: str) -> str:
-    """A file as committed: a run of the pipeline may have changed the one in the working tree."""
-    command = ["git", "show", f"HEAD:{path}"]
+def git(*arguments: str) -> str:
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8"
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8"
     ).stdout
 
 
-def test_readme_shows_the_committed_result(tmp_path):
-    (tmp_path / "params.yaml").write_text(committed("params.yaml"), encoding="utf-8")
-    params = parse_params(read_yaml(tmp_path / "params.yaml"))
+def committed(path: str, commit: str = "HEAD") -> str:
+    """A file as committed: a run of the pipeline may have changed the one in the working tree."""
+    return git("show", f"{commit}:{path}")
+
+
+def test_shipped_settings_were_committed_together_with_the_same_params_file():
+    shipped = "recipes/default.yaml"
+    commit = git("log", "-1", "--format=%H", "--", shipped).strip()
+    assert committed("params.yaml", commit) == committed(shipped, commit)
+
+
+def test_readme_shows_the_committed_result():
+    params = load_params(ROOT / "recipes/default.yaml")
     metrics = json.loads(committed("metrics/accuracy.json"))
     expected = accuracy_summary(metrics, params.train.arms, params.evaluate.confidence)
     assert RESULT.search(committed("README.md"))[1].strip() == expected.strip(), (
@@ -49,7 +57,7 @@ def parameters(model: dict, prefix: str = "") -> set[str]:
 
 
 def test_every_parameter_is_documented_and_no_other():
-    params = load_params(ROOT / "params.yaml").model_dump()
+    params = load_params(ROOT / "recipes/default.yaml").model_dump()
     text = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
     documented = re.findall(r"^\| `([a-z_.]+)` \|", text, re.MULTILINE)
     assert len(documented) == len(set(documented))
@@ -60,7 +68,7 @@ def test_every_parameter_is_documented_and_no_other():
 def test_every_parameter_that_is_mentioned_exists(page):
     text = page.read_text(encoding="utf-8")
     sections = "|".join(Params.model_fields)
-    known = parameters(load_params(ROOT / "params.yaml").model_dump())
+    known = parameters(load_params(ROOT / "recipes/default.yaml").model_dump())
     mentioned = re.findall(rf"(?<![\w/.])(?:{sections})\.[a-z_]+(?:\.[a-z_]+)*", text)
     files = ("md", "yaml", "html", "parquet")
     for name in mentioned:

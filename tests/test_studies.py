@@ -26,7 +26,7 @@ def test_a_run_changes_what_it_names_and_keeps_the_arms_of_its_study(
     name: str, run: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "params.yaml"
-    path.write_bytes((ROOT / "params.yaml").read_bytes())
+    path.write_bytes((ROOT / "recipes/default.yaml").read_bytes())
     words = arguments(STUDIES[name], run, list(load_params(path).train.arms))
     apply_overrides(path, words[1::2])
     params = load_params(path)
@@ -65,7 +65,7 @@ def test_a_table_has_the_runs_that_were_made_and_is_longer_than_wide() -> None:
     }
     audit = json.loads('{"measures": {"synthetic": {"coverage": {"value": 0.981}}}}')
     found = {"1x": Result(accuracy, audit, lambda arm: pd.DataFrame())}
-    settings = load_params().evaluate
+    settings = load_params(ROOT / "recipes/default.yaml").evaluate
     assert list(table(study, found, settings)) == [
         "|  | `real` | `synthetic` | `more_real` | coverage |",
         "|---|---|---|---|---|",
@@ -100,9 +100,13 @@ def test_a_run_is_compared_with_the_run_that_it_stands_against() -> None:
             lambda arm: pd.DataFrame(rows),
         )
 
-    first, second = list(table(study, {"1x": result(2), "2x": result(4)}, load_params().evaluate))[
-        2:
-    ]
+    first, second = list(
+        table(
+            study,
+            {"1x": result(2), "2x": result(4)},
+            load_params(ROOT / "recipes/default.yaml").evaluate,
+        )
+    )[2:]
     assert first == "| 1x | 50.0, -1.0 [-2.0, +0.0] |  |"
     assert second == "| 2x, to *1x* | 100.0, +50.0 [+0.0, +100.0] |  |"
 

@@ -37,24 +37,32 @@ SetsArgument = Annotated[
 ]
 
 
-@app.command(epilog="Examples: `truelike use sd15`, `truelike use my/settings.yaml`")
+@app.command(epilog="Examples: `truelike use sd15 real-fake`, `truelike use sd15 my/settings.yaml`")
 def use(
-    recipe: Annotated[
-        str, typer.Argument(help="The name of a file in recipes/, or the path of one.")
+    recipes: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE", help="Names of files in recipes/, or paths, in order."),
     ],
 ) -> None:
-    """Merge a recipe's settings into params.yaml, keeping its comments, and show what changed."""
-    from truelike.recipes import find_recipe, use_recipe
+    """Make params.yaml the shipped settings plus these recipes, and show what changed.
 
-    path = find_recipe(recipe)
-    changes = use_recipe(path)
-    for change in changes:
-        print(f"{change.name}: {change.old} -> {change.new}")
-    print(
-        f"{path}: {len(changes)} parameters changed"
-        if changes
-        else f"{path}: params.yaml already is like this"
-    )
+    Recipes that were in force before are not, unless they are named again. Your own edits stay,
+    unless a recipe names the parameter.
+    """
+    import json
+
+    from truelike.recipes import use_recipes
+
+    outcome = use_recipes(recipes)
+    for name in outcome.gone:
+        print(f"{name}: was in force, but the file is gone: what it set counts as your edits")
+    for name, old, new in outcome.changes:
+        print(f"{name}: {json.dumps(old)} -> {json.dumps(new)}")
+    for name, old, new in outcome.edits:
+        print(f"{name}: your edit stays: {json.dumps(new)} in place of {json.dumps(old)}")
+    if outcome.dropped:
+        print(f"no longer in force: {', '.join(outcome.dropped)}")
+    print(f"in force: {', '.join(recipes)}; {len(outcome.changes) or 'no'} parameters changed")
 
 
 @app.command(epilog="Example: `truelike peek outputs/synthetic/0 --out sheet.png`")

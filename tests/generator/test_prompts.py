@@ -30,7 +30,7 @@ from truelike.generator.settings import Prompts
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import read_captions, read_rewrites, write_table
 from truelike.imageset.writing import Sample, write_image_set
-from truelike.recipes import use_recipe
+from truelike.recipes import use_recipes
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.yaml import read_yaml
 from truelike.synthesis.plan import caption_of
@@ -74,10 +74,10 @@ def test_pieces_are_joined_where_their_material_exists(
 
 
 def recipe_prompts(name: str, tmp_path: Path) -> tuple[Prompts, str]:
-    """The prompts of params.yaml with a recipe, and its invert.template."""
+    """The prompts of the shipped settings with a recipe, and its invert.template."""
     params = tmp_path / "params.yaml"
-    params.write_text((ROOT / "params.yaml").read_text())
-    use_recipe(ROOT / "recipes" / f"{name}.yaml", params)
+    params.write_text((ROOT / "recipes/default.yaml").read_text())
+    use_recipes([name], params)
     settings = parse_params(read_yaml(params))
     return settings.prompts, settings.invert.template
 

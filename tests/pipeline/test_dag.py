@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from truelike.config import PARAMS_FILE, Models, Params, load_params
+from truelike.config import Models, Params, load_params
 from truelike.runtime.rooms import rooms_of
 from truelike.runtime.yaml import read_yaml
 from truelike.training.settings import Optimization
@@ -126,7 +126,7 @@ def test_naive_images_can_be_captioned_in_place_of_real_ones():
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_tracks_the_parameters_it_reads_and_they_exist(stage):
     tracked = {entry.replace("${key}", KEYS.get(stage, "")) for entry in STAGES[stage]["params"]}
-    params = load_params(ROOT / PARAMS_FILE).model_dump() | {"partial": {"content": {}}}
+    params = load_params(ROOT / "recipes/default.yaml").model_dump() | {"partial": {"content": {}}}
     for dotted in tracked:
         value = params
         for part in dotted.split("."):

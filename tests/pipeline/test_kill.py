@@ -198,7 +198,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_models.save_blip(project / "tiny/captioner")
     (project / "tiny/net.yaml").write_text("timm: test_resnet\n")
     (project / "tiny/none.yaml").write_text("hub: nobody/none\n")
-    params = read_yaml(ROOT / "params.yaml")
+    params = read_yaml(ROOT / "recipes/default.yaml")
     for section, values in SETTINGS.items():
         params[section].update(values)
     with (project / "params.yaml").open("w") as file:

@@ -106,6 +106,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
+    shutil.copyfile(folder / "recipes/default.yaml", folder / "params.yaml")
     awkward_folder(folder / "pictures")
     set_params(folder, SMALL | {"data.source": "pictures"})
     (folder / ".dvc" / "config.local").unlink(missing_ok=True)

@@ -51,8 +51,9 @@ def project(tmp_path_factory) -> Path:
         shutil.copytree(
             ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
         )
-    for name in ("params.yaml", ".gitignore", ".dvcignore"):
+    for name in (".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, project)
+    shutil.copy(ROOT / "recipes/default.yaml", project / "params.yaml")
     (project / ".dvc").mkdir()
     for name in ("config", ".gitignore"):
         shutil.copy(ROOT / ".dvc" / name, project / ".dvc")
@@ -69,6 +70,7 @@ def test_a_small_number_arrives_as_a_number(project):
     )
     assert code == 0, output
     params = load_params(project / "params.yaml")
+    assert "# Recipes in force: fashion\n" in (project / "params.yaml").read_text()
     assert isinstance(params.adapt.lr, float)
     assert (params.adapt.lr, params.data.shots) == (5e-5, 2)
     lock = read_yaml(project / "dvc.lock")["stages"]["prepare"]

@@ -45,7 +45,7 @@ def pipeline(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     Path("net.yaml").write_text("timm: test_resnet\n")
-    params = load_params(ROOT / "params.yaml")
+    params = load_params(ROOT / "recipes/default.yaml")
     return Pipeline(
         prompts=params.prompts,
         visual_guidance=params.visual_guidance.model_copy(update={"kind": "class_mean"}),

@@ -89,7 +89,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     YAML().dump({"stages": {"report": stage}, "plots": real["plots"]}, project / "dvc.yaml")
     (project / "make.py").write_text(MAKE)
-    shutil.copy(ROOT / "params.yaml", project)
+    shutil.copy(ROOT / "recipes/default.yaml", project / "params.yaml")
     for command in (
         "git init -q",
         "dvc init -q",

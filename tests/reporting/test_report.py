@@ -98,7 +98,7 @@ def changed(material: Material, **fields: object) -> Material:
 
 
 def with_params(material: Material, **values: object) -> Material:
-    raw = load_params(ROOT / "params.yaml").model_dump(mode="json")
+    raw = load_params(ROOT / "recipes/default.yaml").model_dump(mode="json")
     for name, value in values.items():
         section, field = name.split("__")
         raw[section][field] = value
@@ -455,7 +455,7 @@ def test_models_that_are_not_pinned_are_warned_of(material):
 
 
 def test_models_without_work_are_not_reported():
-    params = load_params(ROOT / "params.yaml")
+    params = load_params(ROOT / "recipes/default.yaml")
     paths, caption = params.models.model_dump(exclude={"dtype"}), params.caption
     assert list(used_models(paths, caption)) == ["generator", "encoder", "captioner", "classifier"]
     rewrite = caption.rewrite.model_copy(update={"count": 5})

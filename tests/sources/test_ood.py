@@ -214,7 +214,7 @@ def test_a_wrong_set_is_an_error_that_names_the_parameter(tmp_path, values, mess
 )
 def test_wrong_parameters_of_a_set(ood, message):
     with pytest.raises(TruelikeError, match=message):
-        parse_params(read_yaml(ROOT / "params.yaml") | {"ood": ood})
+        parse_params(read_yaml(ROOT / "recipes/default.yaml") | {"ood": ood})
 
 
 def test_masked_logits_leave_the_softmax_of_the_others():
@@ -315,6 +315,6 @@ def test_accuracy_on_a_set_is_the_share_of_hits_among_its_classes(hits, classes)
 
 
 def test_the_demos_sets_are_small():
-    params = load_params(ROOT / "params.yaml")
+    params = load_params(ROOT / "recipes/default.yaml")
     assert params.corrupt.images_per_class * len(params.corrupt.kinds) * len(SEVERITIES) <= 300
     assert list(params.ood) == ["catalogue"]

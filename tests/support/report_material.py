@@ -312,7 +312,7 @@ def build_material(folder: Path, params: Params | None = None) -> Material:
     ]
     costs = pd.DataFrame(runs, columns=list(FIELDS))
     return Material(
-        settings=settings_of(params or load_params(ROOT / "params.yaml")),
+        settings=settings_of(params or load_params(ROOT / "recipes/default.yaml")),
         real=real,
         naive=sets["naive"],
         synthetic=sets["synthetic"],

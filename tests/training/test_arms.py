@@ -139,7 +139,7 @@ def test_evaluate_leaves_out_what_was_not_trained(
     settings = Train.model_validate(TRAIN)
     for name in settings.arms:
         run_arm(name, classifier, settings)
-    params = load_params(ROOT / "params.yaml")
+    params = load_params(ROOT / "recipes/default.yaml")
     params = params.model_copy(
         update={"train": settings, "evaluate": params.evaluate.model_copy(update={"bootstrap": 20})}
     )

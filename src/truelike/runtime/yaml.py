@@ -9,12 +9,13 @@ from ruamel.yaml.error import YAMLError
 from truelike.runtime.errors import TruelikeError
 
 
-def read_yaml(path: str | Path) -> Any:
+def read_yaml(path: str | Path, parser: YAML | None = None) -> Any:
     """Read a YAML 1.2 file, as DVC does (``on`` is a word and ``5e-5`` a number); raises
-    TruelikeError.
+    TruelikeError. `parser` makes something else of it than plain values.
     """
+    parser = parser or YAML(typ="safe", pure=True)
     try:
-        return YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+        return parser.load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise TruelikeError(f"{path}: no such file; run from the directory that holds it") from None
     except YAMLError as error:
