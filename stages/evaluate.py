@@ -12,10 +12,10 @@ from truelike.config import load_params
 from truelike.evaluation.ood import ood_accuracy, summarise_ood
 from truelike.evaluation.verdict import (
     accuracy_table,
+    arm_scores,
     compare_all,
     confusion_table,
     read_predictions,
-    resample_arms,
     summarise,
 )
 from truelike.imageset.reading import ImageSet
@@ -47,11 +47,10 @@ def main() -> None:
         for arm, predictions in by_arm.items()
     ]
     write_table(ACCURACY, pd.concat(rows, ignore_index=True))
-    resampled = resample_arms(splits["test"], params.evaluate)
-    write_table(COMPARISONS, compare_all(resampled, params.evaluate.confidence))
+    confidence = params.evaluate.confidence
+    write_table(COMPARISONS, compare_all(arm_scores(splits["test"]), confidence))
     write_table(CONFUSION, confusion_table(splits["test"], class_names))
-    images = len(splits["test"]["real"].keys)
-    metrics = summarise(splits["validation"], resampled, arms, params.evaluate, images)
+    metrics = summarise(splits["validation"], splits["test"], arms, confidence, class_names)
     sets = {name: ImageSet(OOD / name) for name in ("corrupted", *params.ood)}
     predicted = {
         name: {arm: read_predictions(table, f"ood/{name}") for arm, table in tables.items()}

@@ -19,7 +19,7 @@ from studies import Study, experiment_name, load_studies
 from studies.figures import scale_figure, shots_figure
 from truelike.config import load_params
 from truelike.evaluation.settings import Evaluate
-from truelike.evaluation.verdict import REFERENCE, compare_arms, read_predictions, resample_arms
+from truelike.evaluation.verdict import REFERENCE, arm_scores, compare_arms, read_predictions
 from truelike.reporting.style import to_png
 
 PAGE = Path("docs/results.md")
@@ -90,8 +90,7 @@ def difference(result: Result, against: Result, arm: str, settings: Evaluate) ->
         name: read_predictions(of.predictions(arm), "test")
         for name, of in ((REFERENCE, against), (arm, result))
     }
-    resampled = resample_arms(both, settings)
-    found = compare_arms(resampled, [(arm, REFERENCE)], settings.confidence).iloc[0]
+    found = compare_arms(arm_scores(both), [(arm, REFERENCE)], settings.confidence).iloc[0]
     return {name: float(found[name]) for name in ("points", "low", "high")}
 
 

@@ -1,6 +1,4 @@
-"""Intervals and p-values by the bootstrap, over training seeds and test images together, or over
-images by class.
-"""
+"""Intervals by the bootstrap, over seeds and images or over images by class, and of shares."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +7,11 @@ from statistics import NormalDist
 import numpy as np
 
 CHUNK = 100
-POWER = 0.8
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the ends of its percentile interval."""
+    """An estimate with the ends of its interval."""
 
     value: float
     low: float
@@ -48,14 +45,6 @@ def percentile_interval(value: float, means: np.ndarray, confidence: float) -> I
     return Interval(value, float(low), float(high))
 
 
-def two_sided_p_value(differences: np.ndarray) -> float:
-    """Twice the smaller tail beyond zero of bootstrap differences, (count + 1) / (draws + 1), at
-    most 1.
-    """
-    tail = min((differences <= 0).sum(), (differences >= 0).sum())
-    return float(min(1.0, 2 * (tail + 1) / (len(differences) + 1)))
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values for their number: max over the smaller ones of (m - rank + 1) p, at most 1
     (Holm 1979).
@@ -65,17 +54,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[position]))
         adjusted[position] = largest
     return adjusted
-
-
-def detectable_effect(differences: np.ndarray, confidence: float) -> float:
-    """The true difference that a two-sided test at the level 1 - `confidence` finds with a power of
-    80 %.
-
-    (z_{(1 + confidence) / 2} + z_{0.8}) times the standard error, that of the bootstrap
-    `differences`.
-    """
-    normal = NormalDist()
-    return float((normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(POWER)) * differences.std())
 
 
 def class_resamples(labels: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:

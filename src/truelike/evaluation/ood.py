@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from truelike.evaluation.intervals import Interval, bootstrap_means, percentile_interval
+from truelike.evaluation.random_effects import crossed_mean
 from truelike.evaluation.settings import Evaluate
 from truelike.evaluation.verdict import REFERENCE, Predictions, hits
 from truelike.sources.settings import OodSet
@@ -131,8 +132,7 @@ def _mean_corruption_error(own: Errors, reference: Errors, settings: Evaluate) -
 
 def _interval(scored: np.ndarray, settings: Evaluate) -> tuple[float, float, float]:
     """Mean, low and high of scores (seeds, images)."""
-    means = bootstrap_means(scored, settings.bootstrap, settings.seed)
-    interval = percentile_interval(float(scored.mean()), means, settings.confidence)
+    interval = crossed_mean(scored).interval(settings.confidence)
     return interval.value, interval.low, interval.high
 
 

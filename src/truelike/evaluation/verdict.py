@@ -2,7 +2,7 @@
 sentence.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -11,15 +11,8 @@ import numpy as np
 import pandas as pd
 
 from truelike.evaluation.accuracy import confusion_matrix, correct, scores
-from truelike.evaluation.intervals import (
-    Interval,
-    bootstrap_means,
-    detectable_effect,
-    holm,
-    percentile_interval,
-    two_sided_p_value,
-)
-from truelike.evaluation.settings import Evaluate
+from truelike.evaluation.intervals import Interval, holm
+from truelike.evaluation.random_effects import crossed_mean
 from truelike.paths import ARMS
 from truelike.runtime.errors import TruelikeError
 from truelike.training.settings import Arm
@@ -68,70 +61,44 @@ def hits(predictions: Predictions) -> np.ndarray:
     return 100.0 * np.stack([correct(probs, predictions.labels) for probs in predictions.probs])
 
 
-@dataclass(frozen=True)
-class Resampled:
-    """An arm's test accuracy in percent and its means over resamples of seeds and test images
-    (draws,).
-    """
+def arm_scores(test: Mapping[str, Predictions]) -> dict[str, np.ndarray]:
+    """The `hits` of every arm, so that differences of arms are paired by seed and image.
 
-    top1: float
-    means: np.ndarray
-
-
-def resample_arms(test: Mapping[str, Predictions], settings: Evaluate) -> dict[str, Resampled]:
-    """Resample every arm alike; raises TruelikeError if the arms were trained on different seeds or
-    images.
+    Raises TruelikeError if the arms were trained with different seeds or tested on other images.
     """
     for name, predictions in test.items():
         if predictions.seeds != test[REFERENCE].seeds or predictions.keys != test[REFERENCE].keys:
             raise TruelikeError(
                 f"{ARMS / name}: its seeds or test images are not those of 'real'; run `dvc repro`"
             )
-    scored = {name: hits(predictions) for name, predictions in test.items()}
-    return {
-        name: Resampled(
-            float(values.mean()), bootstrap_means(values, settings.bootstrap, settings.seed)
-        )
-        for name, values in scored.items()
-    }
+    return {name: hits(predictions) for name, predictions in test.items()}
 
 
 def compare_arms(
-    resampled: Mapping[str, Resampled], pairs: Iterable[tuple[str, str]], confidence: float
+    scored: Mapping[str, np.ndarray], pairs: Iterable[tuple[str, str]], confidence: float
 ) -> pd.DataFrame:
     """Paired comparisons of arms: a row per (arm, against) of points, low, high, p_value, p_holm,
     detectable.
 
-    Percentage points, with intervals at `confidence`. `p_holm` is corrected for the number of
-    pairs; `detectable` is the difference that such a test finds with a power of 80 %.
+    Percentage points, with t intervals at `confidence` by the variance over seeds and images.
+    `p_holm` is corrected for the number of pairs; `detectable` is the difference that such a test
+    finds with a power of 80 %.
     """
     rows = []
     for arm, against in pairs:
-        change = resampled[arm].means - resampled[against].means
-        interval = percentile_interval(
-            resampled[arm].top1 - resampled[against].top1, change, confidence
-        )
-        effect = detectable_effect(change, confidence)
-        rows.append(
-            (
-                arm,
-                against,
-                interval.value,
-                interval.low,
-                interval.high,
-                two_sided_p_value(change),
-                effect,
-            )
-        )
+        change = crossed_mean(scored[arm] - scored[against])
+        ends = change.interval(confidence)
+        effect = change.detectable(confidence)
+        rows.append((arm, against, change.value, ends.low, ends.high, change.p_value, effect))
     columns = ["arm", "against", "points", "low", "high", "p_value", "detectable"]
     table = pd.DataFrame(rows, columns=columns)
     table.insert(6, "p_holm", holm(table["p_value"].tolist()))
     return table
 
 
-def compare_all(resampled: Mapping[str, Resampled], confidence: float) -> pd.DataFrame:
+def compare_all(scored: Mapping[str, np.ndarray], confidence: float) -> pd.DataFrame:
     """`compare_arms` of every two arms, each later one against the earlier ones."""
-    return compare_arms(resampled, ((b, a) for a, b in combinations(resampled, 2)), confidence)
+    return compare_arms(scored, ((b, a) for a, b in combinations(scored, 2)), confidence)
 
 
 def confusion_table(test: Mapping[str, Predictions], class_names: list[str]) -> pd.DataFrame:
@@ -153,74 +120,96 @@ def confusion_table(test: Mapping[str, Predictions], class_names: list[str]) -> 
 
 def summarise(
     validation: Mapping[str, Predictions],
-    resampled: Mapping[str, Resampled],
+    test: Mapping[str, Predictions],
     arms: Mapping[str, Arm],
-    settings: Evaluate,
-    images: int,
+    confidence: float,
+    class_names: Sequence[str],
 ) -> dict[str, Any]:
     """The content of metrics/accuracy.json: every arm's accuracy, its difference to the arm `real`,
     and the verdict.
 
     Percent and percentage points. The verdict's arm is the best one on validation among those whose
-    partner is the synthetic set; its numbers are of `images` test images.
+    partner is the synthetic set; its numbers are of test images.
     """
-    on_validation = {
-        name: float(hits(predictions).mean()) for name, predictions in validation.items()
-    }
-    accuracy = {
-        name: percentile_interval(arm.top1, arm.means, settings.confidence)
-        for name, arm in resampled.items()
-    }
-    pairs = [(name, REFERENCE) for name in resampled if name != REFERENCE]
-    table = (
-        compare_arms(resampled, pairs, settings.confidence).set_index("arm").drop(columns="against")
-    )
-    return {
-        "accuracy": {
-            name: _rounded(interval, "top1") | {"validation": round(on_validation[name], 2)}
-            for name, interval in accuracy.items()
-        },
-        "difference_to_real": table.round(DIGITS).to_dict("index"),
-        "verdict": _verdict(
-            arms,
-            on_validation,
-            table,
-            settings.confidence,
-            len(validation[REFERENCE].seeds),
-            images,
-        ),
-    }
-
-
-def _rounded(interval: Interval, name: str) -> dict[str, float]:
-    return {
-        name: round(interval.value, 2),
-        "low": round(interval.low, 2),
-        "high": round(interval.high, 2),
-    }
-
-
-def _verdict(
-    arms: Mapping[str, Arm],
-    validation: Mapping[str, float],
-    differences: pd.DataFrame,
-    confidence: float,
-    seeds: int,
-    images: int,
-) -> dict[str, Any]:
+    scored, validated = arm_scores(test), arm_scores(validation)
+    pairs = [(name, REFERENCE) for name in scored if name != REFERENCE]
+    differences = compare_arms(scored, pairs, confidence).set_index("arm").drop(columns="against")
     candidates = [
         name
         for name, arm in arms.items()
         if arm.partner == "synthetic" and name in differences.index
     ]
-    if not candidates:
+    accuracy = {
+        name: _rounded(crossed_mean(values).interval(confidence), "top1")
+        | {"validation": round(float(validated[name].mean()), 2)}
+        for name, values in scored.items()
+    }
+    if candidates:
+        best = max(candidates, key=lambda name: float(validated[name].mean()))
+        verdict = _verdict(best, test, scored, differences.loc[best], confidence, class_names)
+        verdict["near_ties"] = near_ties(validated, best, candidates)
+    else:
         sentence = "No verdict: no arm of train.arms has the synthetic set as its partner."
-        return {"arm": None, "points": None, "low": None, "high": None, "sentence": sentence}
-    arm = max(candidates, key=lambda name: validation[name])
-    row = differences.to_dict("index")[arm]
+        verdict = dict.fromkeys(("arm", "points", "low", "high")) | {"sentence": sentence}
+    return {
+        "accuracy": accuracy,
+        "difference_to_real": differences.round(DIGITS).to_dict("index"),
+        "verdict": verdict,
+    }
+
+
+def near_ties(scored: Mapping[str, np.ndarray], best: str, candidates: Sequence[str]) -> list[str]:
+    """The other candidates whose validation accuracy is within a standard error of the best one's.
+
+    The standard error is that of the paired difference.
+    """
+    changes = {name: crossed_mean(scored[best] - scored[name]) for name in candidates}
+    return [name for name, c in changes.items() if name != best and c.value <= c.error]
+
+
+def gain_by_class(
+    scored: np.ndarray, against: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> dict[str, float]:
+    """What each class adds to the difference of two arms' accuracy, in points: they sum up to it.
+
+    `scored` and `against` (seeds, N) are hits as percent, `labels` (N,).
+    """
+    change = (scored - against).mean(0)
+    sums = np.bincount(labels, change, len(class_names)) / len(labels)
+    return {name: round(float(value), 2) for name, value in zip(class_names, sums, strict=True)}
+
+
+def carrying_class(gains: Mapping[str, float]) -> str | None:
+    """The class without which less than half of the summed gains would be left, if there is one."""
+    total = sum(gains.values())
+    name = max(gains, key=lambda name: gains[name] * np.sign(total))
+    return name if len(gains) > 2 and abs(total - gains[name]) < abs(total) / 2 else None
+
+
+def _verdict(
+    arm: str,
+    test: Mapping[str, Predictions],
+    scored: Mapping[str, np.ndarray],
+    row: pd.Series,
+    confidence: float,
+    class_names: Sequence[str],
+) -> dict[str, Any]:
+    labels = test[arm].labels
+    gains = gain_by_class(scored[arm], scored[REFERENCE], labels, class_names)
     interval = Interval(float(row["points"]), float(row["low"]), float(row["high"]))
-    sentence = verdict_sentence(arm, interval, float(row["detectable"]), confidence, seeds, images)
-    return {"arm": arm} | _rounded(interval, "points") | {"sentence": sentence}
+    seeds, images = scored[arm].shape
+    effect = float(row["detectable"])
+    return (
+        {"arm": arm}
+        | _rounded(interval, "points")
+        | {"sentence": verdict_sentence(arm, interval, effect, confidence, seeds, images)}
+        | {"gain_by_class": gains, "carried_by": carrying_class(gains)}
+    )
+
+
+def _rounded(interval: Interval, name: str) -> dict[str, float]:
+    ends = {"low": round(interval.low, 2), "high": round(interval.high, 2)}
+    return {name: round(interval.value, 2)} | ends
 
 
 def verdict_sentence(
