@@ -241,12 +241,10 @@ def test_the_demonstration_models_on_other_images_are_warned_of(material, html):
 def test_a_run_without_a_verdict_still_has_a_page(material):
     metrics = json.loads(json.dumps(material.accuracy_metrics))
     sentence = "No verdict: no arm of train.arms has the synthetic set as its partner."
-    metrics["verdict"] = {
-        "arm": None,
-        "points": None,
-        "low": None,
-        "high": None,
+    metrics["verdict"] = dict.fromkeys(("arm", "points", "low", "high", "carried_by")) | {
         "sentence": sentence,
+        "gain_by_class": {},
+        "near_ties": [],
     }
     metrics["accuracy"] = {"real": metrics["accuracy"]["real"]}
     metrics["difference_to_real"] = {}
@@ -452,6 +450,14 @@ def test_models_that_are_not_pinned_are_warned_of(material):
     texts = [text for text in caveats(changed(material, models=sources)) if "pinned" in text]
     assert len(texts) == 1  # the classifier starts from scratch
     assert "models.captioner (captioner.yaml)" in texts[0]
+
+
+def test_near_ties_and_a_class_that_carries_the_verdict_are_warned_of(material):
+    metrics = material.accuracy_metrics
+    verdict = metrics["verdict"] | {"near_ties": ["mixed", "bridged"], "carried_by": "shirt"}
+    texts = caveats(changed(material, accuracy_metrics=metrics | {"verdict": verdict}))
+    assert any("mixed and bridged are within a standard error of bridged_pp" in t for t in texts)
+    assert any("shirt, supplies most" in t and "+1.2 of +2.7 points" in t for t in texts)
 
 
 def test_models_without_work_are_not_reported():

@@ -151,6 +151,7 @@ def summarise(
     else:
         sentence = "No verdict: no arm of train.arms has the synthetic set as its partner."
         verdict = dict.fromkeys(("arm", "points", "low", "high")) | {"sentence": sentence}
+        verdict |= {"gain_by_class": {}, "carried_by": None, "near_ties": []}
     return {
         "accuracy": accuracy,
         "difference_to_real": differences.round(DIGITS).to_dict("index"),

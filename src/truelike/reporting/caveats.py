@@ -1,6 +1,8 @@
 """What a reader must know before believing the numbers."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from truelike.reporting.material import Material
 
@@ -30,5 +32,21 @@ def caveats(material: Material) -> list[str]:
         texts.append(
             f"Only {len(settings.train.seeds)} training seed(s): the intervals hardly know how "
             "much training varies."
+        )
+    return texts + _of_the_verdict(material.accuracy_metrics["verdict"])
+
+
+def _of_the_verdict(verdict: Mapping[str, Any]) -> list[str]:
+    texts = []
+    if ties := verdict["near_ties"]:
+        texts.append(
+            f"On validation images {' and '.join(ties)} {'is' if len(ties) == 1 else 'are'} within "
+            f"a standard error of {verdict['arm']}: which of them is best is not settled."
+        )
+    if name := verdict["carried_by"]:
+        rest = verdict["points"] - verdict["gain_by_class"][name]
+        texts.append(
+            f"One class, {name}, supplies most of the difference: without it {rest:+.1f} of "
+            f"{verdict['points']:+.1f} points would be left."
         )
     return texts
