@@ -17,7 +17,6 @@ from truelike.config import Params, load_params
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.writing import Sample, encode_png, write_image_set
 from truelike.runtime.yaml import read_yaml
-from truelike.sharing.export import folder_names
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -159,6 +158,13 @@ def test_peek_counts_and_draws(tmp_path):
     assert Image.open(tmp_path / "new/sheet.png").width > 4 * 64
 
 
+@pytest.mark.parametrize("out", ["sheet", "sheet.xyz", "folder.png"])
+def test_peek_refuses_what_is_no_picture_before_it_works(tmp_path, monkeypatch, capsys, out):
+    (tmp_path / "folder.png").mkdir()
+    message = failure(monkeypatch, capsys, "peek", tmp_path / "no-set", "--out", tmp_path / out)
+    assert f"{out}: must be a file that ends in .png" in message
+
+
 def test_verify(tmp_path, monkeypatch, capsys):
     some_set(tmp_path / "sets/0")
     some_set(tmp_path / "sets/1")
@@ -174,6 +180,13 @@ def test_verify(tmp_path, monkeypatch, capsys):
     assert "no image set here" in failure(monkeypatch, capsys, "verify", tmp_path / "elsewhere")
 
 
+def test_discarding_a_stray_file_leaves_the_sums(tmp_path, monkeypatch, capsys):
+    folder = some_set(tmp_path / "set").folder
+    (folder / ".DS_Store").write_bytes(b"x")
+    assert "1 problems" in failure(monkeypatch, capsys, "verify", "--discard", folder)
+    assert "6 images, all sound" in truelike("verify", folder)
+
+
 def test_export(tmp_path, monkeypatch, capsys):
     images = some_set(tmp_path / "set")
     assert "6 images" in truelike("export", tmp_path / "set", tmp_path / "folder")
@@ -181,7 +194,7 @@ def test_export(tmp_path, monkeypatch, capsys):
         path.relative_to(tmp_path / "folder").as_posix()
         for path in (tmp_path / "folder").rglob("*.png")
     }
-    assert found == {f"{'hat' if n < 2 else 'a_b_ c'}/k{n}.png" for n in range(6)}
+    assert found == {f"{'hat' if n < 2 else 'a%2Fb%3A c'}/k{n}.png" for n in range(6)}
     assert (tmp_path / "folder/hat/k0.png").read_bytes() == images.png(0)
     assert "already holds something" in failure(
         monkeypatch, capsys, "export", tmp_path / "set", tmp_path / "folder"
@@ -221,21 +234,12 @@ def test_trace_lists_every_image_made_from_one_in_all_sets(tmp_path, monkeypatch
             "3 images were made from it; to leave it out of all, put it in data.exclude"
             in output[-1]
         )
+    output = truelike("trace", "boot-1-r1").splitlines()
+    assert output[0] == "outputs/synthetic/1: boot-1-r1, made from boot-1"
+    assert "a synthetic image, made from the real image boot-1" in output[-1]
     shutil.rmtree("outputs/real")  # excluded long ago: what was made before is still found
     assert len(truelike("trace", "boot-1").splitlines()) == 4
     assert "boot-7: no image of" in failure(monkeypatch, capsys, "trace", "boot-7")
-
-
-def test_class_folders_are_safe_and_distinct():
-    assert folder_names(["..", "A", "a", "x/y", 'q?"', "Größe", "end. "]) == [
-        "_",
-        "A_1",
-        "a_2",
-        "x_y",
-        "q__",
-        "Größe",
-        "end",
-    ]
 
 
 def test_regenerate_compares_with_the_stored_bytes(tmp_path, monkeypatch, capsys):

@@ -10,6 +10,8 @@ import typer
 
 from truelike.runtime.errors import TruelikeError
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -79,6 +81,8 @@ def peek(
     from truelike.reporting.pictures import contact_sheet
     from truelike.sharing.export import sets_in
 
+    if out.suffix.lower() not in PICTURES or out.is_dir():
+        raise TruelikeError(f"--out {out}: must be a file that ends in {', '.join(PICTURES)}")
     sets = [ImageSet(folder) for folder in sets_in(path)]
     names = sets[0].class_names
     counts = {
@@ -141,11 +145,16 @@ def export(
     target: Annotated[
         Path, typer.Argument(metavar="DIR", help="A new directory for CLASS/KEY.png.")
     ],
+    dropped: Annotated[
+        bool, typer.Option("--all", help="Also the images that selection dropped.")
+    ] = False,
 ) -> None:
-    """Write images as a folder of PNG files, one subfolder per class."""
+    """Write images as a folder of PNG files, one subfolder per class, and metadata.jsonl with their
+    prompts; a folder per split where there are several.
+    """
     from truelike.sharing.export import export as export_sets
 
-    print(f"{target}: {export_sets(path, target)} images")
+    print(f"{target}: {export_sets(path, target, dropped)} images")
 
 
 @app.command(
@@ -164,13 +173,20 @@ def trace(
     from truelike.sharing.trace import trace as trace_image
 
     table = trace_image(name, sets_in(path))
+    is_derived = table["made_from"] != ""
     for folder, key, origin in zip(table["folder"], table["key"], table["made_from"], strict=True):
         print(f"{folder}: {key}{f', made from {origin}' if origin else ''}")
-    made = int((table["made_from"] != "").sum())
-    print(
-        f"{name}: {made} images were made from it; to leave it out of all, put it in data.exclude "
-        "and `dvc repro`"
-    )
+    sources = table.loc[is_derived & (table["key"] == name), "made_from"].unique()
+    if len(sources):
+        print(
+            f"{name}: a synthetic image, made from the real image {sources[0]}; "
+            f"`truelike trace {sources[0]}` lists all that was made from that"
+        )
+    else:
+        print(
+            f"{name}: {is_derived.sum()} images were made from it; to leave it out of all, put it "
+            "in data.exclude and `dvc repro`"
+        )
 
 
 @app.command(epilog="Examples: `truelike compare HEAD strength-05`, `truelike compare strength-05`")

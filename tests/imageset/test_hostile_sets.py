@@ -237,7 +237,7 @@ def test_verify_names_members_that_do_not_belong(folder, tmp_path, name, kind, m
     assert any(message in problem and "shard-00000.tar" in problem for problem in verify(folder))
     assert ImageSet(folder).load().shape == (6, 4, 5, 3)
     export(folder, tmp_path / "exported")
-    assert len(list((tmp_path / "exported").rglob("*.*"))) == 6
+    assert len(list((tmp_path / "exported").rglob("*.png"))) == 6
     assert not (tmp_path / "loaded").exists()
 
 

@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, {source!r})
-from truelike.imageset.reading import Sample, write_image_set
+from truelike.imageset.writing import Sample, write_image_set
 
 replica, shade = int(sys.argv[1]), int(Path("shade").read_text())
 with Path({log!r}).open("a") as log:
@@ -393,13 +393,27 @@ def test_a_flipped_bit_is_found_discarded_and_only_its_set_is_restored(world, tm
     assert any(
         "shard-00001.tar: does not match its sha256" in problem for problem in verify(folder)
     )
-    assert sorted({path.name for path in discard_damaged(folder) if path.parent == folder}) == [
-        "SHA256SUMS",
-        shard.name,
-    ]
+    (folder / ".DS_Store").write_bytes(b"x")
+    removed = [path.name for path in discard_damaged(folder) if path.parent == folder]
+    assert removed == [".DS_Store", shard.name]  # by DVC's cache SHA256SUMS is sound
     dvc("pull", cwd=theirs)
     assert shard.read_bytes() == sound
     assert verify(folder) == []
+
+
+def test_damaged_sums_are_discarded_alone(world, tmp_path):
+    theirs = clone(world, tmp_path / "theirs")
+    dvc("config", "cache.type", "hardlink", cwd=theirs)
+    dvc("pull", cwd=theirs)
+    folder = theirs / "outputs/synthetic/1"
+    before = contents(folder)
+    sums = folder / "SHA256SUMS"
+    sums.chmod(0o644)
+    sums.write_bytes(b"nothing")
+    assert {path.name for path in discard_damaged(folder) if path.parent == folder} == {sums.name}
+    assert discard_damaged(folder) == []  # without sums nothing is known to be damaged
+    dvc("pull", cwd=theirs)
+    assert contents(folder) == before
 
 
 def test_two_people_change_the_same_stage(world, tmp_path):

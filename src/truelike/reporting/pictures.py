@@ -10,12 +10,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from truelike.imageset.writing import encode_png
+from truelike.reporting.style import oneline
 
 INK = (31, 35, 40)
 PAPER = (255, 255, 255)
 GAP = 4
 MARGIN = 12
 FONT_SIZE = 14
+MAX_LABEL = 240  # pixels
 
 
 def scale_to(pixels: np.ndarray, side: int) -> Image.Image:
@@ -48,6 +50,7 @@ def contact_sheet(
     file = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     font, small = (ImageFont.truetype(str(file), size) for size in (FONT_SIZE, FONT_SIZE - 3))
     headings = [_shorten(name, small, side + GAP) for name in columns]
+    rows = [(_shorten(label, font, MAX_LABEL), images) for label, images in rows]
     left = MARGIN + round(max((font.getlength(label) for label, _ in rows), default=0)) + MARGIN
     top = MARGIN + (FONT_SIZE + GAP if headings else 0)
     count = max((len(images) for _, images in rows), default=0)
@@ -72,6 +75,7 @@ def contact_sheet(
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    text = oneline(text)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from truelike.reporting.style import points
+from truelike.reporting.style import oneline, points
 
 
 def render_template(name: str, **context: Any) -> str:
@@ -58,8 +58,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
-
-
-def oneline(text: str) -> str:
-    """A text on one line, for markdown: runs of white space become a space."""
-    return " ".join(text.split())

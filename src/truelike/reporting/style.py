@@ -110,8 +110,14 @@ def named_rows(
 
 
 def short(name: str, length: int) -> str:
-    """A name of at most `length` characters."""
+    """A name on one line, of at most `length` characters."""
+    name = oneline(name)
     return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def oneline(text: str) -> str:
+    """A text on one line: runs of white space and control characters become a space."""
+    return " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text).split())
 
 
 def settle(figure: Figure) -> None:

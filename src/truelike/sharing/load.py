@@ -3,6 +3,7 @@ its remote.
 """
 
 import functools
+import io
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,13 +11,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from truelike.imageset.reading import INDEX_FILE, ImageSet
+from truelike.paths import selection_table
 from truelike.runtime.errors import TruelikeError
 from truelike.sharing.export import sets_in
+from truelike.sharing.selection import read_selection, selected_rows
 
 
 class SharedImages(Dataset[tuple[Any, int]]):
@@ -24,17 +28,21 @@ class SharedImages(Dataset[tuple[Any, int]]):
     `rows`.
 
     `sets` are the image sets, `class_names` what the labels mean. `transform` is given the image,
-    uint8 (3, H, W).
+    uint8 (3, H, W). With `selection`, a table as the stage select writes it, only the images that
+    it keeps, with its labels.
     """
 
     def __init__(
-        self, sets: list[ImageSet], transform: Callable[[Tensor], Any] | None = None
+        self,
+        sets: list[ImageSet],
+        transform: Callable[[Tensor], Any] | None = None,
+        selection: pd.DataFrame | None = None,
     ) -> None:
         self.sets = sets
         self.class_names = sets[0].class_names
         self.transform = transform
-        self._ends = np.cumsum([len(images) for images in sets])
-        self._labels = [images.labels for images in sets]
+        self._rows = [selected_rows(images, selection) for images in sets]
+        self._ends = np.cumsum([len(positions) for positions, _ in self._rows])
         for images in sets:
             if images.class_names != self.class_names:
                 raise TruelikeError(
@@ -52,16 +60,20 @@ class SharedImages(Dataset[tuple[Any, int]]):
             raise IndexError(f"{position} of {len(self)} images")
         position %= len(self)
         number = int(np.searchsorted(self._ends, position, side="right"))
-        images = self.sets[number]
+        positions, labels = self._rows[number]
         place = position - (int(self._ends[number - 1]) if number else 0)
-        image = torch.from_numpy(images.pixels(place).transpose(2, 0, 1).copy())
-        return self.transform(image) if self.transform else image, int(self._labels[number][place])
+        pixels = self.sets[number].pixels(int(positions[place]))
+        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+        return self.transform(image) if self.transform else image, int(labels[place])
 
     def rows(self) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         """Every image in stored order: its index row, and its pixels, uint8 (H, W, 3)."""
-        for images in self.sets:
-            for position, row in enumerate(images.index.to_dict("records")):
-                yield {str(name): value for name, value in row.items()}, images.pixels(position)
+        for images, (positions, labels) in zip(self.sets, self._rows, strict=True):
+            names = [self.class_names[label] for label in labels]
+            table = images.index.iloc[positions].assign(label=labels, class_name=names)
+            for position, row in zip(positions, table.to_dict("records"), strict=True):
+                pixels = images.pixels(int(position))
+                yield {str(name): value for name, value in row.items()}, pixels
 
 
 def load(
@@ -70,11 +82,13 @@ def load(
     rev: str | None = None,
     replica: int | None = None,
     split: str | None = None,
+    selected: bool = False,
     transform: Callable[[Tensor], Any] | None = None,
 ) -> SharedImages:
     """Open synthetic images (all replicas, or one) or real ones (`split`: train, validation or
     test) of a project.
 
+    With `selected`, the synthetic images that selection kept, with the labels that it gave them.
     `url_or_path` is the Git URL of a project, at the commit, branch or tag `rev`, whose shards are
     then read by range from its DVC remote, with nothing downloaded as a whole; or a directory: a
     project, or image sets got by `dvc get`. Raises TruelikeError if it cannot be reached or has no
@@ -84,6 +98,8 @@ def load(
         raise TruelikeError(
             "load: give replica (synthetic images) or split (real images), not both"
         )
+    if selected and split is not None:
+        raise TruelikeError("load: selected is about synthetic images, split about real ones")
     chosen = (
         f"real/{split}" if split else f"synthetic/{replica}" if replica is not None else "synthetic"
     )
@@ -97,8 +113,23 @@ def load(
         places.append(path / chosen.partition("/")[2])
     for place in places:
         if rev is None and place.is_dir():
-            return SharedImages([ImageSet(folder) for folder in sets_in(place)], transform)
-    return SharedImages(_remote_sets(str(url_or_path), rev, f"outputs/{chosen}"), transform)
+            sets = [ImageSet(folder) for folder in sets_in(place)]
+            selection = read_selection(sets[0]) if selected else None
+            if selected and selection is None:
+                raise TruelikeError(
+                    f"{place}: no selection table beside it; load the project, or the sets with "
+                    f"{selection_table('synthetic')}"
+                )
+            return SharedImages(sets, transform, selection)
+    url = str(url_or_path)
+    table = selection_table("synthetic").as_posix()
+    selection = _reached(url, rev, lambda files: _read_table(files, table)) if selected else None
+    return SharedImages(_remote_sets(url, rev, f"outputs/{chosen}"), transform, selection)
+
+
+def _read_table(files: Any, path: str) -> pd.DataFrame:
+    with files.open(path, "rb") as file:
+        return pd.read_parquet(io.BytesIO(file.read()))
 
 
 def _remote_sets(url: str, rev: str | None, folder: str) -> list[ImageSet]:
