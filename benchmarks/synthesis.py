@@ -23,18 +23,20 @@ from safetensors.torch import load_file
 from benchmarks import Cost, compare, cost, table, write
 from stages import keep_freed_memory
 from truelike.config import load_params
-from truelike.generator.pipeline import EMBEDS_FILE, LORA_FILE, read_adapter, read_style
-from truelike.generator.samplers import make_generators, make_sampler
+from truelike.generator.adapter import LORA_FILE, read_adapter
+from truelike.generator.samplers import image_rngs, make_sampler
+from truelike.generator.style import EMBEDS_FILE, read_style
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.devices import torch_dtype
-from truelike.synthesis.run import Job, plan_of, replica_job, synthesize
+from truelike.synthesis.jobs import SynthesisJob, replica_job
+from truelike.synthesis.run import plan_of, synthesize
 from truelike.synthesis.settings import Synthesize
 
 FAST = Path("recipes/fast.yaml")
 STOCK, OURS, QUICK = "stock pipeline", "truelike", "truelike, `recipes/fast.yaml`"
 
 
-def stock(job: Job, replica: int, out: Path) -> None:
+def stock(job: SynthesisJob, replica: int, out: Path) -> None:
     """The usual way: a call of the stock pipeline for each class, its text encoded each time, PNG
     saved inline.
     """
@@ -70,7 +72,7 @@ def stock(job: Job, replica: int, out: Path) -> None:
                 strength=job.settings.strength,
                 num_inference_steps=job.settings.steps,
                 guidance_scale=job.settings.guidance_scale,
-                generator=make_generators(rows["seed"].tolist()),
+                generator=image_rngs(rows["seed"].tolist()),
             ).images
         folder = out / f"{label}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,7 @@ def stock(job: Job, replica: int, out: Path) -> None:
             image.save(folder / f"{key}.png")
 
 
-def ours(job: Job, replica: int, out: Path) -> None:
+def ours(job: SynthesisJob, replica: int, out: Path) -> None:
     """One replica with nothing finished before, in a process that is set up as a stage's."""
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as scratch, patch.dict(os.environ, DVC_ROOT=scratch):
@@ -112,12 +114,7 @@ def second_cost(run: Callable[[], object]) -> Cost:
 
 def main() -> None:
     params = load_params()
-    job = replica_job(
-        params.synthesize,
-        prompts=params.prompts,
-        visual_guidance=params.visual_guidance,
-        generator=params.generator,
-    )
+    job = replica_job(params)
     quick = replace(job, settings=fast(job.settings, YAML(typ="safe").load(FAST)))
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary)

@@ -1,4 +1,4 @@
-"""Make one replica of the yardstick: plain text-to-image from class prompts, nothing learned from
+"""Make one replica of the baseline: plain text-to-image from class prompts, nothing learned from
 the real images.
 """
 
@@ -6,23 +6,15 @@ import sys
 
 from stages import run
 from truelike.config import load_params
-from truelike.paths import NAIVE, TRAIN
-from truelike.synthesis.run import naive_job, synthesize
+from truelike.paths import NAIVE
+from truelike.synthesis.jobs import naive_job
+from truelike.synthesis.run import synthesize
 
 
 def main() -> None:
     params = load_params()
     replica = int(sys.argv[1])
-    job = naive_job(
-        params.naive,
-        base=params.prompts.base,
-        definitions=params.prompts.definitions,
-        prompt_seed=params.prompts.seed,
-        negative=params.prompts.negative,
-        generator=params.generator,
-        real=TRAIN,
-    )
-    synthesize(job, replica, NAIVE / str(replica))
+    synthesize(naive_job(params), replica, NAIVE / str(replica))
 
 
 if __name__ == "__main__":

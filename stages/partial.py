@@ -7,20 +7,15 @@ from truelike.config import load_params
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import undecided, write_table
 from truelike.paths import PARTIAL, selection_table
-from truelike.synthesis.run import replica_job, synthesize, without
+from truelike.synthesis.jobs import partial_job
+from truelike.synthesis.run import synthesize
 
 
 def main() -> None:
     params = load_params()
     name = sys.argv[1]
-    whole = replica_job(
-        params.synthesize,
-        prompts=params.prompts,
-        visual_guidance=params.visual_guidance,
-        generator=params.generator,
-    )
     out = PARTIAL / name
-    synthesize(without(params.partial[name].without, whole), 0, out)
+    synthesize(partial_job(params, name), 0, out)
     write_table(selection_table(f"partial/{name}"), undecided(ImageSet(out)))
 
 

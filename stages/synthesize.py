@@ -7,19 +7,14 @@ import sys
 from stages import run
 from truelike.config import load_params
 from truelike.paths import SYNTHETIC
-from truelike.synthesis.run import replica_job, synthesize
+from truelike.synthesis.jobs import replica_job
+from truelike.synthesis.run import synthesize
 
 
 def main() -> None:
     params = load_params()
     replica = int(sys.argv[1])
-    job = replica_job(
-        params.synthesize,
-        prompts=params.prompts,
-        visual_guidance=params.visual_guidance,
-        generator=params.generator,
-    )
-    synthesize(job, replica, SYNTHETIC / str(replica))
+    synthesize(replica_job(params), replica, SYNTHETIC / str(replica))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """Fixtures that several test files share: tiny random models, and a small real training set."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.writing import Sample, write_image_set
+
+if TYPE_CHECKING:
+    from truelike.synthesis.jobs import SynthesisJob
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +63,15 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
     pointer = tmp_path_factory.mktemp("classifier") / "net.yaml"
     pointer.write_text("timm: test_resnet\n")
     return str(pointer)
+
+
+@pytest.fixture
+def job(
+    generator: Path, real: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> "SynthesisJob":
+    """A job in an empty project: captions and features, no style and no adapter."""
+    from tests.support.jobs import make_job
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    return make_job(generator, real, tmp_path / "outputs")

@@ -1,5 +1,6 @@
 """Every benchmark runs at a tiny size, and its two sides agree; nothing here is timed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +20,11 @@ from benchmarks import (
     training,
     write,
 )
-from tests.support.models import float32
-from truelike.adaptation.lora import write_no_adapter
+from tests.support.jobs import OFF
 from truelike.config import load_params
-from truelike.generator.pipeline import Style
-from truelike.generator.settings import Prompts, VisualGuidance
 from truelike.imageset.reading import ImageSet
-from truelike.imageset.tables import write_features, write_table
 from truelike.runtime.yaml import read_yaml
-from truelike.synthesis.run import Job
+from truelike.synthesis.jobs import SynthesisJob
 from truelike.synthesis.settings import Synthesize
 from truelike.training.images import LabelledImages
 from truelike.training.seeds import Training
@@ -37,36 +34,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def job(generator: Path, real: ImageSet, tmp_path: Path) -> Job:
+def from_prior(job: SynthesisJob) -> SynthesisJob:
     """A replica of the ten images from the latent prior, without style and adapter."""
-    outputs = tmp_path / "outputs"
-    write_table(
-        outputs / "captions.parquet",
-        pd.DataFrame({"key": real.keys, "caption": "red", "truncated": False}),
-    )
-    write_features(outputs / "features.parquet", real.keys, np.zeros((len(real), 32), np.float32))
-    for name in ("style", "adapter"):
-        (outputs / name).mkdir()
-    Style(enabled=False).save(outputs / "style/style.json")
-    write_no_adapter(outputs / "adapter")
     params = load_params(ROOT / "recipes/default.yaml")
-    return Job(
-        stage="synthesize",
-        generator=float32(generator),
-        prompts=Prompts.model_validate(params.prompts.model_dump() | {"base": "a {class}"}),
-        settings=params.synthesize.model_copy(update={"batch_size": 4, "shard_size": 8}),
-        visual_guidance=VisualGuidance(kind="off", centroids=1),
-        real=real.folder,
-        captions=outputs / "captions.parquet",
-        features=outputs / "features.parquet",
-        style=outputs / "style",
-        adapter=outputs / "adapter",
-    )
+    settings = params.synthesize.model_copy(update={"batch_size": 4, "shard_size": 8})
+    prompts = params.prompts.model_copy(update={"base": "a {class}"})
+    return replace(job, prompts=prompts, settings=settings, visual_guidance=OFF)
 
 
-def test_the_stock_pipeline_makes_the_same_images(job: Job, tmp_path: Path) -> None:
-    synthesis.ours(job, 0, tmp_path / "ours")
-    synthesis.stock(job, 0, tmp_path / "stock")
+def test_the_stock_pipeline_makes_the_same_images(from_prior: SynthesisJob, tmp_path: Path) -> None:
+    synthesis.ours(from_prior, 0, tmp_path / "ours")
+    synthesis.stock(from_prior, 0, tmp_path / "stock")
     assert synthesis.largest_difference(tmp_path / "ours", tmp_path / "stock") <= 1
 
 

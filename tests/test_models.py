@@ -15,7 +15,7 @@ from truelike.captioning.captioner import Captioner, open_captioner
 from truelike.captioning.captions import caption_images
 from truelike.captioning.rewriter import open_rewriter
 from truelike.features.encoder import open_encoder
-from truelike.generator.pipeline import add_style, identify, latents_of, open_generator, pixels_of
+from truelike.generator.generator import Generator, identify
 from truelike.imageset.reading import ImageSet
 from truelike.runtime import hub as source
 from truelike.runtime.errors import TruelikeError
@@ -219,7 +219,7 @@ def test_a_pipeline_of_another_kind_is_refused(generator: Path, tmp_path: Path) 
     with pytest.raises(
         TruelikeError, match="holds a FluxPipeline, expected one of StableDiffusionPipeline, "
     ):
-        open_generator(float32(tmp_path))
+        Generator.open(float32(tmp_path))
 
 
 def test_identity_changes_with_the_weights(tmp_path: Path) -> None:
@@ -232,15 +232,16 @@ def test_identity_changes_with_the_weights(tmp_path: Path) -> None:
 
 
 def test_latents_are_scaled_and_pixels_round(generator: Path, real: ImageSet) -> None:
-    pipeline = open_generator(float32(generator))
+    opened = Generator.open(float32(generator))
+    pipeline = opened.pipeline
     pixels = torch.from_numpy(real.load())
     with torch.no_grad():
-        latents = latents_of(pipeline, pixels)
+        latents = opened.to_latents(pixels)
         expected = pipeline.vae.encode(
             pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
         ).latent_dist.mean
         torch.testing.assert_close(latents, expected * pipeline.vae.config.scaling_factor)
-        decoded = pixels_of(pipeline, latents)
+        decoded = opened.to_pixels(latents)
         stock = pipeline.image_processor.postprocess(
             pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample,
             output_type="pil",
@@ -257,7 +258,7 @@ def test_a_style_of_another_width_is_refused(generator: Path, tmp_path: Path) ->
     with pytest.raises(
         TruelikeError, match=r"'<s>' has width 7, the generator's text encoder has 32"
     ):
-        add_style(open_generator(float32(generator)), tmp_path)
+        Generator.open(float32(generator)).add_style(tmp_path)
 
 
 def test_a_style_without_its_embedding_is_refused(generator: Path, tmp_path: Path) -> None:
@@ -266,4 +267,4 @@ def test_a_style_without_its_embedding_is_refused(generator: Path, tmp_path: Pat
     )
     save_file({"<s>": torch.zeros(1, 32)}, tmp_path / "learned_embeds.safetensors")
     with pytest.raises(TruelikeError, match=r"holds \['<s>'\], expected \['<s>', '<s>_1'\]"):
-        add_style(open_generator(float32(generator)), tmp_path)
+        Generator.open(float32(generator)).add_style(tmp_path)

@@ -220,11 +220,13 @@ def regenerate(
     """
     import numpy as np
 
+    from truelike.config import load_params
     from truelike.imageset.reading import ImageSet
     from truelike.imageset.writing import encode_png
+    from truelike.synthesis.jobs import job_of
     from truelike.synthesis.regenerate import regenerate as render
 
-    pixels = render(path, key)
+    pixels = render(job_of(load_params(), path), path, key)
     images = ImageSet(path)
     position = images.keys.index(key)
     if out:

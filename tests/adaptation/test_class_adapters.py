@@ -11,44 +11,44 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from tests.adaptation.test_diffusion import ADAPT, learn_and_write_adapter, unet_output
-from tests.synthesis.test_synthesis import Job, contents, job  # noqa: F401
+from tests.support.jobs import contents
+from tests.support.learning import ADAPT, learn_and_write_adapter, unet_output
 from truelike.adaptation import loop
-from truelike.generator.pipeline import LORA_FILE, Adapter, read_adapter, use_class
+from truelike.generator.adapter import LORA_FILE, Adapter, read_adapter
+from truelike.generator.generator import Generator
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.writing import Sample, write_image_set
+from truelike.synthesis.jobs import SynthesisJob
 from truelike.synthesis.run import open_renderer, plan_of, synthesize
 
 BY_CLASS = ADAPT.model_copy(update={"scope": "class"})
 
 
 @pytest.fixture
-def trained(generator: Path, real: ImageSet, tmp_path: Path) -> StableDiffusionPipeline:
+def trained(generator: Path, real: ImageSet, tmp_path: Path) -> Generator:
     return learn_and_write_adapter(generator, real, tmp_path / "adapter", BY_CLASS)
 
 
 def test_stock_diffusers_reloads_every_class_to_the_same_output(
-    generator: Path, trained: StableDiffusionPipeline, tmp_path: Path
+    generator: Path, trained: Generator, tmp_path: Path
 ) -> None:
     outputs = []
     for label in (0, 1):
         stock = StableDiffusionPipeline.from_pretrained(generator)
         stock.load_lora_weights(tmp_path / "adapter" / str(label))
-        use_class(trained, label, 1.0)
-        assert torch.equal(unet_output(stock), unet_output(trained))
+        trained.use_class(label, 1.0)
+        assert torch.equal(unet_output(stock), unet_output(trained.pipeline))
         outputs.append(unet_output(stock))
     assert not torch.allclose(*outputs)
 
 
-def test_the_steps_are_divided_over_the_classes(
-    trained: StableDiffusionPipeline, tmp_path: Path
-) -> None:
+def test_the_steps_are_divided_over_the_classes(trained: Generator, tmp_path: Path) -> None:
     for label in (0, 1):
         assert len(pd.read_csv(tmp_path / f"adapter/{label}/log.csv")) == BY_CLASS.steps // 2
 
 
 def test_a_class_learns_from_its_own_images_alone(
-    generator: Path, real: ImageSet, trained: StableDiffusionPipeline, tmp_path: Path
+    generator: Path, real: ImageSet, trained: Generator, tmp_path: Path
 ) -> None:
     pixels = real.load(range(len(real)))
     pixels[np.array(real.labels) == 1] ^= 255
@@ -73,21 +73,21 @@ def test_a_class_learns_from_its_own_images_alone(
 def test_an_interrupted_run_goes_on_in_the_class_where_it_was(
     generator: Path,
     real: ImageSet,
-    trained: StableDiffusionPipeline,
+    trained: Generator,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = BY_CLASS.model_copy(update={"checkpoint_every": 1})
     steps = []
-    step_generator = loop.step_generator
+    step_rng = loop.step_rng
 
     def interrupt(seed: int, step: int) -> torch.Generator:
         steps.append(step)
         if len(steps) == 5:
             raise KeyboardInterrupt
-        return step_generator(seed, step)
+        return step_rng(seed, step)
 
-    monkeypatch.setattr(loop, "step_generator", interrupt)
+    monkeypatch.setattr(loop, "step_rng", interrupt)
     with pytest.raises(KeyboardInterrupt):
         learn_and_write_adapter(generator, real, tmp_path / "resumed", settings)
     learn_and_write_adapter(generator, real, tmp_path / "resumed", settings)
@@ -99,9 +99,9 @@ def test_an_interrupted_run_goes_on_in_the_class_where_it_was(
 
 
 def test_images_are_made_with_the_adapter_of_their_class(
-    job: Job,  # noqa: F811
+    job: SynthesisJob,
     real: ImageSet,
-    trained: StableDiffusionPipeline,
+    trained: Generator,
     tmp_path: Path,
 ) -> None:
     by_class = replace(job, adapter=tmp_path / "adapter")
@@ -123,9 +123,9 @@ def test_images_are_made_with_the_adapter_of_their_class(
 
 
 def test_a_replica_with_class_adapters_is_whole_and_repeatable(
-    job: Job,  # noqa: F811
+    job: SynthesisJob,
     real: ImageSet,
-    trained: StableDiffusionPipeline,
+    trained: Generator,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

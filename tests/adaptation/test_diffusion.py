@@ -8,99 +8,52 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from tests.support import tiny_models
+from tests.support.learning import (
+    ADAPT,
+    INVERT,
+    learn_and_write_adapter,
+    learn_and_write_style,
+    unet_output,
+)
 from tests.support.models import float32
 from truelike.adaptation import loop
-from truelike.adaptation.inversion import initial_embedding, learn_style, style_tokens, write_style
-from truelike.adaptation.lora import learn_adapter, write_adapter, write_no_adapter
-from truelike.adaptation.settings import Adapt, DistributionMatching, Invert
-from truelike.generator import conditioning
-from truelike.generator.conditioning import encode_prompts, guidance_vectors, guide
-from truelike.generator.families import Conditioning
-from truelike.generator.pipeline import (
-    add_adapter,
-    add_style,
-    open_generator,
-    read_adapter,
-    read_style,
-)
+from truelike.adaptation.inversion import initial_embedding, learn_style, style_of, style_tokens
+from truelike.generator import generator as generator_module
+from truelike.generator.adapter import read_adapter, write_no_adapter
+from truelike.generator.generator import Generator
+from truelike.generator.guidance import guidance_vectors, guide
 from truelike.generator.settings import VisualGuidance
+from truelike.generator.style import read_style, write_style
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.errors import TruelikeError
-
-INVERT = Invert(
-    enabled=True,
-    scope="set",
-    token="<style>",
-    initializer="photo",
-    tokens_per_style=2,
-    template="{class} {style}",
-    steps=7,
-    batch_size=3,
-    lr=0.01,
-    weight_decay=0.01,
-    choose="last",
-    checkpoint_every=3,
-    seed=0,
-)
-ADAPT = Adapt(
-    enabled=True,
-    scope="set",
-    rank=2,
-    alpha=6,
-    targets=("q", "k", "v", "out"),
-    steps=7,
-    batch_size=4,
-    lr=0.01,
-    weight_decay=0.01,
-    clip=1.0,
-    ema_decay=None,
-    min_snr_gamma=5.0,
-    caption_dropout=0.3,
-    dm=DistributionMatching(
-        weight=0.003, kernel="linear", reduction="sum", timesteps="per_sample", groups="batch"
-    ),
-    checkpoint_every=3,
-    seed=0,
-)
-
-
-def unet_output(pipeline: StableDiffusionPipeline) -> torch.Tensor:
-    draw = torch.Generator().manual_seed(0)
-    latents, states = (
-        torch.randn(2, 4, 8, 8, generator=draw),
-        torch.randn(2, 24, 32, generator=draw),
-    )
-    with torch.no_grad():
-        return pipeline.unet(latents, torch.tensor([10, 700]), encoder_hidden_states=states).sample
-
 
 # Conditioning
 
 
-def test_states_equal_the_stock_pipeline_s_and_are_cached(generator: Path) -> None:
-    pipeline = open_generator(float32(generator))
-    cache: dict[str, Conditioning] = {}
+def test_states_equal_the_stock_pipeline_s(generator: Path) -> None:
+    opened = Generator.open(float32(generator))
+    states = opened.encode_prompts(["a boot", "a bag", "a boot"])["encoder_hidden_states"]
     with torch.no_grad():
-        states = encode_prompts(pipeline, ["a boot", "a bag", "a boot"], cache)[
-            "encoder_hidden_states"
-        ]
-        stock = pipeline.encode_prompt(["a boot", "a bag", "a boot"], "cpu", 1, False)[0]
+        stock = opened.pipeline.encode_prompt(["a boot", "a bag", "a boot"], "cpu", 1, False)[0]
     torch.testing.assert_close(states, stock)
-    assert sorted(cache) == ["a bag", "a boot"]
     assert torch.equal(states[0], states[2])
 
 
-def test_the_cache_of_states_keeps_the_last_prompts(
+def test_the_states_of_the_last_prompts_are_kept(
     generator: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conditioning, "CACHED", 2)
-    pipeline = open_generator(float32(generator))
-    cache: dict[str, Conditioning] = {}
-    with torch.no_grad():
-        for prompts in (["a", "b", "c"], ["b"], ["d"]):
-            states = encode_prompts(pipeline, prompts, cache)["encoder_hidden_states"]
-            assert torch.equal(states, encode_prompts(pipeline, prompts)["encoder_hidden_states"])
-    assert list(cache) == ["b", "d"]
+    monkeypatch.setattr(generator_module, "CACHED", 2)
+    opened = Generator.open(float32(generator))
+    encoded = []
+    encode = opened.encode_prompt
+    monkeypatch.setattr(
+        opened, "encode_prompt", lambda prompt: encoded.append(prompt) or encode(prompt)
+    )
+    for prompts in (["a", "b", "c"], ["b"], ["d"], ["b", "d", "c"]):
+        states = opened.encode_prompts(prompts)["encoder_hidden_states"]
+        fresh = Generator(opened.pipeline).encode_prompts(prompts)["encoder_hidden_states"]
+        assert torch.equal(states, fresh)
+    assert encoded == ["a", "b", "c", "d", "c"]
 
 
 def test_guidance_replaces_the_last_state_only() -> None:
@@ -123,9 +76,9 @@ def test_guidance_replaces_the_last_state_only() -> None:
 def test_guidance_vectors_by_hand(kind: str, centroids: int, expected: list[float]) -> None:
     features = np.array([[0.0], [1.0], [10.0], [11.0], [5.0]], np.float32)
     settings = VisualGuidance(kind=kind, centroids=centroids)
-    pipeline = tiny_models.make_pipeline(width=2)
+    opened = Generator(tiny_models.make_pipeline(width=2))
     vectors = guidance_vectors(
-        pipeline, np.repeat(features, 2, 1), np.array([0, 0, 0, 0, 1]), settings
+        opened, np.repeat(features, 2, 1), np.array([0, 0, 0, 0, 1]), settings
     )
     assert vectors is not None
     np.testing.assert_allclose(vectors[:, 0], expected, atol=1e-6)
@@ -133,47 +86,40 @@ def test_guidance_vectors_by_hand(kind: str, centroids: int, expected: list[floa
 
 def test_guidance_off_needs_no_matching_width_and_on_says_what_fits() -> None:
     features, labels = np.zeros((2, 512), np.float32), np.zeros(2, int)
-    pipeline = tiny_models.make_pipeline()
+    opened = Generator(tiny_models.make_pipeline())
     assert (
-        guidance_vectors(pipeline, features, labels, VisualGuidance(kind="off", centroids=1))
-        is None
+        guidance_vectors(opened, features, labels, VisualGuidance(kind="off", centroids=1)) is None
     )
     with pytest.raises(
         TruelikeError,
         match=r"width 512 and the generator's text states have width 32.*clip-vit-large",
     ):
-        guidance_vectors(pipeline, features, labels, VisualGuidance(kind="image", centroids=1))
+        guidance_vectors(opened, features, labels, VisualGuidance(kind="image", centroids=1))
 
 
 # Style inversion
 
 
-def learn_and_write_style(
-    generator: Path, real: ImageSet, folder: Path, settings: Invert = INVERT
-) -> StableDiffusionPipeline:
-    folder.mkdir(exist_ok=True)
-    pipeline = open_generator(float32(generator))
-    learned = learn_style(pipeline, real, settings, "float32", folder)
-    write_style(folder, settings, real.class_names, learned)
-    return pipeline
-
-
 def test_only_the_new_rows_of_the_embedding_change(
     generator: Path, real: ImageSet, tmp_path: Path
 ) -> None:
-    fresh = open_generator(float32(generator))
-    before = fresh.text_encoder.get_input_embeddings().weight.clone()
-    unet = {name: value.clone() for name, value in fresh.unet.state_dict().items()}
-    pipeline = learn_and_write_style(generator, real, tmp_path / "style")
-    assert torch.equal(pipeline.text_encoder.get_input_embeddings().weight[: len(before)], before)
-    assert all(torch.equal(value, unet[name]) for name, value in pipeline.unet.state_dict().items())
+    fresh = Generator.open(float32(generator))
+    before = fresh.pipeline.text_encoder.get_input_embeddings().weight.clone()
+    unet = {name: value.clone() for name, value in fresh.denoiser.state_dict().items()}
+    trained = learn_and_write_style(generator, real, tmp_path / "style")
+    assert torch.equal(
+        trained.pipeline.text_encoder.get_input_embeddings().weight[: len(before)], before
+    )
+    assert all(
+        torch.equal(value, unet[name]) for name, value in trained.denoiser.state_dict().items()
+    )
     learned = load_file(tmp_path / "style/learned_embeds.safetensors")
     initial = initial_embedding(fresh, "photo")
     assert sorted(learned) == ["<style>", "<style>_1"]
     assert all(not torch.equal(vector[0], initial) for vector in learned.values())
-    opened = open_generator(float32(generator))
-    style = add_style(opened, tmp_path / "style")
-    weight = opened.text_encoder.get_input_embeddings().weight
+    opened = Generator.open(float32(generator))
+    style = opened.add_style(tmp_path / "style")
+    weight = opened.pipeline.text_encoder.get_input_embeddings().weight
     assert style.text("boot") == style.text("bag") == "<style> <style>_1"
     assert style.fingerprint
     assert torch.equal(weight[: len(before)], before)
@@ -187,12 +133,12 @@ def test_only_the_new_rows_of_the_embedding_change(
 
 
 def test_initializer_is_the_mean_of_its_tokens(generator: Path) -> None:
-    pipeline = open_generator(float32(generator))
-    weight = pipeline.text_encoder.get_input_embeddings().weight
-    ids = pipeline.tokenizer.convert_tokens_to_ids(["p", "h</w>", "x</w>"])
-    torch.testing.assert_close(initial_embedding(pipeline, "ph x"), weight[ids].mean(0))
+    opened = Generator.open(float32(generator))
+    weight = opened.pipeline.text_encoder.get_input_embeddings().weight
+    ids = opened.tokenizer.convert_tokens_to_ids(["p", "h</w>", "x</w>"])
+    torch.testing.assert_close(initial_embedding(opened, "ph x"), weight[ids].mean(0))
     with pytest.raises(TruelikeError, match=r"invert\.initializer: '' has no token"):
-        initial_embedding(pipeline, "")
+        initial_embedding(opened, "")
 
 
 def test_style_inversion_lowers_its_loss(generator: Path, real: ImageSet, tmp_path: Path) -> None:
@@ -206,7 +152,7 @@ def test_style_inversion_lowers_its_loss(generator: Path, real: ImageSet, tmp_pa
         )
         folder = tmp_path / str(lr)
         folder.mkdir()
-        learn_style(open_generator(float32(generator)), real, settings, "float32", folder)
+        learn_style(Generator.open(float32(generator)), real, settings, "float32", folder)
         rows = (folder / "log.csv").read_text().splitlines()[1:]
         losses[lr] = np.array([float(row.split(",")[1]) for row in rows])
     assert losses[0.05][0] == losses[1e-12][0]
@@ -218,29 +164,18 @@ def test_a_token_that_is_a_word_already_is_refused(
 ) -> None:
     settings = INVERT.model_copy(update={"token": "a</w>"})
     with pytest.raises(TruelikeError, match=r"invert\.token: 'a</w>' is already a token"):
-        learn_style(open_generator(float32(generator)), real, settings, "float32", tmp_path)
+        learn_style(Generator.open(float32(generator)), real, settings, "float32", tmp_path)
 
 
 def test_no_style_is_a_file_that_says_so(tmp_path: Path, generator: Path) -> None:
-    assert write_style(tmp_path, INVERT, ["boot"], None) == [tmp_path / "style.json"]
-    assert not add_style(open_generator(float32(generator)), tmp_path).text("boot")
+    off = style_of(INVERT.model_copy(update={"enabled": False}), ["boot"])
+    assert write_style(tmp_path, off, None) == [tmp_path / "style.json"]
+    assert not Generator.open(float32(generator)).add_style(tmp_path).text("boot")
     assert read_style(None).fingerprint == ""
     assert style_tokens("<s>", 3) == ("<s>", "<s>_1", "<s>_2")
 
 
 # Adaptation
-
-
-def learn_and_write_adapter(
-    generator: Path, real: ImageSet, folder: Path, settings: Adapt = ADAPT
-) -> StableDiffusionPipeline:
-    folder.mkdir(exist_ok=True)
-    pipeline = open_generator(float32(generator))
-    vectors = np.ones((len(real), 32), np.float32)
-    prompts = [f"a {name}" for name in real.index["class_name"]]
-    learn_adapter(pipeline, real, prompts, vectors, settings, "float32", folder)
-    write_adapter(folder, pipeline, settings, "")
-    return pipeline
 
 
 def test_stock_diffusers_reloads_the_adapter_to_the_same_output(
@@ -250,7 +185,7 @@ def test_stock_diffusers_reloads_the_adapter_to_the_same_output(
     stock = StableDiffusionPipeline.from_pretrained(generator)
     base = unet_output(stock)
     stock.load_lora_weights(tmp_path / "adapter")
-    assert torch.equal(unet_output(stock), unet_output(trained))
+    assert torch.equal(unet_output(stock), unet_output(trained.pipeline))
     assert not torch.allclose(unet_output(stock), base)
     layers = load_file(tmp_path / "adapter/pytorch_lora_weights.safetensors")
     adapted = {part for name in layers for part in name.split(".") if part.startswith("to_")}
@@ -262,13 +197,15 @@ def test_the_adapter_is_fused_with_its_scale(
     generator: Path, real: ImageSet, tmp_path: Path, scale: float
 ) -> None:
     learn_and_write_adapter(generator, real, tmp_path / "adapter")
-    fused = open_generator(float32(generator))
-    assert add_adapter(fused, tmp_path / "adapter", scale).fingerprint
+    fused = Generator.open(float32(generator))
+    assert fused.add_adapter(tmp_path / "adapter", scale).fingerprint
     stock = StableDiffusionPipeline.from_pretrained(generator)
     stock.load_lora_weights(tmp_path / "adapter", adapter_name="a")
     stock.set_adapters("a", scale)
-    torch.testing.assert_close(unet_output(fused), unet_output(stock), atol=1e-5, rtol=1e-4)
-    assert not any("lora" in name for name, _ in fused.unet.named_parameters())
+    torch.testing.assert_close(
+        unet_output(fused.pipeline), unet_output(stock), atol=1e-5, rtol=1e-4
+    )
+    assert not any("lora" in name for name, _ in fused.denoiser.named_parameters())
 
 
 @pytest.mark.parametrize("change", ["rename", "shape"])
@@ -290,7 +227,7 @@ def test_an_adapter_that_does_not_match_fails_loudly(
     with pytest.raises(
         TruelikeError, match="fits no layer of the generator's unet; run the stage adapt again"
     ):
-        add_adapter(open_generator(float32(generator)), folder, 1.0)
+        Generator.open(float32(generator)).add_adapter(folder, 1.0)
 
 
 def test_the_log_adds_up_and_every_switch_changes_what_is_learned(
@@ -351,7 +288,7 @@ def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(
             raise KeyboardInterrupt
         return torch.Generator().manual_seed((seed << 32) + step)
 
-    monkeypatch.setattr(loop, "step_generator", interrupt)
+    monkeypatch.setattr(loop, "step_rng", interrupt)
     with pytest.raises(KeyboardInterrupt):
         learn(generator, real, tmp_path / "resumed", settings)
     learn(generator, real, tmp_path / "resumed", settings)

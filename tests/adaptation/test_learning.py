@@ -14,24 +14,20 @@ import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from tests.adaptation.test_diffusion import (
+from tests.support.learning import (
     ADAPT,
     INVERT,
     learn_and_write_adapter,
     learn_and_write_style,
+    training_images,
     unet_output,
 )
 from tests.support.models import float32
 from tests.support.tiny_models import SCHEDULER
-from truelike.adaptation.inversion import class_styles, hold_out, learn_style
+from truelike.adaptation.inversion import class_styles, learn_style, split_classes
 from truelike.adaptation.lora import learn_adapter
-from truelike.generator.pipeline import (
-    add_style,
-    encode_images,
-    latents_of,
-    open_generator,
-    read_adapter,
-)
+from truelike.generator.adapter import read_adapter
+from truelike.generator.generator import Generator
 from truelike.generator.prompts import training_prompts
 from truelike.generator.settings import Prompts
 from truelike.imageset.reading import ImageSet
@@ -39,10 +35,12 @@ from truelike.runtime.errors import TruelikeError
 from truelike.synthesis.render import Renderer
 
 
-def states_of(pipeline: Any, *prompts: str) -> torch.Tensor:
+def states_of(opened: Generator, *prompts: str) -> torch.Tensor:
     """The stock pipeline's text states."""
     with torch.no_grad():
-        return torch.cat([pipeline.encode_prompt(prompt, "cpu", 1, False)[0] for prompt in prompts])
+        return torch.cat(
+            [opened.pipeline.encode_prompt(prompt, "cpu", 1, False)[0] for prompt in prompts]
+        )
 
 
 def learned_style(
@@ -57,7 +55,7 @@ def log_of(folder: Path) -> pd.DataFrame:
 
 
 @contextmanager
-def unet_inputs(pipeline: Any) -> Iterator[list[dict[str, torch.Tensor]]]:
+def unet_inputs(opened: Generator) -> Iterator[list[dict[str, torch.Tensor]]]:
     """What the UNet was given, call by call."""
     calls: list[dict[str, torch.Tensor]] = []
 
@@ -66,7 +64,7 @@ def unet_inputs(pipeline: Any) -> Iterator[list[dict[str, torch.Tensor]]]:
             {"latents": arguments[0].detach(), "states": named["encoder_hidden_states"].detach()}
         )
 
-    hook = pipeline.unet.register_forward_pre_hook(record, with_kwargs=True)
+    hook = opened.denoiser.register_forward_pre_hook(record, with_kwargs=True)
     yield calls
     hook.remove()
 
@@ -79,16 +77,16 @@ def test_the_first_losses_of_adaptation_are_the_formula_s(
     generator: Path, real: ImageSet, tmp_path: Path, prediction: str
 ) -> None:
     """Before the first update the LoRA adds nothing, so the losses are those of the plain UNet."""
-    pipeline = open_generator(float32(generator))
+    opened = Generator.open(float32(generator))
     config = {
         key: SCHEDULER[key]
         for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
     }
     flow = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    pipeline.scheduler = (
+    opened.pipeline.scheduler = (
         flow if prediction == "flow" else DDPMScheduler(**config, prediction_type=prediction)
     )
-    latents = encode_images(pipeline, real)
+    latents = opened.encode_images(real)
     settings = ADAPT.model_copy(update={"steps": 1, "caption_dropout": 0.0})
     draw = torch.Generator().manual_seed(0)
     clean = latents[torch.randperm(len(real), generator=draw)[:4]]
@@ -104,7 +102,7 @@ def test_the_first_losses_of_adaptation_are_the_formula_s(
         )
         weights = torch.ones(4)
     else:
-        abar = pipeline.scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
+        abar = opened.scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
         noisy, told = abar.sqrt() * clean + (1 - abar).sqrt() * noise, t
         snr = (abar / (1 - abar)).flatten()
         if prediction == "epsilon":
@@ -115,13 +113,14 @@ def test_the_first_losses_of_adaptation_are_the_formula_s(
                 snr.clamp(max=5) / (snr + 1),
             )
     with torch.no_grad():
-        predicted = pipeline.unet(
-            noisy, told, encoder_hidden_states=states_of(pipeline, *["a boot"] * 4)
+        predicted = opened.denoiser(
+            noisy, told, encoder_hidden_states=states_of(opened, *["a boot"] * 4)
         ).sample
     weights = weights.view(-1, 1, 1, 1)
     diff = (weights * (predicted - wanted) ** 2).mean().item()
     matching = ((weights * predicted).sum(0) - (weights * wanted).sum(0)).square().mean().item()
-    learn_adapter(pipeline, real, ["a boot"] * len(real), None, settings, "float32", tmp_path)
+    images = training_images(opened, real, ["a boot"] * len(real))
+    learn_adapter(opened, images, settings, "float32", tmp_path)
     row = log_of(tmp_path).iloc[0]
     assert row["diff"] == pytest.approx(diff, rel=1e-4)
     assert row["dm"] == pytest.approx(matching, rel=1e-4)
@@ -131,12 +130,12 @@ def test_the_first_losses_of_adaptation_are_the_formula_s(
 def test_latents_on_disk_are_those_of_the_vae_in_its_order_in_memory(
     generator: Path, real: ImageSet
 ) -> None:
-    pipeline = open_generator(float32(generator))
+    opened = Generator.open(float32(generator))
     with torch.no_grad():
         expected = torch.cat(
-            [latents_of(pipeline, torch.from_numpy(batch)) for batch in real.batches(4)]
+            [opened.to_latents(torch.from_numpy(batch)) for batch in real.batches(4)]
         )
-    found = encode_images(pipeline, real, 4)
+    found = opened.encode_images(real, 4)
     assert torch.equal(found, expected)
     assert found.stride() == expected.stride()
 
@@ -145,17 +144,19 @@ def test_latents_on_disk_are_those_of_the_vae_in_its_order_in_memory(
 
 
 def test_only_the_lora_learns(generator: Path, real: ImageSet, tmp_path: Path) -> None:
-    fresh = open_generator(float32(generator))
+    fresh = Generator.open(float32(generator))
     trained = learn_and_write_adapter(generator, real, tmp_path / "adapter")
-    learning = {name for name, value in trained.unet.named_parameters() if value.grad is not None}
-    assert learning == {name for name, _ in trained.unet.named_parameters() if "lora_" in name}
+    learning = {
+        name for name, value in trained.denoiser.named_parameters() if value.grad is not None
+    }
+    assert learning == {name for name, _ in trained.denoiser.named_parameters() if "lora_" in name}
     for part in ("vae", "text_encoder"):
-        model = getattr(trained, part)
+        model = getattr(trained.pipeline, part)
         assert all(value.grad is None for value in model.parameters())
-        before = getattr(fresh, part).state_dict()
+        before = getattr(fresh.pipeline, part).state_dict()
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    trained.unet.unload_lora()
-    assert torch.equal(unet_output(trained), unet_output(fresh))
+    trained.denoiser.unload_lora()
+    assert torch.equal(unet_output(trained.pipeline), unet_output(fresh.pipeline))
 
 
 def test_chosen_projections_learn_and_reload_in_stock_diffusers(
@@ -170,7 +171,7 @@ def test_chosen_projections_learn_and_reload_in_stock_diffusers(
     }
     stock = StableDiffusionPipeline.from_pretrained(generator)
     stock.load_lora_weights(tmp_path / "adapter")
-    assert torch.equal(unet_output(stock), unet_output(trained))
+    assert torch.equal(unet_output(stock), unet_output(trained.pipeline))
 
 
 def test_the_adapter_is_the_average_of_the_weights(
@@ -188,7 +189,7 @@ def test_the_adapter_is_the_average_of_the_weights(
         torch.testing.assert_close(value, 2 / 11 * layers[0][name] + 9 / 11 * layers[1][name])
     stock = StableDiffusionPipeline.from_pretrained(generator)
     stock.load_lora_weights(tmp_path / "average")
-    assert torch.equal(unet_output(stock), unet_output(trained))
+    assert torch.equal(unet_output(stock), unet_output(trained.pipeline))
     assert (
         read_adapter(tmp_path / "average").fingerprint != read_adapter(tmp_path / "2").fingerprint
     )
@@ -200,8 +201,8 @@ def test_the_adapter_is_the_average_of_the_weights(
 def test_each_class_has_a_style_of_its_own(generator: Path, real: ImageSet, tmp_path: Path) -> None:
     settings = INVERT.model_copy(update={"scope": "class", "tokens_per_style": 2})
     learn_and_write_style(generator, real, tmp_path / "style", settings)
-    pipeline = open_generator(float32(generator))
-    style = add_style(pipeline, tmp_path / "style")
+    opened = Generator.open(float32(generator))
+    style = opened.add_style(tmp_path / "style")
     assert style.text("boot") == "<style>-0 <style>-0_1"
     assert style.text("bag") == "<style>-1 <style>-1_1"
     prompts = Prompts(
@@ -215,11 +216,11 @@ def test_each_class_has_a_style_of_its_own(generator: Path, real: ImageSet, tmp_
     )
     names = ["bag", "boot"]
     texts = training_prompts(
-        pipeline.tokenizer, prompts, names, names, ["", ""], [style.text(name) for name in names]
+        opened.tokenizer, prompts, names, names, ["", ""], [style.text(name) for name in names]
     )
     assert texts == ["a bag <style>-1 <style>-1_1", "a boot <style>-0 <style>-0_1"]
-    first = pipeline.tokenizer.convert_tokens_to_ids("<style>-0")
-    ids = [pipeline.tokenizer(text).input_ids for text in texts]
+    first = opened.tokenizer.convert_tokens_to_ids("<style>-0")
+    ids = [opened.tokenizer(text).input_ids for text in texts]
     assert [[token - first for token in row if token >= first] for row in ids] == [[2, 3], [0, 1]]
 
 
@@ -234,9 +235,9 @@ def test_a_style_does_not_depend_on_the_other_classes(
         steps: learned_style(generator, real, tmp_path / str(steps), steps=steps, **change)
         for steps in (1, 6, 7)
     }
-    pipeline = open_generator(float32(generator))
-    weight = pipeline.text_encoder.get_input_embeddings().weight
-    ids = pipeline.tokenizer("photo", add_special_tokens=False).input_ids
+    opened = Generator.open(float32(generator))
+    weight = opened.pipeline.text_encoder.get_input_embeddings().weight
+    ids = opened.tokenizer("photo", add_special_tokens=False).input_ids
     torch.testing.assert_close(learned[1]["<style>-1"][0], weight[ids].mean(0))
     assert not torch.allclose(learned[1]["<style>-0"][0], weight[ids].mean(0))
 
@@ -249,18 +250,18 @@ def test_style_words_are_shared_or_numbered_by_class() -> None:
 
 
 def test_images_are_held_out_of_learning_only_to_choose_the_best(real: ImageSet) -> None:
-    members, held = hold_out(real, INVERT)
+    members, held = split_classes(real, INVERT)
     assert held == {}
     assert {label: positions.tolist() for label, positions in members.items()} == {
         0: [0, 2, 4, 6, 8],
         1: [1, 3, 5, 7, 9],
     }
     best = INVERT.model_copy(update={"choose": "best"})
-    kept, held = hold_out(real, best)
+    kept, held = split_classes(real, best)
     for label, positions in members.items():
         assert len(held[label]) == 1
         assert sorted([*kept[label].tolist(), *held[label].tolist()]) == positions.tolist()
-    again = hold_out(real, best)[1]
+    again = split_classes(real, best)[1]
     assert all(torch.equal(again[label], held[label]) for label in held)
 
 
@@ -272,16 +273,16 @@ def test_a_class_of_one_image_cannot_be_held_out(real: ImageSet) -> None:
     with pytest.raises(
         TruelikeError, match=r"invert\.choose is 'best', but the class 'bag' has 1 training image"
     ):
-        hold_out(One(), best)  # type: ignore[arg-type]
+        split_classes(One(), best)  # type: ignore[arg-type]
 
 
 def test_the_held_out_loss_uses_the_held_out_images_and_the_same_noise(
     generator: Path, real: ImageSet, tmp_path: Path
 ) -> None:
-    pipeline = open_generator(float32(generator))
+    opened = Generator.open(float32(generator))
     still = INVERT.model_copy(update={"choose": "best", "lr": 1e-12, "weight_decay": 0.0})
-    with unet_inputs(pipeline) as calls:
-        learn_style(pipeline, real, still, "float32", tmp_path)
+    with unet_inputs(opened) as calls:
+        learn_style(opened, real, still, "float32", tmp_path)
     heldout = log_of(tmp_path)["heldout"]
     assert heldout.notna().tolist() == [False, False, True, False, False, True, True]
     assert heldout.dropna().nunique() == 1
@@ -296,13 +297,14 @@ def test_the_held_out_loss_uses_the_held_out_images_and_the_same_noise(
 def test_training_guides_the_last_state_of_captions_and_not_the_empty_prompt(
     generator: Path, real: ImageSet, tmp_path: Path, dropout: float
 ) -> None:
-    pipeline = open_generator(float32(generator))
+    opened = Generator.open(float32(generator))
     vectors = np.random.default_rng(0).normal(size=(len(real), 32)).astype(np.float32)
     prompts = [f"a {name}" for name in real.index["class_name"]]
-    plain, empty = states_of(pipeline, *prompts), states_of(pipeline, "")
+    plain, empty = states_of(opened, *prompts), states_of(opened, "")
     settings = ADAPT.model_copy(update={"steps": 1, "caption_dropout": dropout})
-    with unet_inputs(pipeline) as calls:
-        learn_adapter(pipeline, real, prompts, vectors, settings, "float32", tmp_path)
+    with unet_inputs(opened) as calls:
+        images = training_images(opened, real, prompts, vectors)
+        learn_adapter(opened, images, settings, "float32", tmp_path)
     chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[
         : settings.batch_size
     ]
@@ -317,7 +319,7 @@ def test_training_guides_the_last_state_of_captions_and_not_the_empty_prompt(
 def test_sampling_guides_the_last_state_of_the_conditional_branch_only(
     generator: Path, real: ImageSet
 ) -> None:
-    pipeline = open_generator(float32(generator))
+    opened = Generator.open(float32(generator))
     vectors = np.random.default_rng(0).normal(size=(len(real), 32)).astype(np.float32)
     rows = pd.DataFrame(
         {
@@ -333,9 +335,9 @@ def test_sampling_guides_the_last_state_of_the_conditional_branch_only(
             "strength": 1.0,
         }
     )
-    with unet_inputs(pipeline) as calls:
-        Renderer(pipeline, real, vectors).render(rows)
-    plain, negative = states_of(pipeline, "a bag", "a red bag"), states_of(pipeline, "blurry")
+    with unet_inputs(opened) as calls:
+        Renderer(opened, real, vectors).render(rows)
+    plain, negative = states_of(opened, "a bag", "a red bag"), states_of(opened, "blurry")
     assert len(calls) == 2
     for call in calls:
         unconditional, conditional = call["states"].chunk(2)

@@ -1,20 +1,16 @@
 """The optimization loop on parameters of one number."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from truelike.adaptation.loop import optimize
+from truelike.adaptation.loop import LoopSettings, optimize
 
-SETTINGS = {
-    "name": "toy",
-    "dtype": "float32",
-    "weight_decay": 0.0,
-    "clip": None,
-    "seed": 0,
-    "checkpoint_every": 2,
-}
+TOY = LoopSettings(
+    name="toy", dtype="float32", steps=5, lr=0.1, weight_decay=0.0, seed=0, checkpoint_every=2
+)
 
 
 def number(value: float) -> torch.Tensor:
@@ -31,23 +27,21 @@ def adam_steps(value: float, count: int, lr: float) -> list[float]:
 def test_a_parameter_without_a_gradient_is_left_as_it_is(tmp_path: Path) -> None:
     parameters = {"even": number(1.0), "odd": number(1.0)}
 
-    def losses_of(generator: torch.Generator, step: int) -> dict[str, torch.Tensor]:
+    def losses_of(rng: torch.Generator, step: int) -> dict[str, torch.Tensor]:
         return {"loss": parameters["odd" if step % 2 else "even"].sum()}
 
-    optimize(parameters, losses_of, tmp_path, steps=5, lr=0.1, **SETTINGS)
+    optimize(parameters, losses_of, tmp_path, TOY)
     assert parameters["even"].item() == pytest.approx(0.7)
     assert parameters["odd"].item() == pytest.approx(0.8)
 
 
 def test_the_average_by_hand(tmp_path: Path) -> None:
     parameters = {"x": number(1.0)}
-    arguments = {"steps": 4, "lr": 0.1, "ema_decay": 0.2}
     optimize(
         parameters,
-        lambda generator, step: {"loss": parameters["x"].sum()},
+        lambda rng, step: {"loss": parameters["x"].sum()},
         tmp_path,
-        **arguments,
-        **SETTINGS,
+        replace(TOY, steps=4, ema_decay=0.2),
     )
     values = adam_steps(1.0, 4, 0.1)
     average = values[1]
@@ -64,24 +58,20 @@ def test_each_parameter_ends_where_its_held_out_loss_was_lowest(
     found = iter(
         [{"x": 3.0, "y": 3.0}, {"x": 1.0, "y": 2.0}, {"x": 2.0, "y": 1.0}, {"x": 1.0, "y": 0.5}]
     )
-    arguments = {
-        "steps": 7,
-        "lr": 0.1,
-        "heldout": lambda: next(found),
-    }  # after 2, 4, 6 and all 7 steps
+    settings = replace(TOY, steps=7)  # losses after 2, 4, 6 and all 7 steps
     kill_at = 5 if interrupted else None
 
-    def losses_of(generator: torch.Generator, step: int) -> dict[str, torch.Tensor]:
+    def losses_of(rng: torch.Generator, step: int) -> dict[str, torch.Tensor]:
         if step == kill_at:
             raise KeyboardInterrupt
         return {"loss": parameters["x"].sum() + parameters["y"].sum()}
 
     if interrupted:
         with pytest.raises(KeyboardInterrupt):
-            optimize(parameters, losses_of, tmp_path, **arguments, **SETTINGS)
+            optimize(parameters, losses_of, tmp_path, settings, lambda: next(found))
         kill_at = None
         parameters = {"x": number(9.0), "y": number(9.0)}
-    optimize(parameters, losses_of, tmp_path, **arguments, **SETTINGS)
+    optimize(parameters, losses_of, tmp_path, settings, lambda: next(found))
     assert parameters["x"].item() == pytest.approx(1 - 0.1 * 4)  # the first of equals
     assert parameters["y"].item() == pytest.approx(1 - 0.1 * 7)
     rows = [row.split(",") for row in (tmp_path / "log.csv").read_text().splitlines()]

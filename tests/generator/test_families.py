@@ -11,20 +11,23 @@ import torch
 from diffusers import AutoPipelineForImage2Image, DiffusionPipeline
 from safetensors.torch import load_file
 
-from tests.adaptation.test_diffusion import ADAPT, INVERT
 from tests.support import tiny_models
+from tests.support.jobs import OFF, PROMPTS, SETTINGS
+from tests.support.learning import ADAPT, INVERT, training_images
 from tests.support.models import float32
-from tests.synthesis.test_synthesis import OFF, PROMPTS, SETTINGS
-from truelike.adaptation.inversion import learn_style, write_style
-from truelike.adaptation.lora import learn_adapter, write_adapter
-from truelike.generator.conditioning import guidance_vectors
-from truelike.generator.families import denoiser_of, text_encoders
-from truelike.generator.pipeline import add_style, latents_of, open_generator
-from truelike.generator.samplers import make_generators, make_sampler
+from truelike.adaptation.inversion import learn_style, style_of
+from truelike.adaptation.lora import learn_adapter, lora_shape
+from truelike.generator.adapter import write_adapter
+from truelike.generator.families import denoiser_of
+from truelike.generator.generator import Generator
+from truelike.generator.guidance import guidance_vectors
+from truelike.generator.samplers import image_rngs, make_sampler
 from truelike.generator.settings import VisualGuidance
+from truelike.generator.style import write_style
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.errors import TruelikeError
-from truelike.synthesis.run import Job, open_renderer, plan_of
+from truelike.synthesis.jobs import SynthesisJob
+from truelike.synthesis.run import open_renderer, plan_of
 
 SHORT = {"steps": 2, "lr": 0.1}
 
@@ -50,19 +53,20 @@ def learned(
     found = Learned(request.param, checkpoint, folder / "style", folder / "adapter")
     found.style.mkdir()
     found.adapter.mkdir()
-    settings = INVERT.model_copy(update=SHORT)
+    with_style = request.param != "sd3"
+    settings = INVERT.model_copy(update=SHORT | {"enabled": with_style})
     rows = None
-    if request.param != "sd3":
-        rows = learn_style(
-            open_generator(float32(checkpoint)), real, settings, "float32", found.style
-        )
-    write_style(found.style, settings, real.class_names, rows)
-    pipeline = open_generator(float32(checkpoint))
-    style = add_style(pipeline, found.style)
+    if with_style:
+        opened = Generator.open(float32(checkpoint))
+        rows = learn_style(opened, real, settings, "float32", found.style)
+    write_style(found.style, style_of(settings, real.class_names), rows)
+    opened = Generator.open(float32(checkpoint))
+    style = opened.add_style(found.style)
     prompts = [f"a {name} {style.text(name)}" for name in real.index["class_name"]]
     settings = ADAPT.model_copy(update=SHORT)
-    learn_adapter(pipeline, real, prompts, None, settings, "float32", found.adapter)
-    write_adapter(found.adapter, pipeline, settings, style.fingerprint)
+    images = training_images(opened, real, prompts)
+    learn_adapter(opened, images, settings, "float32", found.adapter)
+    write_adapter(found.adapter, opened.pipeline, lora_shape(opened, settings), style.fingerprint)
     return found
 
 
@@ -87,8 +91,8 @@ def open_stock(learned: Learned) -> DiffusionPipeline:
     return pipeline
 
 
-def job_of(learned: Learned, real: ImageSet, **settings) -> Job:
-    return Job(
+def job_of(learned: Learned, real: ImageSet, **settings) -> SynthesisJob:
+    return SynthesisJob(
         stage="synthesize",
         generator=float32(learned.checkpoint),
         prompts=PROMPTS,
@@ -111,7 +115,7 @@ def test_stock_diffusers_makes_the_same_images(
     stock.scheduler = make_sampler("euler", stock.scheduler)
     if strength < 1:
         pixels = torch.from_numpy(real.load([0, 1]))
-        how = {"image": latents_of(renderer.pipeline, pixels), "strength": strength}
+        how = {"image": renderer.generator.to_latents(pixels), "strength": strength}
         stock = AutoPipelineForImage2Image.from_pipe(stock)
     images = stock(
         # the stock pipeline writes <style> out as <style> <style>_1
@@ -119,7 +123,7 @@ def test_stock_diffusers_makes_the_same_images(
         negative_prompt=[PROMPTS.negative] * 2,
         num_inference_steps=SETTINGS.steps,
         guidance_scale=SETTINGS.guidance_scale,
-        generator=make_generators(rows["seed"].tolist()),
+        generator=image_rngs(rows["seed"].tolist()),
         output_type="np",
         **how,
     ).images
@@ -164,9 +168,9 @@ def test_style_and_adapter_change_the_images(learned: Learned, real: ImageSet) -
 def test_every_text_encoder_learns_rows_of_its_own_and_no_other_row_changes(
     learned: Learned, real: ImageSet
 ) -> None:
-    base, styled = (open_generator(float32(learned.checkpoint)) for _ in range(2))
-    add_style(styled, learned.style)
-    before, after = text_encoders(base), text_encoders(styled)
+    base, styled = (Generator.open(float32(learned.checkpoint)) for _ in range(2))
+    styled.add_style(learned.style)
+    before, after = base.text_encoders, styled.text_encoders
     assert len(after) == (2 if learned.family == "sdxl" else 1)
     for name, (tokenizer, encoder) in after.items():
         old, new = (
@@ -188,15 +192,15 @@ def test_a_style_of_another_family_is_refused(learned: Learned, generator: Path)
         TruelikeError,
         match=r"learned_embeds\.safetensors: .*; run the stage invert again with this",
     ):
-        add_style(open_generator(float32(generator)), learned.style)
+        Generator.open(float32(generator)).add_style(learned.style)
 
 
 def test_a_generator_without_textual_inversion_says_so(real: ImageSet, tmp_path: Path) -> None:
-    pipeline = tiny_models.make_sd3()
+    opened = Generator(tiny_models.make_sd3())
     with pytest.raises(
         TruelikeError, match=r"invert\.enabled: a StableDiffusion3Pipeline cannot learn a style"
     ):
-        learn_style(pipeline, real, INVERT, "float32", tmp_path)
+        learn_style(opened, real, INVERT, "float32", tmp_path)
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sd3"])
@@ -207,7 +211,7 @@ def test_visual_guidance_is_for_generators_with_one_text_encoder(family: str) ->
         match=r"visual_guidance\.kind is 'image', but the text states of a StableDiff",
     ):
         guidance_vectors(
-            tiny_models.FAMILIES[family](),
+            Generator(tiny_models.FAMILIES[family]()),
             features,
             labels,
             VisualGuidance(kind="image", centroids=1),

@@ -1,17 +1,16 @@
-from functools import partial
-
 import pytest
 import torch
 from diffusers import AutoPipelineForImage2Image, FlowMatchEulerDiscreteScheduler
 
 from tests.support import tiny_models
-from truelike.generator.conditioning import encode_prompts
-from truelike.generator.families import Conditioning, family_of
+from truelike.generator.families import Conditioning
+from truelike.generator.generator import Generator
 from truelike.generator.samplers import (
     FLOW_SAMPLERS,
     SAMPLERS,
+    Sampling,
     draw_noise,
-    make_generators,
+    image_rngs,
     make_sampler,
     sample,
     start_at,
@@ -24,16 +23,12 @@ PRIOR = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(9))
 
 def ours(pipeline, sampler: str, **options) -> torch.Tensor:
     """Eight steps for two prompts by our loop, latents."""
-    with torch.no_grad():
-        conditioning, negative = (
-            encode_prompts(pipeline, PROMPTS),
-            encode_prompts(pipeline, [NEGATIVE]),
-        )
-    generators = make_generators(SEEDS)
-    noise = draw_noise(generators, (4, 8, 8))
-    denoise = partial(family_of(pipeline).denoise, pipeline)
-    scheduler = make_sampler(sampler, pipeline.scheduler)
-    return sample(denoise, scheduler, conditioning, negative, noise, generators, steps=8, **options)
+    opened, prior = Generator(pipeline), options.pop("prior", None)
+    conditioning, negative = opened.encode_prompts(PROMPTS), opened.encode_prompts([NEGATIVE])
+    rngs = image_rngs(SEEDS)
+    noise = draw_noise(rngs, (4, 8, 8))
+    scheduler, how = make_sampler(sampler, opened.scheduler), Sampling(steps=8, **options)
+    return sample(opened.denoise, scheduler, conditioning, negative, noise, rngs, how, prior)
 
 
 def stock(pipeline, sampler: str, **options) -> torch.Tensor:
@@ -43,7 +38,7 @@ def stock(pipeline, sampler: str, **options) -> torch.Tensor:
     made = pipeline(
         prompt=PROMPTS,
         negative_prompt=[NEGATIVE] * 2,
-        generator=make_generators(SEEDS),
+        generator=image_rngs(SEEDS),
         num_inference_steps=8,
         output_type="latent",
         **options,
@@ -104,11 +99,11 @@ def test_a_flow_s_prior_is_mixed_with_noise_linearly(sampler: str) -> None:
         seen.append((latents, float(timestep) / 1000))
         return torch.zeros_like(latents)
 
-    generators = make_generators(SEEDS)
-    noise = draw_noise(generators, PRIOR.shape[1:])
+    rngs = image_rngs(SEEDS)
+    noise = draw_noise(rngs, PRIOR.shape[1:])
     scheduler = make_sampler(sampler, checkpoint)
-    options = {"steps": 8, "guidance_scale": 1.0, "prior": PRIOR, "strength": 0.5}
-    sample(denoise, scheduler, {}, {}, noise, generators, **options)
+    how = Sampling(steps=8, guidance_scale=1.0, strength=0.5)
+    sample(denoise, scheduler, {}, {}, noise, rngs, how, PRIOR)
     latents, sigma = seen[0]
     assert len(seen) == 4
     assert 0.6 < sigma < 0.9
@@ -130,21 +125,13 @@ def test_lcm_draws_each_image_s_noise_from_its_own_seed(family: str) -> None:
     made = ours(pipeline, "lcm", guidance_scale=1.0)
     torch.manual_seed(5)
     assert torch.equal(ours(pipeline, "lcm", guidance_scale=1.0), made)
-    with torch.no_grad():
-        second = encode_prompts(pipeline, PROMPTS[1:])
-    generators = make_generators(SEEDS[1:])
-    noise = draw_noise(generators, (4, 8, 8))
-    denoise = partial(family_of(pipeline).denoise, pipeline)
-    alone = sample(
-        denoise,
-        make_sampler("lcm", pipeline.scheduler),
-        second,
-        second,
-        noise,
-        generators,
-        steps=8,
-        guidance_scale=1.0,
-    )
+    opened = Generator(pipeline)
+    second = opened.encode_prompts(PROMPTS[1:])
+    rngs = image_rngs(SEEDS[1:])
+    noise = draw_noise(rngs, (4, 8, 8))
+    lcm = make_sampler("lcm", opened.scheduler)
+    how = Sampling(steps=8, guidance_scale=1.0)
+    alone = sample(opened.denoise, lcm, second, second, noise, rngs, how)
     torch.testing.assert_close(alone[0], made[1], atol=1e-4, rtol=1e-4)
 
 
@@ -158,19 +145,11 @@ def test_guidance_is_applied_inside_its_interval_only() -> None:
         calls.append((int(timestep), len(latents), len(conditioning["states"])))
         return latents
 
-    arguments = {"steps": 10, "guidance_scale": 2.0, "guidance_interval": (0.3, 0.6)}
-    generators = make_generators(SEEDS)
+    how = Sampling(steps=10, guidance_scale=2.0, guidance_interval=(0.3, 0.6))
+    rngs = image_rngs(SEEDS)
     states, negative = {"states": torch.zeros(2, 1)}, {"states": torch.ones(1, 1)}
     scheduler = make_sampler("ddim", pipeline.scheduler)
-    sample(
-        denoise,
-        scheduler,
-        states,
-        negative,
-        draw_noise(generators, (4, 8, 8)),
-        generators,
-        **arguments,
-    )
+    sample(denoise, scheduler, states, negative, draw_noise(rngs, (4, 8, 8)), rngs, how)
     assert calls == [
         (t, 4 if 300 <= t <= 600 else 2, 4 if 300 <= t <= 600 else 2) for t in range(901, 0, -100)
     ]
@@ -191,6 +170,6 @@ def test_an_empty_interval_is_no_guidance_and_a_full_one_is_all() -> None:
 
 
 def test_noise_belongs_to_the_image_not_to_the_batch() -> None:
-    together = draw_noise(make_generators([5, 6, 2**63 - 1]), (4, 2, 2))
-    assert torch.equal(draw_noise(make_generators([6]), (4, 2, 2))[0], together[1])
+    together = draw_noise(image_rngs([5, 6, 2**63 - 1]), (4, 2, 2))
+    assert torch.equal(draw_noise(image_rngs([6]), (4, 2, 2))[0], together[1])
     assert not torch.equal(together[0], together[1])

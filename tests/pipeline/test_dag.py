@@ -144,32 +144,50 @@ def test_a_stage_tracks_the_parameters_it_reads_and_they_exist(stage):
 
 
 def parameters_read(stage: str) -> set[tuple[str, str]]:
-    """(section, field) of each ``params.section.field`` in a stage module, the field empty for a
-    whole section; ``params.generator`` and the like read a model and its type.
+    """(section, field) of each ``params.section.field`` in a stage module and in the functions that
+    it gives ``params`` to; the field is empty for a whole section.
     """
-    tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
-    sections = {
+    read = read_in(ast.parse((ROOT / "stages" / f"{stage}.py").read_text()))
+    if ("train", "optimization") in read:
+        read.remove(("train", "optimization"))
+        read |= {("train", name) for name in Optimization.model_fields}
+    return read
+
+
+def read_in(module: ast.Module, body: ast.AST | None = None) -> set[tuple[str, str]]:
+    """What `body`, or else all of the module, reads; ``params.generator`` and the like read a model
+    and its type.
+    """
+    nodes = list(ast.walk(body or module))
+    own = [
         node
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-        if node.value.id == "params" and node.attr in Params.model_fields
-    }
-    models = {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-        if node.value.id == "params" and node.attr in set(Models.model_fields) - {"dtype"}
-    }
-    fields = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and node.value in sections
+        if node.value.id == "params"
     ]
+    sections = {node for node in own if node.attr in Params.model_fields}
+    fields = [node for node in nodes if isinstance(node, ast.Attribute) and node.value in sections]
     whole = sections - {node.value for node in fields}
     read = {(node.value.attr, node.attr) for node in fields} | {(node.attr, "") for node in whole}
-    if ("train", "optimization") in read:
-        read ^= {
-            ("train", "optimization"),
-            *(("train", name) for name in Optimization.model_fields),
-        }
-    return read | {("models", field) for name in models for field in (name, "dtype")}
+    models = {node.attr for node in own} & (set(Models.model_fields) - {"dtype"})
+    read |= {("models", field) for name in models for field in (name, "dtype")}
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    for call in calls:
+        given = {argument.id for argument in call.args if isinstance(argument, ast.Name)}
+        if "params" in given and isinstance(call.func, ast.Name):
+            read |= read_in(*function_of(module, call.func.id))
+    return read
+
+
+def function_of(module: ast.Module, name: str) -> tuple[ast.Module, ast.FunctionDef]:
+    """The function that a module defines, or imports from truelike, and the module that defines
+    it.
+    """
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return module, node
+        if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}:
+            assert node.module
+            file = ROOT / "src" / (node.module.replace(".", "/") + ".py")
+            return function_of(ast.parse(file.read_text()), name)
+    raise AssertionError(f"{name} is neither defined nor imported")

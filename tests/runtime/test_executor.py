@@ -18,7 +18,6 @@ import pytest
 from tests.support import tiny_models
 from tests.support.models import float32
 from tests.support.toy_parts import Toy, make_mistake, make_poison, make_slowly
-from tests.synthesis.test_synthesis import job as job_fixture
 from truelike.captioning.captions import caption_images
 from truelike.features.encoder import features, open_encoder
 from truelike.imageset.mapping import map_images
@@ -26,9 +25,8 @@ from truelike.imageset.reading import ImageSet
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.executor import Part, Progress, map_parts
 from truelike.runtime.hub import Model
-from truelike.synthesis.run import Job, synthesize
-
-job = job_fixture
+from truelike.synthesis.jobs import SynthesisJob
+from truelike.synthesis.run import synthesize
 
 PARTS = [Part((f"{number}.a", f"{number}.b"), number, 10) for number in range(5)]
 
@@ -207,7 +205,11 @@ def test_what_a_function_raises_is_raised_here_and_a_part_that_kills_its_workers
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_images_and_captions_have_the_bytes_of_a_run_in_one_process(
-    real: ImageSet, captioner: Path, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    real: ImageSet,
+    captioner: Path,
+    job: SynthesisJob,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def everything() -> dict[str, bytes]:
         synthesize(job, 0, tmp_path / "out")

@@ -14,11 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.adaptation.test_diffusion import ADAPT
+from tests.support.learning import ADAPT, training_images
 from tests.support.models import float32
-from truelike.adaptation.lora import learn_adapter, write_adapter
+from truelike.adaptation.lora import learn_adapter, lora_shape
 from truelike.adaptation.settings import Adapt
-from truelike.generator.pipeline import LORA_FILE, open_generator
+from truelike.generator.adapter import LORA_FILE, write_adapter
+from truelike.generator.generator import Generator
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.processes import joined, own_cores, own_part, own_rows, wait_for_all
@@ -28,13 +29,11 @@ from truelike.training.loop import one_thread
 
 def learn(generator: Path, real: ImageSet, settings: Adapt, folder: Path) -> None:
     folder.mkdir()
-    pipeline = open_generator(float32(generator))
-    prompts = [f"a {name}" for name in real.index["class_name"]]
-    learn_adapter(
-        pipeline, real, prompts, np.ones((len(real), 32), np.float32), settings, "float32", folder
-    )
+    opened = Generator.open(float32(generator))
+    images = training_images(opened, real, vectors=np.ones((len(real), 32), np.float32))
+    learn_adapter(opened, images, settings, "float32", folder)
     if is_first():
-        write_adapter(folder, pipeline, settings, "")
+        write_adapter(folder, opened.pipeline, lora_shape(opened, settings), "")
 
 
 def as_one_of_two(rank: int, port: int, work: partial, folder: Path) -> None:

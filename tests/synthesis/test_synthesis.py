@@ -14,79 +14,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.models import float32
-from truelike.adaptation.lora import write_no_adapter
-from truelike.generator.pipeline import Adapter, Style
-from truelike.generator.settings import Prompts, VisualGuidance
+from tests.support.jobs import OFF, PROMPTS, SETTINGS, contents
+from truelike.generator.adapter import Adapter
 from truelike.imageset.reading import ImageSet
-from truelike.imageset.tables import write_features, write_table
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.scratch import scratch
-from truelike.synthesis import regenerate as regenerate_module
-from truelike.synthesis.plan import batches, image_seed, make_plan
+from truelike.synthesis.jobs import SynthesisJob, without
+from truelike.synthesis.plan import Learned, batches, image_seed, make_plan
 from truelike.synthesis.regenerate import regenerate
-from truelike.synthesis.run import Job, job_fingerprint, open_renderer, plan_of, synthesize, without
-from truelike.synthesis.settings import Synthesize
-
-PROMPTS = Prompts(
-    base="a {class}",
-    definitions={},
-    caption=", {caption}",
-    style=" {style}",
-    quality=" best",
-    negative="bad",
-    seed=0,
-)
-SETTINGS = Synthesize(
-    replicas=(0, 1),
-    sampler="unipc",
-    steps=4,
-    guidance_scale=2.0,
-    guidance_interval=(0.0, 1.0),
-    strength=0.75,
-    lora_scale=1.0,
-    batch_size=2,
-    shard_size=4,
-    seed=0,
-)
-OFF = VisualGuidance(kind="off", centroids=1)
+from truelike.synthesis.run import open_renderer, plan_of, replica_key, synthesize
 
 
-@pytest.fixture
-def job(generator: Path, real: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    """A job in an empty project: captions and features, no style and no adapter."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    outputs = tmp_path / "outputs"
-    write_table(
-        outputs / "captions.parquet",
-        pd.DataFrame({"key": real.keys, "caption": "red", "truncated": False}),
-    )
-    features = np.random.default_rng(0).normal(size=(len(real), 32)).astype(np.float32)
-    write_features(outputs / "features.parquet", real.keys, features)
-    (outputs / "style").mkdir()
-    Style(enabled=False).save(outputs / "style/style.json")
-    (outputs / "adapter").mkdir()
-    write_no_adapter(outputs / "adapter")
-    return Job(
-        stage="synthesize",
-        generator=float32(generator),
-        prompts=PROMPTS,
-        settings=SETTINGS,
-        visual_guidance=VisualGuidance(kind="image", centroids=1),
-        real=real.folder,
-        captions=outputs / "captions.parquet",
-        features=outputs / "features.parquet",
-        style=outputs / "style",
-        adapter=outputs / "adapter",
-    )
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def test_a_job_without_a_piece_makes_its_images_without_it(job: Job, real: ImageSet) -> None:
+def test_a_job_without_a_piece_makes_its_images_without_it(
+    job: SynthesisJob, real: ImageSet
+) -> None:
     whole, bare = plan_of(job, real, 0), plan_of(without(("caption", "prior"), job), real, 0)
     assert set(bare["strength"]) == {1.0} != set(whole["strength"])
     assert set(bare["caption_key"]) == {""} != set(whole["caption_key"])
@@ -108,11 +49,11 @@ def plan(
     seed: int = 0,
     rewrites: list[list[str]] | None = None,
 ) -> pd.DataFrame:
-    real = pd.DataFrame({"key": keys, "label": 0, "class_name": "boot"})
+    table = pd.DataFrame({"key": keys, "label": 0, "class_name": "boot", "caption": captions})
+    table["rewrites"] = rewrites or [[] for _ in keys]
+    table["style"] = "<style>"
     chosen = SETTINGS.model_copy(update={"seed": seed})
-    others = rewrites or [[] for _ in keys]
-    marks = {"generator": "g", "adapter": "a", "style": "s", "style_texts": ["<style>"] * len(keys)}
-    return make_plan(real, captions, others, PROMPTS, chosen, OFF, replica, **marks)
+    return make_plan(table, PROMPTS, chosen, OFF, replica, Learned("g", "a", "s"))
 
 
 def test_a_row_by_hand() -> None:
@@ -192,7 +133,7 @@ def test_batches_cover_a_plan_in_order(count: int, shard_size: int, batch_size: 
 
 
 def test_a_replica_is_a_sound_image_set_with_everything_that_made_it(
-    job: Job, real: ImageSet, tmp_path: Path
+    job: SynthesisJob, real: ImageSet, tmp_path: Path
 ) -> None:
     synthesize(job, 1, tmp_path / "out")
     made = ImageSet(tmp_path / "out")
@@ -214,7 +155,7 @@ def test_a_replica_is_a_sound_image_set_with_everything_that_made_it(
     assert made.index["seed"].dtype == np.int64
 
 
-def test_other_replicas_have_other_images(job: Job, tmp_path: Path) -> None:
+def test_other_replicas_have_other_images(job: SynthesisJob, tmp_path: Path) -> None:
     synthesize(job, 0, tmp_path / "0")
     synthesize(job, 1, tmp_path / "1")
     assert not set(ImageSet(tmp_path / "0").index["sha256"]) & set(
@@ -222,7 +163,9 @@ def test_other_replicas_have_other_images(job: Job, tmp_path: Path) -> None:
     )
 
 
-def test_images_hardly_depend_on_the_batch_size(job: Job, real: ImageSet, tmp_path: Path) -> None:
+def test_images_hardly_depend_on_the_batch_size(
+    job: SynthesisJob, real: ImageSet, tmp_path: Path
+) -> None:
     synthesize(job, 0, tmp_path / "twos")
     synthesize(
         replace(job, settings=SETTINGS.model_copy(update={"batch_size": 5, "shard_size": 10})),
@@ -236,7 +179,7 @@ def test_images_hardly_depend_on_the_batch_size(job: Job, real: ImageSet, tmp_pa
 
 
 def test_batches_rendered_at_once_have_the_bytes_of_one_after_the_other(
-    job: Job, real: ImageSet
+    job: SynthesisJob, real: ImageSet
 ) -> None:
     shard = batches(plan_of(job, real, 0), 10, 2)[0]
     threads = torch.get_num_threads()
@@ -252,7 +195,7 @@ def test_batches_rendered_at_once_have_the_bytes_of_one_after_the_other(
     assert len(np.unique(np.concatenate(made[3]), axis=0)) == 10
 
 
-def test_a_batch_that_fails_ends_the_shard(job: Job, real: ImageSet) -> None:
+def test_a_batch_that_fails_ends_the_shard(job: SynthesisJob, real: ImageSet) -> None:
     shard = batches(plan_of(job, real, 0), 10, 2)[0]
     shard[1] = shard[1].assign(sampler="none")
     images = open_renderer(job, real).render_all(shard)
@@ -275,27 +218,27 @@ def test_a_batch_that_fails_ends_the_shard(job: Job, real: ImageSet) -> None:
     ],
 )
 def test_every_switch_changes_the_images_and_the_fingerprint(
-    job: Job, tmp_path: Path, change: dict
+    job: SynthesisJob, tmp_path: Path, change: dict
 ) -> None:
     real = ImageSet(job.real)
     rows = plan_of(job, real, 0).iloc[:2]
     other = replace(job, **change)
-    assert job_fingerprint(other, 0) != job_fingerprint(job, 0)
+    assert replica_key(other, 0) != replica_key(job, 0)
     images = open_renderer(job, real).render(rows)
     assert not np.array_equal(
         open_renderer(other, real).render(plan_of(other, real, 0).iloc[:2]), images
     )
 
 
-def test_the_fingerprint_does_not_depend_on_the_other_replicas(job: Job) -> None:
+def test_the_fingerprint_does_not_depend_on_the_other_replicas(job: SynthesisJob) -> None:
     more = replace(job, settings=SETTINGS.model_copy(update={"replicas": (0, 1, 2)}))
-    assert job_fingerprint(more, 0) == job_fingerprint(job, 0)
-    assert job_fingerprint(job, 1) != job_fingerprint(job, 0)
+    assert replica_key(more, 0) == replica_key(job, 0)
+    assert replica_key(job, 1) != replica_key(job, 0)
 
 
-def test_finished_shards_are_not_made_again(job: Job, tmp_path: Path) -> None:
+def test_finished_shards_are_not_made_again(job: SynthesisJob, tmp_path: Path) -> None:
     synthesize(job, 0, tmp_path / "out")
-    with scratch("synthesize", job_fingerprint(job, 0)) as folder:
+    with scratch("synthesize", replica_key(job, 0)) as folder:
         kept = folder / "shard-00000.tar"
         before = (kept.stat().st_mtime_ns, (folder / "shard-00001.tar").stat().st_mtime_ns)
         (folder / "shard-00001.parquet").unlink()
@@ -308,11 +251,11 @@ def test_finished_shards_are_not_made_again(job: Job, tmp_path: Path) -> None:
 
 
 def test_a_shard_that_was_damaged_in_the_scratch_pool_is_made_again_and_no_other(
-    job: Job, tmp_path: Path, capsys
+    job: SynthesisJob, tmp_path: Path, capsys
 ) -> None:
     synthesize(job, 0, tmp_path / "out")
     whole = contents(tmp_path / "out")
-    with scratch("synthesize", job_fingerprint(job, 0)) as folder:
+    with scratch("synthesize", replica_key(job, 0)) as folder:
         damaged, kept = folder / "shard-00001.tar", folder / "shard-00000.tar"
         data = bytearray(damaged.read_bytes())
         data[700] ^= 4
@@ -324,7 +267,7 @@ def test_a_shard_that_was_damaged_in_the_scratch_pool_is_made_again_and_no_other
     assert f"{damaged}: damaged" in capsys.readouterr().err
 
 
-def test_an_adapter_of_another_style_is_refused(job: Job, real: ImageSet) -> None:
+def test_an_adapter_of_another_style_is_refused(job: SynthesisJob, real: ImageSet) -> None:
     assert job.adapter
     Adapter(enabled=True, style="abc", fingerprint="x").save(job.adapter / "adapter.json")
     with pytest.raises(
@@ -342,7 +285,7 @@ synthesize(pickle.loads(Path("job.pickle").read_bytes()), 0, Path("out"))
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_continued_to_the_same_bytes(job: Job, tmp_path: Path) -> None:
+def test_a_killed_run_is_continued_to_the_same_bytes(job: SynthesisJob, tmp_path: Path) -> None:
     slow = replace(job, settings=SETTINGS.model_copy(update={"steps": 60}))
     for name in ("killed", "whole"):
         (tmp_path / name).mkdir()
@@ -374,38 +317,33 @@ def test_a_killed_run_is_continued_to_the_same_bytes(job: Job, tmp_path: Path) -
 # Regenerating
 
 
-def test_any_image_is_made_again_byte_for_byte(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_image_is_made_again_byte_for_byte(job: SynthesisJob, tmp_path: Path) -> None:
     synthesize(job, 1, tmp_path / "outputs/synthetic/1")
-    monkeypatch.setattr(regenerate_module, "current_job", lambda folder: job)
     made = ImageSet(tmp_path / "outputs/synthetic/1")
     for position in (0, 5, 9):
-        again = regenerate(made.folder, made.keys[position])
+        again = regenerate(job, made.folder, made.keys[position])
         np.testing.assert_array_equal(again, made.pixels(position))
 
 
 def test_changed_settings_are_named_instead_of_making_another_image(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real: ImageSet
+    job: SynthesisJob, tmp_path: Path, real: ImageSet
 ) -> None:
     folder = tmp_path / "outputs/synthetic/0"
     synthesize(job, 0, folder)
     key = f"{real.keys[0]}-r0"
     changed = replace(job, settings=SETTINGS.model_copy(update={"strength": 0.5}))
-    monkeypatch.setattr(regenerate_module, "current_job", lambda folder: changed)
     with pytest.raises(
         TruelikeError, match=r"made with other settings: strength is 0\.5, was 0\.75; check out"
     ):
-        regenerate(folder, key)
+        regenerate(changed, folder, key)
     assert job.adapter
     Adapter(enabled=True, fingerprint="new").save(job.adapter / "adapter.json")
-    monkeypatch.setattr(regenerate_module, "current_job", lambda folder: job)
     with pytest.raises(TruelikeError, match="adapter is 'new', was ''"):
-        regenerate(folder, key)
+        regenerate(job, folder, key)
 
 
-def test_what_is_not_synthetic_cannot_be_regenerated(job: Job, real: ImageSet) -> None:
+def test_what_is_not_synthetic_cannot_be_regenerated(job: SynthesisJob, real: ImageSet) -> None:
     with pytest.raises(TruelikeError, match="holds real images"):
-        regenerate(real.folder, real.keys[0])
+        regenerate(job, real.folder, real.keys[0])
     with pytest.raises(TruelikeError, match="no image 'nothing'"):
-        regenerate(real.folder, "nothing")
+        regenerate(job, real.folder, "nothing")

@@ -4,37 +4,26 @@ each like a class.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from truelike.adaptation.loop import LOG_FILE, optimize
-from truelike.adaptation.objective import diffusion_loss, draw_noised, noise_schedule
+from truelike.adaptation.loop import LOG_FILE, LoopSettings, optimize
+from truelike.adaptation.objective import NoiseSchedule, diffusion_loss, draw_noised, noise_schedule
 from truelike.adaptation.settings import Invert
-from truelike.generator.families import family_of, text_encoders
-from truelike.generator.pipeline import (
-    EMBEDS_FILE,
-    STYLE_FILE,
-    Style,
-    add_tokens,
-    encode_images,
-    open_generator,
-    pack_embeds,
-)
+from truelike.generator.generator import Generator
 from truelike.generator.prompts import inversion_prompt, truncated
+from truelike.generator.style import Style, add_tokens, write_style
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.hub import Model
-from truelike.runtime.scratch import fingerprint, publish, scratch, scratch_key, write_once
+from truelike.runtime.scratch import publish, scratch, scratch_key
 
-HELD_OUT, DRAWS = (
-    0.1,
-    8,
-)  # of invert.choose "best": the share of a class's images, the noise draws of each
+# Of invert.choose "best": the share of a class's images, and the noise draws of each.
+HELD_OUT, DRAWS = 0.1, 8
 
 
 def style_tokens(token: str, count: int) -> tuple[str, ...]:
@@ -56,36 +45,38 @@ def class_styles(settings: Invert, class_names: Sequence[str]) -> dict[str, tupl
     return dict(zip(class_names, tokens, strict=True))
 
 
-def distinct_tokens(styles: dict[str, tuple[str, ...]]) -> list[str]:
-    """All words of the classes' styles, each once."""
-    return list(dict.fromkeys(token for style in styles.values() for token in style))
+def style_of(settings: Invert, class_names: Sequence[str]) -> Style:
+    """The style that `settings` describe, without the fingerprint of what was learned."""
+    if not settings.enabled:
+        return Style(enabled=False)
+    styles = class_styles(settings, class_names)
+    tokens = dict.fromkeys(token for style in styles.values() for token in style)
+    classes = styles if settings.scope == "class" else None
+    return Style(enabled=True, token=settings.token, tokens=tuple(tokens), classes=classes)
 
 
-def initial_embedding(pipeline: Any, initializer: str) -> Tensor:
+def initial_embedding(generator: Generator, initializer: str) -> Tensor:
     """The mean token embedding of a text, float32 of shape (W,), W the widths of all text encoders
     together.
 
     Raises TruelikeError for a text without tokens.
     """
     means = []
-    for tokenizer, text_encoder in text_encoders(pipeline).values():
+    for tokenizer, text_encoder in generator.text_encoders.values():
         tokens = tokenizer(initializer, add_special_tokens=False).input_ids
         if not tokens:
             raise TruelikeError(
                 f"invert.initializer: {initializer!r} has no token; give a word such as 'photo'"
             )
-        means.append(
-            text_encoder.get_input_embeddings().weight[tokens].detach().float().mean(dim=0)
-        )
+        rows = text_encoder.get_input_embeddings().weight[tokens]
+        means.append(rows.detach().float().mean(dim=0))
     return torch.cat(means)
 
 
-def split_rows(pipeline: Any, rows: Tensor) -> dict[str, Tensor]:
+def split_rows(generator: Generator, rows: Tensor) -> dict[str, Tensor]:
     """The part (tokens, W) of each text encoder in rows as wide as all of them together."""
-    encoders = text_encoders(pipeline)
-    widths = [
-        text_encoder.get_input_embeddings().weight.shape[1] for _, text_encoder in encoders.values()
-    ]
+    encoders = generator.text_encoders
+    widths = [encoder.get_input_embeddings().weight.shape[1] for _, encoder in encoders.values()]
     return dict(zip(encoders, rows.split(widths, dim=1), strict=True))
 
 
@@ -107,7 +98,7 @@ def new_rows(tokenizer: Any, text_encoder: Any, token: str, rows: Tensor) -> Ite
         hook.remove()
 
 
-def hold_out(real: ImageSet, settings: Invert) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+def split_classes(real: ImageSet, settings: Invert) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """The positions of the training images to learn from and to choose by, for each class that is
     present.
 
@@ -119,120 +110,134 @@ def hold_out(real: ImageSet, settings: Invert) -> tuple[dict[int, Tensor], dict[
     members = {label: (labels == label).nonzero()[:, 0] for label in sorted(set(labels.tolist()))}
     if settings.choose == "last":
         return members, {}
-    generator = torch.Generator().manual_seed(settings.seed)
+    rng = torch.Generator().manual_seed(settings.seed)
     kept, held = {}, {}
     for label, positions in members.items():
         if len(positions) < 2:
             raise TruelikeError(
                 f"invert.choose is 'best', but the class {real.class_names[label]!r} has 1 "
-                "training image: "
-                "give at least 2 per class, or set invert.choose to 'last'"
+                "training image: give at least 2 per class, or set invert.choose to 'last'"
             )
         count = max(1, int(HELD_OUT * len(positions)))
-        shuffled = positions[torch.randperm(len(positions), generator=generator)]
+        shuffled = positions[torch.randperm(len(positions), generator=rng)]
         held[label], kept[label] = shuffled[:count], shuffled[count:]
     return kept, held
 
 
+@dataclass(frozen=True)
+class ClassPrompt:
+    """A class's prompt with its style, the first word of that style, and the positions of the
+    images to learn from and to choose by.
+    """
+
+    prompt: str
+    token: str
+    images: Tensor
+    held_out: Tensor
+
+
+def class_prompts(real: ImageSet, settings: Invert) -> list[ClassPrompt]:
+    """The prompt of every class that is present."""
+    styles = class_styles(settings, real.class_names)
+    kept, held = split_classes(real, settings)
+    prompts = []
+    for label, images in kept.items():
+        name = real.class_names[label]
+        text = inversion_prompt(settings.template, name, " ".join(styles[name]))
+        prompts.append(ClassPrompt(text, styles[name][0], images, held.get(label, images[:0])))
+    return prompts
+
+
+@dataclass(frozen=True)
+class StyleObjective:
+    """The loss of style inversion: E || eps - eps_theta(z_t, t, tau(prompt(y; S))) ||^2.
+
+    `rows` are each style's new rows (tokens, W) by its first word: tensors of their own that take
+    the place of the embedding's output, so no other row can change.
+    """
+
+    generator: Generator
+    latents: Tensor
+    schedule: NoiseSchedule
+    classes: list[ClassPrompt]
+    rows: dict[str, Tensor]
+    settings: Invert
+
+    def loss_of(self, own: ClassPrompt, images: Tensor, rng: torch.Generator) -> Tensor:
+        """The loss of images (their positions) of a class."""
+        clean = self.latents[images].to(self.generator.device)
+        noised = draw_noised(self.schedule, clean, "per_sample", rng)
+        with ExitStack() as hooks:
+            for name, rows in split_rows(self.generator, self.rows[own.token]).items():
+                tokenizer, text_encoder = self.generator.text_encoders[name]
+                hooks.enter_context(new_rows(tokenizer, text_encoder, own.token, rows))
+            conditioning = self.generator.encode_prompt(own.prompt)
+        states = {
+            name: value.expand(len(clean), *value.shape[1:]) for name, value in conditioning.items()
+        }
+        predicted = self.generator.denoise(noised.latents, noised.timesteps, states)
+        return diffusion_loss(predicted, noised.target, torch.ones_like(noised.snr))
+
+    def losses(self, rng: torch.Generator, step: int) -> dict[str, Tensor]:
+        """A class drawn uniformly, or in turn in scope class, then real images of that class."""
+        drawn = int(torch.randint(len(self.classes), (1,), generator=rng))
+        own = self.classes[step % len(self.classes) if self.settings.scope == "class" else drawn]
+        chosen = torch.randint(len(own.images), (self.settings.batch_size,), generator=rng)
+        return {"loss": self.loss_of(own, own.images[chosen], rng)}
+
+    def heldout_losses(self) -> dict[str, float]:
+        """The mean over its classes of each style's loss on their held-out images, with the same
+        noise and timesteps every time.
+        """
+        losses: dict[str, list[float]] = {}
+        for own in self.classes:
+            rng = torch.Generator().manual_seed(self.settings.seed)
+            batches = own.held_out.repeat_interleave(DRAWS).split(self.settings.batch_size)
+            total = sum(float(self.loss_of(own, batch, rng)) * len(batch) for batch in batches)
+            losses.setdefault(own.token, []).append(total / (len(own.held_out) * DRAWS))
+        return {token: sum(values) / len(values) for token, values in losses.items()}
+
+
 def learn_style(
-    pipeline: Any, real: ImageSet, settings: Invert, dtype: str, folder: Path
+    generator: Generator, real: ImageSet, settings: Invert, dtype: str, folder: Path
 ) -> dict[str, Tensor]:
     """Learn S* = argmin_S E || eps - eps_theta(z_t, t, tau(prompt(y; S))) ||^2, float32 (tokens, W)
     per text encoder.
 
     Each step draws a class uniformly, then real images of that class; in scope class the classes
-    take turns, and a step changes the style of its class alone. The new rows are tensors of their
-    own that take the place of the embedding's output, so no other row can change. Checkpoints and
-    ``log.csv`` go to `folder`.
+    take turns, and a step changes the style of its class alone. Checkpoints and ``log.csv`` go to
+    `folder`.
     """
     styles = class_styles(settings, real.class_names)
-    initial = initial_embedding(pipeline, settings.initializer)
-    for tokenizer, text_encoder in text_encoders(pipeline).values():
-        add_tokens(tokenizer, text_encoder, distinct_tokens(styles))
-    learned = {
+    initial = initial_embedding(generator, settings.initializer)
+    for tokenizer, text_encoder in generator.text_encoders.values():
+        add_tokens(tokenizer, text_encoder, style_of(settings, real.class_names).tokens)
+    rows = {
         style[0]: initial.repeat(len(style), 1).requires_grad_()
         for style in dict.fromkeys(styles.values())
     }
-    members, held = hold_out(real, settings)
-    present = list(members)
-    words = [styles[real.class_names[label]] for label in present]
-    prompts = [
-        inversion_prompt(settings.template, real.class_names[label], " ".join(style))
-        for label, style in zip(present, words, strict=True)
-    ]
-    truncated(pipeline.tokenizer, prompts)
-    latents = encode_images(pipeline, real)
-    schedule = noise_schedule(pipeline.scheduler, pipeline.device)
-
-    def loss_of(place: int, images: Tensor, generator: torch.Generator) -> Tensor:
-        """The loss of images (their positions) of the class at `place` in `present`."""
-        clean = latents[images].to(pipeline.device)
-        noised = draw_noised(schedule, clean, "per_sample", generator)
-        token, family = words[place][0], family_of(pipeline)
-        with ExitStack() as hooks:
-            for name, rows in split_rows(pipeline, learned[token]).items():
-                hooks.enter_context(new_rows(*text_encoders(pipeline)[name], token, rows))
-            conditioning = family.encode(pipeline, prompts[place])
-        context = {
-            name: value.expand(len(clean), *value.shape[1:]) for name, value in conditioning.items()
-        }
-        predicted = family.denoise(pipeline, noised.latents, noised.timesteps, context)
-        return diffusion_loss(predicted, noised.target, torch.ones_like(noised.snr))
-
-    def losses_of(generator: torch.Generator, step: int) -> dict[str, Tensor]:
-        drawn = int(torch.randint(len(present), (1,), generator=generator))
-        place = step % len(present) if settings.scope == "class" else drawn
-        images = members[present[place]]
-        chosen = torch.randint(len(images), (settings.batch_size,), generator=generator)
-        return {"loss": loss_of(place, images[chosen], generator)}
-
-    def heldout_losses() -> dict[str, float]:
-        losses: dict[str, list[float]] = {}
-        for place, label in enumerate(present):
-            generator = torch.Generator().manual_seed(
-                settings.seed
-            )  # the same noise and timesteps every time
-            batches = held[label].repeat_interleave(DRAWS).split(settings.batch_size)
-            total = sum(float(loss_of(place, batch, generator)) * len(batch) for batch in batches)
-            losses.setdefault(words[place][0], []).append(total / (len(held[label]) * DRAWS))
-        return {token: sum(values) / len(values) for token, values in losses.items()}
-
-    optimize(
-        learned,
-        losses_of,
-        folder,
+    classes = class_prompts(real, settings)
+    truncated(generator.tokenizer, [own.prompt for own in classes])
+    latents = generator.encode_images(real)
+    schedule = noise_schedule(generator.scheduler, generator.device)
+    objective = StyleObjective(generator, latents, schedule, classes, rows, settings)
+    loop = LoopSettings(
         name="invert",
         dtype=dtype,
         steps=settings.steps,
         lr=settings.lr,
         weight_decay=settings.weight_decay,
-        clip=None,
         seed=settings.seed,
         checkpoint_every=settings.checkpoint_every,
-        heldout=heldout_losses if settings.choose == "best" else None,
     )
-    return split_rows(pipeline, torch.cat(list(learned.values())).detach())
+    heldout = objective.heldout_losses if settings.choose == "best" else None
+    optimize(rows, objective.losses, folder, loop, heldout)
+    return split_rows(generator, torch.cat(list(rows.values())).detach())
 
 
-def write_style(
-    folder: Path, settings: Invert, class_names: Sequence[str], learned: dict[str, Tensor] | None
-) -> list[Path]:
-    """Write ``style.json`` and, unless `learned` is None, ``learned_embeds.safetensors``; return
-    the finished files.
-    """
-    if learned is None:
-        write_once(folder / STYLE_FILE, Style(enabled=False).save)
-        return [folder / STYLE_FILE]
-    styles = class_styles(settings, class_names)
-    tokens = distinct_tokens(styles)
-    write_once(folder / EMBEDS_FILE, lambda path: save_file(pack_embeds(tokens, learned), path))
-    mark = fingerprint(tokens, folder / EMBEDS_FILE)
-    classes = styles if settings.scope == "class" else None
-    style = Style(
-        enabled=True, token=settings.token, tokens=tuple(tokens), classes=classes, fingerprint=mark
-    )
-    write_once(folder / STYLE_FILE, style.save)
-    return [folder / STYLE_FILE, folder / EMBEDS_FILE, folder / LOG_FILE]
+def style_key(settings: Invert, generator: Model, real: Path) -> str:
+    """Changes with everything that decides what a style learns."""
+    return scratch_key(__file__, [settings.model_dump(), generator.dtype], generator.path, real)
 
 
 def invert(settings: Invert, generator: Model, real: Path, out: Path) -> None:
@@ -240,17 +245,11 @@ def invert(settings: Invert, generator: Model, real: Path, out: Path) -> None:
     `out`.
     """
     images = ImageSet(real)
-    with scratch(
-        "invert",
-        scratch_key(__file__, [settings.model_dump(), generator.dtype], generator.path, real),
-    ) as folder:
-        learned = None
-        if settings.enabled:
-            learned = learn_style(
-                open_generator(replace(generator, dtype="float32")),
-                images,
-                settings,
-                generator.dtype,
-                folder,
-            )
-        publish(write_style(folder, settings, images.class_names, learned), out)
+    with scratch("invert", style_key(settings, generator, real)) as folder:
+        style = style_of(settings, images.class_names)
+        if not settings.enabled:
+            publish(write_style(folder, style, None), out)
+            return
+        opened = Generator.open(replace(generator, dtype="float32"))
+        learned = learn_style(opened, images, settings, generator.dtype, folder)
+        publish([*write_style(folder, style, learned), folder / LOG_FILE], out)

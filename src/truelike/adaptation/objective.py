@@ -79,23 +79,23 @@ def draw_noised(
     schedule: NoiseSchedule,
     clean: Tensor,
     mode: Literal["per_sample", "shared"],
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> Noised:
-    """Noise latents (B, C, h, w) with noise and steps from a CPU generator; `mode` is that of
-    `sample_steps`.
+    """Noise latents (B, C, h, w) with noise and steps from a random generator on the CPU; `mode` is
+    that of `sample_steps`.
     """
-    noise = torch.randn(clean.shape, generator=generator).to(clean)
-    steps = sample_steps(len(clean), len(schedule.timesteps), mode, generator).to(clean.device)
+    noise = torch.randn(clean.shape, generator=rng).to(clean)
+    steps = sample_steps(len(clean), len(schedule.timesteps), mode, rng).to(clean.device)
     return add_noise(schedule, clean, noise, steps)
 
 
 def sample_steps(
-    count: int, total: int, mode: Literal["per_sample", "shared"], generator: torch.Generator
+    count: int, total: int, mode: Literal["per_sample", "shared"], rng: torch.Generator
 ) -> Tensor:
     """Uniform training steps below `total`, int64 of shape (count,): one each, or one for the whole
     batch.
     """
-    drawn = torch.randint(total, (count if mode == "per_sample" else 1,), generator=generator)
+    drawn = torch.randint(total, (count if mode == "per_sample" else 1,), generator=rng)
     return drawn.expand(count).clone()
 
 

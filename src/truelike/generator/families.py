@@ -3,13 +3,11 @@ parts.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from truelike.runtime.errors import TruelikeError
 
 Conditioning = dict[str, Tensor]
 """What the denoiser is told: ``encoder_hidden_states`` (N, L, W) and, in some families, pooled
@@ -26,7 +24,8 @@ class Family:
     `denoiser` is the pipeline's attribute that LoRA adapts at the modules of `attention`; `encode`
     gives the conditioning of one prompt, with gradients if they are on; `denoise` calls the
     denoiser on noisy latents at timesteps; `encoders` maps the name of a style's vectors to the
-    tokenizer and text encoder that they belong to.
+    tokenizer and text encoder that they belong to; `options` are for ``from_pretrained``;
+    `upcasts_vae` says that the VAE overflows in float16 where its config says so.
     """
 
     denoiser: str
@@ -35,11 +34,8 @@ class Family:
     denoise: Callable[[Any, Tensor, Tensor, Conditioning], Tensor]
     encoders: dict[str, tuple[str, str]]
     visual_guidance: bool = False
-
-
-def is_flow(scheduler: Any) -> bool:
-    """Whether a checkpoint's scheduler is of flow matching: x_t = (1 - sigma) x_0 + sigma eps."""
-    return type(scheduler).__name__.startswith("FlowMatch")
+    options: Mapping[str, Any] = field(default_factory=dict)
+    upcasts_vae: bool = False
 
 
 def token_ids(
@@ -152,6 +148,7 @@ FAMILIES = {
         denoise=denoise_sd,
         encoders={"clip_l": ("tokenizer", "text_encoder")},
         visual_guidance=True,
+        options={"safety_checker": None},
     ),
     "StableDiffusionXLPipeline": Family(
         denoiser="unet",
@@ -162,6 +159,7 @@ FAMILIES = {
             "clip_l": ("tokenizer", "text_encoder"),
             "clip_g": ("tokenizer_2", "text_encoder_2"),
         },
+        upcasts_vae=True,
     ),
     "StableDiffusion3Pipeline": Family(
         denoiser="transformer",
@@ -181,20 +179,3 @@ def family_of(pipeline: Any) -> Family:
 def denoiser_of(pipeline: Any) -> Any:
     """The UNet or transformer of a pipeline."""
     return getattr(pipeline, family_of(pipeline).denoiser)
-
-
-def text_encoders(pipeline: Any) -> dict[str, tuple[Any, Any]]:
-    """The tokenizer and text encoder that each part of a style belongs to; raises TruelikeError if
-    it can have none.
-    """
-    encoders = family_of(pipeline).encoders
-    if not encoders:
-        raise TruelikeError(
-            f"invert.enabled: a {type(pipeline).__name__} cannot learn a style, diffusers has no "
-            "textual inversion for "
-            "it; set invert.enabled to false"
-        )
-    return {
-        name: (getattr(pipeline, first), getattr(pipeline, second))
-        for name, (first, second) in encoders.items()
-    }

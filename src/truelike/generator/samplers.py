@@ -1,8 +1,9 @@
-"""Sampling from noise or from the noised latents of real images (RF's latent prior), one generator
-per image.
+"""Sampling from noise or from the noised latents of real images (RF's latent prior), one random
+generator per image.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from truelike.generator.families import Conditioning, is_flow
+from truelike.generator.families import Conditioning
 from truelike.generator.settings import SamplerName
 from truelike.runtime.errors import TruelikeError
 
@@ -40,6 +41,24 @@ FLOW_SAMPLERS: dict[SamplerName, Sampler] = {  # Karras' noise levels are not th
     "euler": (FlowMatchEulerDiscreteScheduler, {}),
     "lcm": (FlowMatchLCMScheduler, {}),
 }
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample: `steps` of a schedule, of which the last `strength` are run; classifier-free
+    guidance, which is off at guidance_scale <= 1 and outside `guidance_interval`, fractions of the
+    training timesteps (Kynkäänniemi et al. 2024).
+    """
+
+    steps: int
+    guidance_scale: float
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    strength: float = 1.0
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether a checkpoint's scheduler is of flow matching: x_t = (1 - sigma) x_0 + sigma eps."""
+    return type(scheduler).__name__.startswith("FlowMatch")
 
 
 def make_sampler(name: SamplerName, scheduler: Any) -> Any:
@@ -78,14 +97,29 @@ def start_at(scheduler: Any, steps: int, strength: float) -> Tensor:
     return scheduler.timesteps[skipped * scheduler.order :]
 
 
-def make_generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """A generator per image, each from its own seed, on the CPU and so the same on every device."""
+def image_rngs(seeds: Sequence[int]) -> list[torch.Generator]:
+    """A random generator per image, each from its own seed, on the CPU and so the same on every
+    device.
+    """
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
-    """Standard normal noise (N, *shape), each image's from its own generator."""
-    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
+def draw_noise(rngs: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
+    """Standard normal noise (N, *shape), each image's from its own random generator."""
+    return torch.stack([torch.randn(tuple(shape), generator=rng) for rng in rngs])
+
+
+def start_latents(scheduler: Any, first: Tensor, noise: Tensor, prior: Tensor | None) -> Tensor:
+    """Where sampling starts, at the timestep `first` (1,): scaled noise, or with `prior` (N, C, h,
+    w) z_t = sqrt(abar) z_0 + sqrt(1 - abar) eps (RF), for flow matching (1 - sigma) z_0 + sigma
+    eps.
+    """
+    flow = hasattr(scheduler, "scale_noise")
+    if prior is None:
+        return noise if flow else noise * scheduler.init_noise_sigma
+    if flow:
+        return scheduler.scale_noise(prior, first, noise)
+    return scheduler.add_noise(prior, noise, first)
 
 
 @torch.inference_mode()
@@ -95,50 +129,34 @@ def sample(
     conditioning: Conditioning,
     negative: Conditioning,
     noise: Tensor,
-    generators: Sequence[torch.Generator],
-    *,
-    steps: int,
-    guidance_scale: float,
-    guidance_interval: tuple[float, float] = (0.0, 1.0),
+    rngs: Sequence[torch.Generator],
+    how: Sampling,
     prior: Tensor | None = None,
-    strength: float = 1.0,
 ) -> Tensor:
     """Sample latents (N, C, h, w) from `noise`, given what N prompts and one negative prompt tell
     the denoiser.
 
-    With `prior` (N, C, h, w) and strength < 1, sampling starts at z_t = sqrt(abar) z_0 + sqrt(1 -
-    abar) eps (RF), or at (1 - sigma) z_0 + sigma eps for flow matching. Classifier-free guidance is
-    off at guidance_scale <= 1, and outside `guidance_interval`, fractions of the training timesteps
-    (Kynkäänniemi et al. 2024). `generators` draw what a sampler adds on the way (``lcm``).
+    With `prior` (N, C, h, w) and strength < 1, sampling starts at the noised prior. `rngs` draw
+    what a sampler adds on the way (``lcm``).
     """
-    timesteps = start_at(scheduler, steps, strength)
+    timesteps = start_at(scheduler, how.steps, how.strength)
     flow = hasattr(scheduler, "scale_noise")  # where latents need no scaling
-    if prior is not None and strength < 1:
-        first = timesteps[:1]
-        latents = (
-            scheduler.scale_noise(prior, first, noise)
-            if flow
-            else scheduler.add_noise(prior, noise, first)
-        )
-    else:
-        latents = noise if flow else noise * scheduler.init_noise_sigma
-    low, high = (fraction * scheduler.config.num_train_timesteps for fraction in guidance_interval)
+    latents = start_latents(scheduler, timesteps[:1], noise, prior if how.strength < 1 else None)
+    trained = scheduler.config.num_train_timesteps
+    low, high = (fraction * trained for fraction in how.guidance_interval)
     both = {
         name: torch.cat([negative[name].expand_as(value), value])
         for name, value in conditioning.items()
     }
-    random = (
-        {"generator": list(generators)}
-        if isinstance(scheduler, LCMScheduler | FlowMatchLCMScheduler)
-        else {}
-    )
+    stochastic = isinstance(scheduler, LCMScheduler | FlowMatchLCMScheduler)
+    random = {"generator": list(rngs)} if stochastic else {}
     for timestep in timesteps:
-        guided = guidance_scale > 1 and low <= float(timestep) <= high
+        guided = how.guidance_scale > 1 and low <= float(timestep) <= high
         inputs = torch.cat([latents, latents]) if guided else latents
         inputs = inputs if flow else scheduler.scale_model_input(inputs, timestep)
         predicted = denoise(inputs, timestep, both if guided else conditioning)
         if guided:
             unconditional, conditional = predicted.chunk(2)
-            predicted = unconditional + guidance_scale * (conditional - unconditional)
+            predicted = unconditional + how.guidance_scale * (conditional - unconditional)
         latents = scheduler.step(predicted, timestep, latents, **random).prev_sample
     return latents

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
 from truelike.adaptation.inversion import invert
-from truelike.adaptation.lora import adapt
+from truelike.adaptation.lora import AdaptInputs, adapt
 from truelike.adaptation.settings import Adapt, Invert
 from truelike.generator.settings import Prompts, VisualGuidance
 from truelike.imageset.checks import STORAGE_COLUMNS
@@ -27,7 +26,8 @@ from truelike.runtime.scratch import finished, scratch, scratch_key, write_finis
 from truelike.selection.judge import Judge
 from truelike.selection.run import select
 from truelike.selection.settings import Select
-from truelike.synthesis.run import Job, synthesize
+from truelike.synthesis.jobs import replica_job
+from truelike.synthesis.run import synthesize
 from truelike.synthesis.settings import Synthesize
 from truelike.training.arms import check_partner, partner_rows
 from truelike.training.images import load_images, load_kept
@@ -89,7 +89,7 @@ def run_shadow(
     pipeline = pipeline.on_half(number)
     images = ImageSet(real)
     with scratch(
-        "shadow", _fingerprint(number, pipeline, members, real, captions, features)
+        "shadow", shadow_key(number, pipeline, members, real, captions, features)
     ) as folder:
         half = _write_half(images, set(members), captions, features, folder / "half")
         sets = make_images(pipeline, half, folder)
@@ -112,19 +112,11 @@ def make_images(pipeline: Pipeline, half: Path, folder: Path) -> list[ImageSet]:
     below `folder`.
     """
     style, adapter = folder / "style", folder / "adapter"
-    real, captions, features = half / "real", half / "captions.parquet", half / "features.parquet"
-    common: dict[str, Any] = {
-        "prompts": pipeline.prompts,
-        "visual_guidance": pipeline.visual_guidance,
-        "generator": pipeline.generator,
-        "real": real,
-        "captions": captions,
-        "features": features,
-        "style": style,
-    }
-    invert(pipeline.invert, pipeline.generator, real, style)
-    adapt(pipeline.adapt, **common, out=adapter)
-    job = Job("synthesize", settings=pipeline.synthesize, adapter=adapter, **common)
+    inputs = AdaptInputs(half / "real", half / "captions.parquet", half / "features.parquet", style)
+    prompts, guidance, generator = pipeline.prompts, pipeline.visual_guidance, pipeline.generator
+    invert(pipeline.invert, generator, inputs.real, style)
+    adapt(pipeline.adapt, prompts, guidance, generator, inputs, adapter)
+    job = replace(replica_job(pipeline), **vars(inputs), adapter=adapter)
     for replica in pipeline.synthesize.replicas:
         synthesize(job, replica, folder / "synthetic" / str(replica))
     return open_replicas(folder / "synthetic", pipeline.synthesize.replicas)
@@ -168,7 +160,7 @@ def _half(steps: int) -> int:
     return max(1, steps // 2)
 
 
-def _fingerprint(number: int, pipeline: Pipeline, members: Sequence[str], *files: Path) -> str:
+def shadow_key(number: int, pipeline: Pipeline, members: Sequence[str], *files: Path) -> str:
     """Changes with everything that decides a shadow's answers."""
     settings = {
         name: value.model_dump() if isinstance(value, BaseModel) else value

@@ -4,12 +4,25 @@ opened here.
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from truelike.generator.prompts import sampling_prompt
 from truelike.generator.settings import Prompts, VisualGuidance
 from truelike.synthesis.settings import Synthesize
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The fingerprints of a generator, and of the adapter and the style that were learned on it,
+    empty for none.
+    """
+
+    generator: str
+    adapter: str = ""
+    style: str = ""
 
 
 def image_seed(seed: int, replica: int, source_key: str) -> int:
@@ -33,62 +46,62 @@ def caption_of(key: str, caption: str, rewrites: Sequence[str], replica: int) ->
 
 
 def make_plan(
-    real: pd.DataFrame,
-    captions: Sequence[str],
-    rewrites: Sequence[Sequence[str]],
+    table: pd.DataFrame,
     prompts: Prompts,
     settings: Synthesize,
     visual_guidance: VisualGuidance,
     replica: int,
-    *,
-    generator: str,
-    adapter: str,
-    style: str,
-    style_texts: Sequence[str],
+    learned: Learned,
 ) -> pd.DataFrame:
-    """One row per real image (key, label, class_name), in their order; a replica is one synthetic
-    image for each (1x).
+    """One row per real image, in their order; a replica is one synthetic image for each (1x).
 
-    `captions` are the real images' captions, "" for none; `rewrites` are those of each caption, of
-    which each replica uses the next; `style_texts` is what stands for the style in their prompts.
-    `generator`, `adapter` and `style` are fingerprints. Which other replicas there are makes no
-    difference to a replica's rows.
+    `table` has the columns key, label and class_name; caption, "" for none; rewrites, those of the
+    caption, of which each replica uses the next; style, what stands for the style in the prompt.
+    Which other replicas there are makes no difference to a replica's rows.
     """
+    shared = shared_columns(prompts, settings, visual_guidance, replica, learned)
+    rows = []
+    for real in table.to_dict("records"):
+        name = f"{real['key']}-r{replica}"
+        caption_key, caption = caption_of(real["key"], real["caption"], real["rewrites"], replica)
+        row = {
+            "key": name,
+            "label": real["label"],
+            "prompt": sampling_prompt(prompts, name, real["class_name"], caption, real["style"]),
+            "caption_key": caption_key if prompts.caption else "",
+            "source_key": real["key"],
+            "seed": image_seed(settings.seed, replica, real["key"]),
+        }
+        rows.append(row | shared)
+    return pd.DataFrame(rows)
+
+
+def shared_columns(
+    prompts: Prompts,
+    settings: Synthesize,
+    visual_guidance: VisualGuidance,
+    replica: int,
+    learned: Learned,
+) -> dict[str, Any]:
+    """What all rows of a replica have in common."""
     kind = visual_guidance.kind
-    shared = {
+    centroids = f"({visual_guidance.centroids})" if kind == "class_kmeans" else ""
+    return {
         "split": "synthetic",
         "negative_prompt": prompts.negative,
         "replica": replica,
-        "generator": generator,
-        "adapter": adapter,
-        "style": style,
+        "generator": learned.generator,
+        "adapter": learned.adapter,
+        "style": learned.style,
         "sampler": settings.sampler,
         "steps": settings.steps,
         "guidance_scale": settings.guidance_scale,
         "guidance_low": settings.guidance_interval[0],
         "guidance_high": settings.guidance_interval[1],
         "strength": settings.strength,
-        "lora_scale": settings.lora_scale if adapter else 0.0,
-        "visual_guidance": f"{kind}({visual_guidance.centroids})"
-        if kind == "class_kmeans"
-        else kind,
+        "lora_scale": settings.lora_scale if learned.adapter else 0.0,
+        "visual_guidance": kind + centroids,
     }
-    rows = []
-    for key, label, class_name, own, others, style_text in zip(
-        real["key"], real["label"], real["class_name"], captions, rewrites, style_texts, strict=True
-    ):
-        name = f"{key}-r{replica}"
-        caption_key, caption = caption_of(key, own, others, replica)
-        row = {
-            "key": name,
-            "label": label,
-            "prompt": sampling_prompt(prompts, name, class_name, caption, style_text),
-            "caption_key": caption_key if prompts.caption else "",
-            "source_key": key,
-            "seed": image_seed(settings.seed, replica, key),
-        }
-        rows.append(row | shared)
-    return pd.DataFrame(rows)
 
 
 def batches(plan: pd.DataFrame, shard_size: int, batch_size: int) -> list[list[pd.DataFrame]]:

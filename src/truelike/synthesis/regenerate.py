@@ -5,52 +5,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from truelike.config import load_params
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.errors import TruelikeError
+from truelike.synthesis.jobs import SynthesisJob
 from truelike.synthesis.plan import batches
-from truelike.synthesis.run import Job, naive_job, open_renderer, plan_of, replica_job, without
+from truelike.synthesis.run import open_renderer, plan_of
 
 
-def current_job(folder: Path) -> Job:
-    """The job that makes image sets like `folder` with the parameters and outputs of the working
-    directory.
-    """
-    params = load_params()
-    if folder.resolve().parent.name == "naive":
-        return naive_job(
-            params.naive,
-            base=params.prompts.base,
-            definitions=params.prompts.definitions,
-            prompt_seed=params.prompts.seed,
-            negative=params.prompts.negative,
-            generator=params.generator,
-            real=Path("outputs/real/train"),
-        )
-    job = replica_job(
-        params.synthesize,
-        prompts=params.prompts,
-        visual_guidance=params.visual_guidance,
-        generator=params.generator,
-    )
-    if folder.resolve().parent.name == "partial":
-        return without(params.partial[folder.name].without, job)
-    return job
-
-
-def regenerate(folder: Path, key: str) -> np.ndarray:
+def regenerate(job: SynthesisJob, folder: Path, key: str) -> np.ndarray:
     """Render the synthetic image `key` of the image set `folder` again, uint8 (H, W, 3).
 
     Its whole batch is rendered, so that on the machine that made it the bytes are the same. Raises
     TruelikeError if there is no such image, or if settings, captions, style, adapter or generator
-    are no longer those of its row.
+    of the job are no longer those of its row.
     """
     stored = ImageSet(folder).index.set_index("key", drop=False)
     if key not in stored.index:
         raise TruelikeError(f"{folder}: no image {key!r}; the first is {stored.index[0]!r}")
     if "source_key" not in stored:
         raise TruelikeError(f"{folder}: holds real images, only synthetic ones can be regenerated")
-    job = current_job(folder)
     real = ImageSet(job.real)
     replicas: pd.Series = stored["replica"]
     plan = plan_of(job, real, int(replicas[key]))
@@ -61,6 +34,13 @@ def regenerate(folder: Path, key: str) -> np.ndarray:
         raise TruelikeError(
             f"{folder}: image {key!r} was made from {source!r}, which is no longer a training image"
         )
+    _check_rows(folder, stored, batch)
+    (images,) = open_renderer(job, real).render_all([batch])
+    return images[batch["key"].tolist().index(key)]
+
+
+def _check_rows(folder: Path, stored: pd.DataFrame, batch: pd.DataFrame) -> None:
+    """Raise TruelikeError unless the rows of a planned batch are those that are stored."""
     for row in batch.to_dict("records"):
         if row["key"] not in stored.index:
             raise TruelikeError(
@@ -78,5 +58,3 @@ def regenerate(folder: Path, key: str) -> np.ndarray:
                 f"{folder}: {row['key']!r} was made with other settings: {'; '.join(changed)}; "
                 "check out the commit that made it"
             )
-    (images,) = open_renderer(job, real).render_all([batch])
-    return images[batch["key"].tolist().index(key)]

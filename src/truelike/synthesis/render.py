@@ -6,18 +6,16 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from truelike.generator.conditioning import encode_prompts, guide
-from truelike.generator.families import Conditioning, denoiser_of, family_of
-from truelike.generator.pipeline import latents_of, pixels_of, use_class
-from truelike.generator.samplers import draw_noise, make_generators, make_sampler, sample
+from truelike.generator.families import Conditioning
+from truelike.generator.generator import Generator, image_size
+from truelike.generator.guidance import guide
+from truelike.generator.samplers import Sampling, draw_noise, image_rngs, make_sampler, sample
 from truelike.imageset.reading import ImageSet
 
 
@@ -29,14 +27,11 @@ class Renderer:
     `class_lora_scale` is the weight of the class's own adapter, where classes have one.
     """
 
-    pipeline: Any
+    generator: Generator
     real: ImageSet
     vectors: np.ndarray | None
     class_lora_scale: float | None = None
-    known: dict[str, Conditioning] = field(default_factory=dict)
-    one_at_a_time: Lock = field(
-        default_factory=Lock
-    )  # tokenizers and open files bear no second thread
+    one_at_a_time: Lock = field(default_factory=Lock)  # tokenizers and files are not thread-safe
 
     def render_all(self, batches: Sequence[pd.DataFrame]) -> Iterator[np.ndarray]:
         """Render batches of a plan ahead of their use, in order: `render` of each.
@@ -47,9 +42,8 @@ class Renderer:
         is rendered while the last is used.
         """
         threads = torch.get_num_threads()
-        workers = (
-            threads if self.pipeline.device.type == "cpu" and self.class_lora_scale is None else 1
-        )
+        parallel = self.generator.device.type == "cpu" and self.class_lora_scale is None
+        workers = threads if parallel else 1
         torch.set_num_threads(threads // workers)
         ahead: deque[Future[np.ndarray]] = deque()
         try:
@@ -74,38 +68,42 @@ class Renderer:
             return self._render(rows)
         images = []
         for label, group in rows.groupby("label"):
-            use_class(self.pipeline, int(str(label)), self.class_lora_scale)
+            self.generator.use_class(int(str(label)), self.class_lora_scale)
             images.append(self._render(group))
         return np.concatenate(images)
 
     def _render(self, rows: pd.DataFrame) -> np.ndarray:
-        pipeline, settings = self.pipeline, rows.iloc[0]
-        positions = pd.Index(self.real.index["key"]).get_indexer(rows["source_key"]).tolist()
-        height, width = (
-            int(self.real.index[side].iloc[0]) // pipeline.vae_scale_factor
-            for side in ("height", "width")
-        )
-        with self.one_at_a_time:
-            conditioning = encode_prompts(pipeline, rows["prompt"].tolist(), self.known)
-            negative = encode_prompts(pipeline, [settings["negative_prompt"]], self.known)
-            pixels = self.real.load(positions) if settings["strength"] < 1 else None
-        if self.vectors is not None:
-            conditioning = guide(conditioning, torch.from_numpy(self.vectors[positions]))
-        generators = make_generators(rows["seed"].tolist())
-        noise = draw_noise(generators, (denoiser_of(pipeline).config.in_channels, height, width))
-        noise = noise.to(conditioning["encoder_hidden_states"])
-        prior = None if pixels is None else latents_of(pipeline, torch.from_numpy(pixels)).to(noise)
-        latents = sample(
-            partial(family_of(pipeline).denoise, pipeline),
-            make_sampler(settings["sampler"], pipeline.scheduler),
-            conditioning,
-            negative,
-            noise,
-            generators,
+        settings = rows.iloc[0]
+        how = Sampling(
             steps=int(settings["steps"]),
             guidance_scale=float(settings["guidance_scale"]),
             guidance_interval=(float(settings["guidance_low"]), float(settings["guidance_high"])),
-            prior=prior,
             strength=float(settings["strength"]),
         )
-        return pixels_of(pipeline, latents).numpy()
+        conditioning, negative, pixels = self._inputs(rows, with_pixels=how.strength < 1)
+        rngs = image_rngs(rows["seed"].tolist())
+        noise = draw_noise(rngs, self.generator.latent_shape(*image_size(self.real)))
+        noise = noise.to(conditioning["encoder_hidden_states"])
+        prior = None
+        if pixels is not None:
+            prior = self.generator.to_latents(torch.from_numpy(pixels)).to(noise)
+        sampler = make_sampler(settings["sampler"], self.generator.scheduler)
+        latents = sample(
+            self.generator.denoise, sampler, conditioning, negative, noise, rngs, how, prior
+        )
+        return self.generator.to_pixels(latents).numpy()
+
+    def _inputs(
+        self, rows: pd.DataFrame, with_pixels: bool
+    ) -> tuple[Conditioning, Conditioning, np.ndarray | None]:
+        """The conditioning of rows, that of their negative prompt, and their real images' pixels or
+        None.
+        """
+        positions = pd.Index(self.real.index["key"]).get_indexer(rows["source_key"]).tolist()
+        with self.one_at_a_time:
+            conditioning = self.generator.encode_prompts(rows["prompt"].tolist())
+            negative = self.generator.encode_prompts([rows.iloc[0]["negative_prompt"]])
+            pixels = self.real.load(positions) if with_pixels else None
+        if self.vectors is not None:
+            conditioning = guide(conditioning, torch.from_numpy(self.vectors[positions]))
+        return conditioning, negative, pixels

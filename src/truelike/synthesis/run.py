@@ -3,130 +3,31 @@ set.
 """
 
 import io
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from truelike.generator.conditioning import guidance_vectors
-from truelike.generator.pipeline import (
-    add_adapter,
-    add_style,
-    check_resolution,
-    identify,
-    open_generator,
-    read_adapter,
-    read_style,
-)
+from truelike.generator.adapter import read_adapter
+from truelike.generator.generator import Generator, identify, image_size
+from truelike.generator.guidance import guidance_vectors
 from truelike.generator.prompts import truncated
-from truelike.generator.settings import Prompts, VisualGuidance
+from truelike.generator.style import read_style
 from truelike.imageset.checks import SUMS_FILE, write_sums
 from truelike.imageset.reading import INDEX_FILE, ImageSet
 from truelike.imageset.tables import read_captions, read_features, read_rewrites
 from truelike.imageset.writing import Sample, shard_name, write_index, write_shard
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.executor import Part, Progress, map_parts
-from truelike.runtime.hub import Model
 from truelike.runtime.ledger import count_images
 from truelike.runtime.scratch import publish, scratch, scratch_key, write_once
-from truelike.synthesis.plan import batches, make_plan
+from truelike.synthesis.jobs import SynthesisJob
+from truelike.synthesis.plan import Learned, batches, make_plan
 from truelike.synthesis.render import Renderer
-from truelike.synthesis.settings import Naive, Piece, Synthesize
 
 
-@dataclass(frozen=True)
-class Job:
-    """Everything that decides a replica: settings, models and inputs; None for an input that is not
-    used.
-    """
-
-    stage: str
-    generator: Model
-    prompts: Prompts
-    settings: Synthesize
-    visual_guidance: VisualGuidance
-    real: Path
-    captions: Path | None = None
-    features: Path | None = None
-    style: Path | None = None
-    adapter: Path | None = None
-
-
-def replica_job(
-    settings: Synthesize,
-    *,
-    prompts: Prompts,
-    visual_guidance: VisualGuidance,
-    generator: Model,
-) -> Job:
-    """A replica as a job on what the earlier stages wrote: captions, features, style and
-    adapter.
-    """
-    outputs = Path("outputs")
-    return Job(
-        stage="synthesize",
-        generator=generator,
-        prompts=prompts,
-        settings=settings,
-        visual_guidance=visual_guidance,
-        real=outputs / "real/train",
-        captions=outputs / "captions.parquet",
-        features=outputs / "features.parquet",
-        style=outputs / "style",
-        adapter=outputs / "adapter",
-    )
-
-
-def naive_job(
-    naive: Naive,
-    *,
-    base: str | tuple[str, ...],
-    definitions: Mapping[str, str],
-    prompt_seed: int,
-    negative: str,
-    generator: Model,
-    real: Path,
-) -> Job:
-    """The yardstick as a job: the base prompt only, from pure noise, nothing learned."""
-    base_only = {
-        "base": base,
-        "definitions": definitions,
-        "negative": negative,
-        "seed": prompt_seed,
-    }
-    return Job(
-        stage="naive",
-        generator=generator,
-        prompts=Prompts.model_validate(base_only | {"caption": "", "style": "", "quality": ""}),
-        settings=Synthesize(
-            replicas=(0,),
-            guidance_interval=(0, 1),
-            strength=1.0,
-            lora_scale=0.0,
-            **naive.model_dump(),
-        ),
-        visual_guidance=VisualGuidance(kind="off", centroids=1),
-        real=real,
-    )
-
-
-def without(pieces: Collection[Piece], job: Job) -> Job:
-    """A job without some pieces: captions, the learned style, the adapter, the latent prior."""
-    return replace(
-        job,
-        stage="partial",
-        captions=None if "caption" in pieces else job.captions,
-        style=None if "style" in pieces else job.style,
-        adapter=None if "adapter" in pieces else job.adapter,
-        settings=job.settings.model_copy(update={"strength": 1.0})
-        if "prior" in pieces
-        else job.settings,
-    )
-
-
-def plan_of(job: Job, real: ImageSet, replica: int) -> pd.DataFrame:
+def plan_of(job: SynthesisJob, real: ImageSet, replica: int) -> pd.DataFrame:
     """The plan of a replica, sorted by class where classes have adapters of their own.
 
     Raises TruelikeError if the adapter was trained with another style.
@@ -137,45 +38,38 @@ def plan_of(job: Job, real: ImageSet, replica: int) -> pd.DataFrame:
             f"{job.adapter}: trained with style {adapter.style or 'none'}, but {job.style} holds "
             f"{style.fingerprint or 'none'}; run the stage adapt again"
         )
-    plan = make_plan(
-        real.index,
-        read_captions(job.captions, real.keys) if job.captions else [""] * len(real),
-        read_rewrites(job.captions, real.keys) if job.captions else [[]] * len(real),
-        job.prompts,
-        job.settings,
-        job.visual_guidance,
-        replica,
-        generator=identify(job.generator.path),
-        adapter=adapter.fingerprint,
-        style=style.fingerprint,
-        style_texts=[style.text(name) for name in real.index["class_name"]],
+    table = real.index[["key", "label", "class_name"]].assign(
+        caption=read_captions(job.captions, real.keys) if job.captions else "",
+        style=[style.text(name) for name in real.index["class_name"]],
     )
-    return (
-        plan
-        if adapter.labels is None
-        else plan.sort_values("label", kind="stable", ignore_index=True)
-    )
+    rewrites = read_rewrites(job.captions, real.keys) if job.captions else [[]] * len(real)
+    table["rewrites"] = pd.Series(rewrites, index=table.index, dtype=object)
+    learned = Learned(identify(job.generator.path), adapter.fingerprint, style.fingerprint)
+    plan = make_plan(table, job.prompts, job.settings, job.visual_guidance, replica, learned)
+    if adapter.labels is None:
+        return plan
+    return plan.sort_values("label", kind="stable", ignore_index=True)
 
 
-def open_renderer(job: Job, real: ImageSet) -> Renderer:
+def open_renderer(job: SynthesisJob, real: ImageSet) -> Renderer:
     """Open the generator with style, adapter and visual guidance; raises TruelikeError where these
     do not fit.
     """
-    pipeline = open_generator(job.generator)
-    check_resolution(pipeline, real)
+    generator = Generator.open(job.generator)
+    generator.latent_shape(*image_size(real))
     if job.style:
-        add_style(pipeline, job.style)
+        generator.add_style(job.style)
     lora_scale = job.settings.lora_scale
-    adapter = add_adapter(pipeline, job.adapter, lora_scale) if job.adapter else None
+    adapter = generator.add_adapter(job.adapter, lora_scale) if job.adapter else None
     vectors = None
     if job.features:
         features = read_features(job.features, real.keys)
-        vectors = guidance_vectors(pipeline, features, real.labels, job.visual_guidance)
+        vectors = guidance_vectors(generator, features, real.labels, job.visual_guidance)
     has_classes = adapter is not None and adapter.labels is not None and lora_scale > 0
-    return Renderer(pipeline, real, vectors, lora_scale if has_classes else None)
+    return Renderer(generator, real, vectors, lora_scale if has_classes else None)
 
 
-def job_fingerprint(job: Job, replica: int) -> str:
+def replica_key(job: SynthesisJob, replica: int) -> str:
     """Changes with everything that decides a replica's bytes, and not with which other replicas
     there are.
     """
@@ -190,7 +84,7 @@ def job_fingerprint(job: Job, replica: int) -> str:
     return scratch_key(__file__, settings, job.generator.path, job.real / INDEX_FILE, *inputs)
 
 
-def synthesize(job: Job, replica: int, out: Path) -> None:
+def synthesize(job: SynthesisJob, replica: int, out: Path) -> None:
     """Make one replica as an image set in `out`; a killed run loses at most a shard and ends with
     the same bytes.
     """
@@ -201,7 +95,7 @@ def synthesize(job: Job, replica: int, out: Path) -> None:
         Part((name, rows_file(name)), (name, shard), sum(map(len, shard)))
         for name, shard in zip(names, shards, strict=True)
     ]
-    with scratch(job.stage, job_fingerprint(job, replica)) as folder:
+    with scratch(job.stage, replica_key(job, replica)) as folder:
         count_images(
             map_parts(parts, folder, partial(_open, job), make_shard, f"{job.stage} {replica}")
         )
@@ -220,7 +114,7 @@ def rows_file(shard: str) -> str:
     return shard.replace(".tar", ".parquet")
 
 
-def _open(job: Job) -> Renderer:
+def _open(job: SynthesisJob) -> Renderer:
     return open_renderer(job, ImageSet(job.real))
 
 
@@ -233,7 +127,7 @@ def make_shard(
     name, shard = work
 
     def samples() -> Iterator[Sample]:
-        cut = iter(truncated(renderer.pipeline.tokenizer, pd.concat(shard)["prompt"].tolist()))
+        cut = iter(truncated(renderer.generator.tokenizer, pd.concat(shard)["prompt"].tolist()))
         for batch, images in zip(shard, renderer.render_all(shard), strict=True):
             for row, pixels in zip(batch.to_dict("records"), images, strict=True):
                 columns = {

@@ -1,0 +1,235 @@
+"""The text-to-image generator: a pipeline of a known family, with a learned style and an adapter
+where there are any.
+"""
+
+import itertools
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import diffusers.utils.logging
+import torch
+import transformers.utils.logging
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
+
+from truelike.generator.adapter import LORA_FILE, Adapter, check_lora, class_adapter, read_adapter
+from truelike.generator.families import FAMILIES, Conditioning, denoiser_of, family_of
+from truelike.generator.style import Style, add_tokens, read_embeds, read_style
+from truelike.imageset.reading import ImageSet
+from truelike.runtime.devices import device, torch_dtype
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.hub import Model, resolve, variant
+from truelike.runtime.scratch import fingerprint, stack_on_disk
+
+CACHED = 1024  # prompts whose states are kept
+
+# Bars for loading would hide those of the work itself.
+diffusers.utils.logging.disable_progress_bar()
+transformers.utils.logging.disable_progress_bar()
+# A LoRA for each class is what is wanted.
+warnings.filterwarnings("ignore", "Already found a `peft_config`")
+
+
+def identify(path: str) -> str:
+    """A generator's name and the fingerprint of its files (of the pointer, for a hub model)."""
+    return f"{path}@{fingerprint(None, path)}"
+
+
+class Generator:
+    """A diffusers pipeline of a known family, all of its weights frozen; it keeps the states of the
+    prompts that it encoded last.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+        self.family = family_of(pipeline)
+        self._states: dict[str, Conditioning] = {}
+
+    @classmethod
+    def open(cls, model: Model) -> "Generator":
+        """Open a pipeline for inference; raises TruelikeError if there is none or if it is of an
+        unknown family.
+        """
+        folder = resolve(model.path, "model_index.json")
+        found = json.loads((folder / "model_index.json").read_text())["_class_name"]
+        if found not in FAMILIES:
+            raise TruelikeError(
+                f"models.generator: {model.path} holds a {found}, expected one of "
+                f"{', '.join(FAMILIES)}"
+            )
+        pipeline = DiffusionPipeline.from_pretrained(
+            folder,
+            dtype=torch_dtype(model.dtype),
+            use_safetensors=True,
+            **FAMILIES[found].options,
+            **variant(model.path),
+        )
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                part.requires_grad_(False).eval()
+        upcast = FAMILIES[found].upcasts_vae and pipeline.vae.config.force_upcast
+        if upcast and model.dtype == "float16":
+            pipeline.vae.float()  # it overflows, as the stock pipeline knows
+        return cls(pipeline.to(device()))
+
+    @property
+    def name(self) -> str:
+        """The class of the pipeline, such as ``StableDiffusionPipeline``."""
+        return type(self.pipeline).__name__
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipeline.device
+
+    @property
+    def denoiser(self) -> Any:
+        """The UNet or transformer."""
+        return denoiser_of(self.pipeline)
+
+    @property
+    def scheduler(self) -> Any:
+        """The checkpoint's scheduler, which it was trained with."""
+        return self.pipeline.scheduler
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer whose limit cuts a prompt."""
+        return self.pipeline.tokenizer
+
+    @property
+    def text_encoders(self) -> dict[str, tuple[Any, Any]]:
+        """The tokenizer and text encoder that each part of a style belongs to; raises TruelikeError
+        if the family can have no style.
+        """
+        if not self.family.encoders:
+            raise TruelikeError(
+                f"invert.enabled: a {self.name} cannot learn a style, diffusers has no textual "
+                "inversion for it; set invert.enabled to false"
+            )
+        return {
+            name: (getattr(self.pipeline, tokenizer), getattr(self.pipeline, encoder))
+            for name, (tokenizer, encoder) in self.family.encoders.items()
+        }
+
+    def encode_prompt(self, prompt: str) -> Conditioning:
+        """The conditioning of one prompt, each tensor (1, ...), with gradients if they are on."""
+        return self.family.encode(self.pipeline, prompt)
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """The conditioning of prompts, each tensor (N, ...); each distinct prompt is encoded once.
+
+        Prompts are encoded one by one, so that a prompt's states do not depend on its neighbours.
+        """
+        states = self._states
+        for prompt in dict.fromkeys(prompts):
+            states[prompt] = states.pop(prompt) if prompt in states else self.encode_prompt(prompt)
+        joined = {
+            name: torch.cat([states[prompt][name] for prompt in prompts])
+            for name in states[prompts[0]]
+        }
+        for prompt in list(states)[:-CACHED]:
+            del states[prompt]
+        return joined
+
+    def denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """What the denoiser predicts, of the shape of `latents` (N, C, h, w)."""
+        return self.family.denoise(self.pipeline, latents, timesteps, conditioning)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """The shape (C, h, w) of the latents of an image; raises TruelikeError unless the VAE can
+        encode images of this size.
+        """
+        factor = self.pipeline.vae_scale_factor
+        if height % factor or width % factor:
+            raise TruelikeError(
+                f"data.resolution: images are {width} x {height} pixels, the generator needs "
+                f"multiples of {factor}"
+            )
+        return self.denoiser.config.in_channels, height // factor, width // factor
+
+    def to_latents(self, pixels: Tensor) -> Tensor:
+        """Encode uint8 images (N, H, W, 3) into scaled latents (N, C, h, w): the mode of the VAE's
+        posterior, no noise.
+        """
+        vae = self.pipeline.vae
+        images = pixels.to(vae.device).permute(0, 3, 1, 2).to(vae.dtype) / 127.5 - 1
+        shift = vae.config.shift_factor or 0.0
+        return (vae.encode(images).latent_dist.mode() - shift) * vae.config.scaling_factor
+
+    def to_pixels(self, latents: Tensor) -> Tensor:
+        """Decode scaled latents (N, C, h, w) into uint8 images (N, H, W, 3) on the CPU."""
+        vae = self.pipeline.vae
+        shift = vae.config.shift_factor or 0.0
+        images = vae.decode(
+            latents.to(vae.dtype) / vae.config.scaling_factor + shift, return_dict=False
+        )[0]
+        levels = ((images.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        return levels.permute(0, 2, 3, 1).cpu()
+
+    @torch.no_grad()
+    def encode_images(self, images: ImageSet, batch_size: int = 16) -> Tensor:
+        """Encode a whole image set into scaled latents (N, C, h, w), on the CPU and mapped from the
+        scratch folder.
+        """
+        self.latent_shape(*image_size(images))
+        batches = (self.to_latents(torch.from_numpy(batch)) for batch in images.batches(batch_size))
+        # Channels last, as the VAE gives them: the order in memory decides how the denoiser rounds
+        # its sums.
+        rows = itertools.chain.from_iterable(
+            batch.permute(0, 2, 3, 1).cpu().numpy() for batch in batches
+        )
+        return torch.from_numpy(stack_on_disk(rows)).permute(0, 3, 1, 2)
+
+    def add_style(self, folder: Path) -> Style:
+        """Add a learned style's tokens to tokenizers and text encoders, unless it is not enabled.
+
+        Raises TruelikeError if an embedding is missing, does not fit, or its token is already a
+        word of the tokenizer.
+        """
+        style = read_style(folder)
+        if not style.enabled:
+            return style
+        embeds = read_embeds(folder, style, self.text_encoders)
+        for name, (tokenizer, text_encoder) in self.text_encoders.items():
+            first = add_tokens(tokenizer, text_encoder, style.tokens)
+            rows = text_encoder.get_input_embeddings().weight.data
+            rows[first : first + len(style.tokens)] = embeds[name]
+        self._states.clear()
+        return style
+
+    def add_adapter(self, folder: Path, lora_scale: float) -> Adapter:
+        """Fuse a learned LoRA into the denoiser with weight `lora_scale`, unless it is not enabled.
+
+        Adapters of single classes are only loaded: `use_class` makes one of them take effect.
+        Raises TruelikeError if a file's layers are not exactly layers of the denoiser.
+        """
+        adapter = read_adapter(folder)
+        if not adapter.enabled or lora_scale == 0:
+            return adapter
+        if adapter.labels is None:
+            self._load_lora(folder)
+            self.denoiser.fuse_lora(lora_scale=lora_scale)
+            self.denoiser.unload_lora()
+        else:
+            for label in adapter.labels:
+                self._load_lora(folder / str(label), adapter_name=class_adapter(label))
+        return adapter
+
+    def _load_lora(self, folder: Path, **options: str) -> None:
+        check_lora(folder, self.pipeline)
+        self.denoiser.load_lora_adapter(
+            folder, weight_name=LORA_FILE, prefix=self.family.denoiser, **options
+        )
+
+    def use_class(self, label: int, lora_scale: float) -> None:
+        """Give the denoiser the LoRA of one class, with weight `lora_scale`."""
+        self.denoiser.set_adapters(class_adapter(label), lora_scale)
+
+
+def image_size(images: ImageSet) -> tuple[int, int]:
+    """The height and width of the images of a set."""
+    return int(images.index["height"].iloc[0]), int(images.index["width"].iloc[0])

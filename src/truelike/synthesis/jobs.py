@@ -1,0 +1,123 @@
+"""What decides a replica: its settings, models and inputs, put together from the parameters in one
+place.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from truelike.generator.settings import Prompts, VisualGuidance
+from truelike.paths import ADAPTER, CAPTIONS, FEATURES, NAIVE, PARTIAL, STYLE, TRAIN
+from truelike.runtime.hub import Model
+from truelike.synthesis.settings import Naive, PartialSet, Piece, Synthesize
+
+
+@dataclass(frozen=True)
+class SynthesisJob:
+    """Everything that decides a replica but its number; None for an input that is not used."""
+
+    stage: str
+    generator: Model
+    prompts: Prompts
+    settings: Synthesize
+    visual_guidance: VisualGuidance
+    real: Path
+    captions: Path | None = None
+    features: Path | None = None
+    style: Path | None = None
+    adapter: Path | None = None
+
+
+class ReplicaParameters(Protocol):
+    """The parameters that a replica depends on."""
+
+    @property
+    def generator(self) -> Model: ...
+    @property
+    def prompts(self) -> Prompts: ...
+    @property
+    def visual_guidance(self) -> VisualGuidance: ...
+    @property
+    def synthesize(self) -> Synthesize: ...
+
+
+class Parameters(ReplicaParameters, Protocol):
+    """Those that any synthetic image depends on."""
+
+    @property
+    def naive(self) -> Naive: ...
+    @property
+    def partial(self) -> Mapping[str, PartialSet]: ...
+
+
+def replica_job(params: ReplicaParameters) -> SynthesisJob:
+    """A replica made from what the earlier stages wrote: captions, features, style and adapter."""
+    return SynthesisJob(
+        stage="synthesize",
+        generator=params.generator,
+        prompts=params.prompts,
+        settings=params.synthesize,
+        visual_guidance=params.visual_guidance,
+        real=TRAIN,
+        captions=CAPTIONS,
+        features=FEATURES,
+        style=STYLE,
+        adapter=ADAPTER,
+    )
+
+
+def naive_job(params: Parameters) -> SynthesisJob:
+    """The baseline: the base prompt only, from pure noise, nothing learned."""
+    prompts = Prompts(
+        base=params.prompts.base,
+        definitions=params.prompts.definitions,
+        caption="",
+        style="",
+        quality="",
+        negative=params.prompts.negative,
+        seed=params.prompts.seed,
+    )
+    settings = Synthesize(
+        replicas=(0,),
+        guidance_interval=(0, 1),
+        strength=1.0,
+        lora_scale=0.0,
+        **params.naive.model_dump(),
+    )
+    return SynthesisJob(
+        stage="naive",
+        generator=params.generator,
+        prompts=prompts,
+        settings=settings,
+        visual_guidance=VisualGuidance(kind="off", centroids=1),
+        real=TRAIN,
+    )
+
+
+def partial_job(params: Parameters, name: str) -> SynthesisJob:
+    """A replica without the pieces that the set `name` of the section `partial` leaves out."""
+    return without(params.partial[name].without, replica_job(params))
+
+
+def without(pieces: tuple[Piece, ...], job: SynthesisJob) -> SynthesisJob:
+    """A job without some pieces: captions, the learned style, the adapter, the latent prior."""
+    pure_noise = job.settings.model_copy(update={"strength": 1.0})
+    return replace(
+        job,
+        stage="partial",
+        captions=None if "caption" in pieces else job.captions,
+        style=None if "style" in pieces else job.style,
+        adapter=None if "adapter" in pieces else job.adapter,
+        settings=pure_noise if "prior" in pieces else job.settings,
+    )
+
+
+def job_of(params: Parameters, folder: Path) -> SynthesisJob:
+    """The job that makes image sets like `folder`, by the name of the folder that it is in."""
+    kind = folder.resolve().parent.name
+    if kind == NAIVE.name:
+        return naive_job(params)
+    if kind == PARTIAL.name:
+        return partial_job(params, folder.name)
+    return replica_job(params)
