@@ -210,20 +210,19 @@ class Generator:
         adapter = read_adapter(folder)
         if not adapter.enabled or lora_scale == 0:
             return adapter
-        if adapter.labels is None:
-            self._load_lora(folder)
+        labels = adapter.labels
+        folders = [folder] if labels is None else [folder / str(label) for label in labels]
+        for own in folders:  # before the denoiser's layers change their names
+            check_lora(own, self.pipeline)
+        names = [None] if labels is None else [class_adapter(label) for label in labels]
+        for own, name in zip(folders, names, strict=True):
+            self.denoiser.load_lora_adapter(
+                own, weight_name=LORA_FILE, prefix=self.family.denoiser, adapter_name=name
+            )
+        if labels is None:
             self.denoiser.fuse_lora(lora_scale=lora_scale)
             self.denoiser.unload_lora()
-        else:
-            for label in adapter.labels:
-                self._load_lora(folder / str(label), adapter_name=class_adapter(label))
         return adapter
-
-    def _load_lora(self, folder: Path, **options: str) -> None:
-        check_lora(folder, self.pipeline)
-        self.denoiser.load_lora_adapter(
-            folder, weight_name=LORA_FILE, prefix=self.family.denoiser, **options
-        )
 
     def use_class(self, label: int, lora_scale: float) -> None:
         """Give the denoiser the LoRA of one class, with weight `lora_scale`."""
