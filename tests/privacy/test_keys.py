@@ -92,7 +92,7 @@ def project(tmp_path: Path) -> Project:
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
-    return Project(tmp_path, load_params(ROOT / "params.yaml"))
+    return Project(tmp_path, load_params(ROOT / "recipes/default.yaml"))
 
 
 FILES: dict[str, tuple[Callable[[Project], str], set[str]]] = {
