@@ -201,6 +201,36 @@ def test_a_wrong_set_is_an_error_that_names_the_parameter(tmp_path, values, mess
         )
 
 
+def test_a_set_is_read_by_its_own_settings(tmp_path, capsys):
+    source = folder_of(tmp_path / "sketches/pictures", ["boot", "purse"])
+    (source / "boot/bad.png").write_bytes(b"no image")
+    (tmp_path / "sketches/cover.png").write_bytes(b"no image")
+    settings = OodSet(source=str(tmp_path / "sketches"), class_map={"purse": "bag"})
+    with pytest.raises(TruelikeError, match=r"set ood\.sketches\.splits|or list the pictures"):
+        write_ood_set("sketches", settings, CLASSES, 32, "crop", tmp_path / "out")
+    settings = OodSet(**settings.model_dump() | {"splits": {"test": "pictures"}})
+    message = r"(?s)ood\.sketches\.source: 1 images cannot .*pictures/boot/bad\.png.*sketches\.txt"
+    with pytest.raises(TruelikeError, match=message):
+        write_ood_set("sketches", settings, CLASSES, 32, "crop", tmp_path / "out")
+    settings = settings.model_copy(update={"skip_bad": True})
+    write_ood_set("sketches", settings, CLASSES, 32, "crop", tmp_path / "out")
+    assert len(ImageSet(tmp_path / "out")) == 4
+    printed = capsys.readouterr().err
+    assert "ood.sketches.skip_bad: left out 1 images" in printed
+    assert "2 classes, 5 test images\n  boot: 3 test\n  purse: 2 test" in printed
+
+
+def test_a_deep_set_is_stretched_on_request(tmp_path, capsys):
+    (tmp_path / "cells/boot").mkdir(parents=True)
+    cells = np.linspace(0, 4095, 32 * 32).reshape(32, 32).astype(np.uint16)
+    Image.fromarray(cells).save(tmp_path / "cells/boot/0.png")
+    for depth, brightest in (("full", 16), ("percentile", 255)):
+        settings = OodSet(source=str(tmp_path / "cells"), depth=depth)
+        write_ood_set("cells", settings, CLASSES, 32, "crop", tmp_path / depth)
+        assert ImageSet(tmp_path / depth).pixels(0).max() == brightest
+    assert capsys.readouterr().err.count("less than a quarter") == 1
+
+
 @pytest.mark.parametrize(
     ("ood", "message"),
     [

@@ -235,6 +235,8 @@ def test_files_that_are_no_image_sets(tmp_path):
         (["0000", "0001"], ["train", "train"]),
         (["part-00000-of-00002", "part-00001-of-00002"], ["train", "train"]),
         (["test-data/train", "test-data/eval"], ["train", "test"]),
+        (["00000-train", "00001-train", "00000-test"], ["train", "train", "test"]),
+        (["train/part-0-a1", "train/part-1-b2", "test/part-0-c3"], ["train", "train", "test"]),
     ],
 )
 def test_the_split_of_a_file_is_said_by_its_name_or_folder(tmp_path, files, splits):
@@ -254,6 +256,8 @@ def test_the_split_of_a_file_is_said_by_its_name_or_folder(tmp_path, files, spli
         (["train_test"], r"the names of 'train_test\.parquet' say two splits"),
         (["fine/train", "fine/test", "coarse/train"], "several configurations: 'coarse', 'fine'"),
         (["train", "more/train"], r"several configurations: '\.', 'more'"),
+        (["fine_train", "coarse_train"], "several configurations: 'coarse', 'fine'"),
+        (["train/fine", "train/coarse", "test/fine"], "several configurations: 'coarse', 'fine'"),
     ],
 )
 def test_files_that_the_rule_does_not_place(tmp_path, files, message):
@@ -274,6 +278,13 @@ def test_one_configuration_is_chosen(tmp_path):
     assert "left out 2 other files (2 .parquet)" in description(source)
     with pytest.raises(TruelikeError, match=r"data\.config: 'fin' is none of 'coarse', 'fine'"):
         open_source(data(tmp_path, config="fin"))
+
+
+@pytest.mark.parametrize("files", [["fine_train", "coarse_train"], ["train/fine", "train/coarse"]])
+def test_a_configuration_by_the_names_of_files(tmp_path, files):
+    for number, name in enumerate(files):
+        parquet(tmp_path / f"{name}.parquet", ["a", "b"], first=2 * number)
+    assert set(classes(open_source(data(tmp_path, config="fine")))) == {png(0), png(1)}
 
 
 def test_files_by_hand(tmp_path):

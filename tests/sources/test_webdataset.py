@@ -4,9 +4,11 @@ import io
 import json
 import tarfile
 
+import numpy as np
 import pytest
 
 from tests.support.sources import data, folder, placed, png
+from truelike.imageset.writing import Sample, write_image_set
 from truelike.runtime.errors import TruelikeError
 from truelike.sources.formats import open_source
 from truelike.sources.source import description
@@ -60,8 +62,17 @@ def test_shards_of_splits_that_repeat_each_others_keys(tmp_path):
 def test_labels_of_json_files(tmp_path):
     rows = [json.dumps({"label": n, "class_name": name}) for n, name in enumerate("xy")]
     archive(tmp_path / "train.tar", pairs(rows, suffix="json"))
-    assert open_source(data(tmp_path)).class_names == ["0", "1"]
-    assert open_source(data(tmp_path, label_column="class_name")).class_names == ["x", "y"]
+    assert open_source(data(tmp_path)).class_names == ["x", "y"]
+    assert open_source(data(tmp_path, label_column="label")).class_names == ["0", "1"]
+
+
+def test_an_image_set_of_ours_is_a_source(tmp_path):
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    samples = [Sample(f"i{n}", n % 2, pixels + n, {"split": "train"}) for n in range(4)]
+    write_image_set(tmp_path, samples, ["hat", "bag"], shard_size=2)
+    assert sorted(record.class_name for record in open_source(data(tmp_path)).records) == [
+        *("bag", "bag", "hat", "hat")
+    ]
 
 
 def test_one_of_several_images_is_chosen_by_its_extension(tmp_path):

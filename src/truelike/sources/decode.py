@@ -59,6 +59,8 @@ def decode(data: bytes, name: str, depth: Depth) -> tuple[Image.Image, float | N
                 has_deep_colour = any(";16" in str(tile) for tile in getattr(image, "tile", ()))
                 image.load()
                 upright = _upright(image)
+                if 0 in upright.size:
+                    raise ValueError("it has no pixels")
                 if upright.mode in DEEP:
                     return _grey_to_rgb(upright, name, depth)
                 rgb = _to_rgb(upright)

@@ -12,7 +12,13 @@ from truelike.runtime.errors import TruelikeError
 from truelike.sources.decode import PICTURES
 from truelike.sources.folder import read_folder
 from truelike.sources.hub import download
-from truelike.sources.layout import by_hand, configuration, refusal, splits_of_files
+from truelike.sources.layout import (
+    by_hand,
+    configuration,
+    only_configuration,
+    refusal,
+    splits_of_files,
+)
 from truelike.sources.metadata import is_metadata
 from truelike.sources.parquet import holds_images, read_parquet
 from truelike.sources.settings import Reading
@@ -72,11 +78,16 @@ def _read(tree: Tree, settings: Reading, section: str) -> Source:
     if pictures:
         source = read_folder(tree, pictures, hand, settings, section)
     else:
-        if hand is None:
-            used = list(configuration(tree.only(used), settings.config, section).files)
-            splits = splits_of_files(tree.only(used), section)
-        else:
+        chosen = tree.only(used)
+        if hand is not None:
             splits = {file: hand[file][0] for file in used}
+        elif settings.config is not None:
+            chosen = configuration(chosen, settings.config, section)
+            splits = splits_of_files(chosen, section)
+        else:
+            splits = splits_of_files(chosen, section)
+            only_configuration(chosen, section)
+        used = list(splits)
         read = read_parquet if tables else read_webdataset
         source = read(tree, splits, settings, section)
     others = [file for file in tree.files if file not in set(used) and not is_metadata(file)]

@@ -127,32 +127,50 @@ def splits_of_files(tree: Tree, section: str) -> dict[str, str]:
     return {file: next(iter(found), "train") for file, found in said.items()}
 
 
-def configuration(tree: Tree, config: str | None, section: str) -> Tree:
-    """The tables or archives of one configuration: those whose folders, but for a split's, are
-    named `config`.
+def configurations(tree: Tree) -> dict[Folder, list[str]]:
+    """The tables or archives of each configuration, by the folders and words that name it.
 
-    Raises TruelikeError if there are several and none is chosen, or the chosen one is not there.
+    These are the folders, but for a split's, and what stands before the split in a file's name:
+    ``fine`` of ``fine/train-0.parquet`` and ``fine_train.parquet``; in a split's folder the file's
+    first word: ``fine`` of ``train/fine-0.parquet``.
     """
-    folders: dict[str, list[str]] = defaultdict(list)
+    found: dict[Folder, list[str]] = defaultdict(list)
     for file in tree.files:
-        path = [part for part in parts(file)[:-1] if not named_splits(part)]
-        folders["/".join(path) or "."].append(file)
-    if config is None:
-        if len(folders) > 1:
-            advice = f"choose one with {section}.config, or name files with {section}.splits"
-            raise refusal(
-                f"several configurations: {listed(sorted(folders))}", tree, section, advice
-            )
-        return tree
+        *folders, name = parts(file)
+        path = [folder for folder in folders if not named_splits(folder)]
+        found[(*path, *_name_of_set(name))].append(file)
+    return dict(found)
+
+
+def _name_of_set(name: str) -> Folder:
+    words = re.split(r"[\W_]+", name.split(".")[0])
+    split = next((place for place, word in enumerate(words) if named_splits(word)), None)
+    before = "_".join(words[:split] if split is not None else words[:1])
+    named = before.strip("_") and not re.fullmatch(r"[\d_]+", before)
+    return (before,) if named else ()
+
+
+def only_configuration(tree: Tree, section: str) -> None:
+    """Raise TruelikeError if there are several configurations."""
+    names = sorted("/".join(path) or "." for path in configurations(tree))
+    if len(names) > 1:
+        advice = f"choose one with {section}.config, or name files with {section}.splits"
+        raise refusal(f"several configurations: {listed(names)}", tree, section, advice)
+
+
+def configuration(tree: Tree, config: str, section: str) -> Tree:
+    """The tables or archives of one configuration; raises TruelikeError if there are none."""
+    found = configurations(tree)
     chosen = [
         file
-        for folder, files in folders.items()
-        if config in (folder, *folder.split("/"))
+        for path, files in found.items()
+        if config in ("/".join(path) or ".", *path)
         for file in files
     ]
     if not chosen:
+        names = sorted("/".join(path) or "." for path in found)
         raise TruelikeError(
-            f"{section}.config: {config!r} is none of {listed(sorted(folders))} in {tree.root}"
+            f"{section}.config: {config!r} is none of {listed(names)} in {tree.root}"
         )
     return tree.only(sorted(chosen))
 

@@ -146,17 +146,20 @@ def _labels(
                     texts[key] = data.decode().strip()
                 else:
                     content = json.loads(data)
-                    values[key] = (
-                        content.get(settings.label_column or "label")
-                        if isinstance(content, dict)
-                        else None
-                    )
+                    values[key] = _entry(content, settings.label_column)
             except ValueError as error:
                 raise TruelikeError(
                     f"{file}: {member.name} is no label ({error}); repair it"
                 ) from None
     values |= dict(zip(texts, whole_numbers(list(texts.values())), strict=True))
     return [values.get(key) for key in keys]
+
+
+def _entry(content: Any, column: str | None) -> Any:
+    """The label in the JSON of an image; by default its class's name, where it has one."""
+    columns = (column,) if column else ("class_name", "label")
+    found = [content[name] for name in columns if isinstance(content, dict) and name in content]
+    return found[0] if found else None
 
 
 def _read(file: Path, member: _Member) -> bytes:
