@@ -276,8 +276,8 @@ def _check_class_level(
     said = {name: found for name in sorted(classes) if (found := named_splits(name))}
     every = "/".join((*prefix, "*"))
     advice = (
-        f"set {section}.splits, with {every!r} for a split if all folders there are classes, or "
-        "with the folders of each split"
+        f"set {section}.splits, such as {{train: {every!r}}} if all folders there are classes, or "
+        "{train: FOLDER, test: FOLDER} to name the folders of each split"
     )
     if said and (
         len(set().union(*said.values())) > 1 or not all(classes[name].flat for name in said)
