@@ -79,6 +79,7 @@ def test_a_table_of_captions_alone_leaves_the_classes_to_the_folders(tmp_path):
     write(tmp_path, ["a/1.png", "b/2.png"], "file_name,text\na/1.png,x\nb/2.png,y\n")
     source = open_source(data(tmp_path))
     assert source.class_names == ["a", "b"]
+    assert "no labels in 'metadata.csv': no columns file_name and label" in description(source)
 
 
 def test_splits_by_hand_and_classes_by_table(tmp_path):

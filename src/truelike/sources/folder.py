@@ -14,7 +14,13 @@ from truelike.sources.layout import (
     refusal,
     splits_of_pictures,
 )
-from truelike.sources.metadata import label_tables, read_metadata
+from truelike.sources.metadata import (
+    FILE_COLUMN,
+    LABEL_COLUMN,
+    is_metadata,
+    label_tables,
+    read_metadata,
+)
 from truelike.sources.settings import Reading
 from truelike.sources.source import Record, Source, Tree, distinct_sources, listed, parts
 
@@ -58,9 +64,10 @@ def read_folder(
         for file, source in zip(pictures, distinct_sources(pictures), strict=True)
     ]
     doubtful = [name for name in class_names if named_splits(name) and not hand]
-    return Source(
-        class_names, records, (f"taken as classes: {listed(doubtful)}",) if doubtful else ()
-    )
+    notes = [f"taken as classes: {listed(doubtful)}"] if doubtful else []
+    if unread := [file for file in tree.files if is_metadata(file)]:
+        notes.append(f"no labels in {listed(unread)}: no columns {FILE_COLUMN} and {LABEL_COLUMN}")
+    return Source(class_names, records, tuple(notes))
 
 
 def _by_folders(tree: Tree, hand: Hand | None, section: str) -> dict[str, tuple[str, Folder]]:
