@@ -19,6 +19,16 @@ from truelike.training.settings import Arm
 
 REFERENCE = "real"
 DIGITS = {"points": 2, "low": 2, "high": 2, "p_value": 4, "p_holm": 4, "detectable": 2}
+NO_VERDICT: dict[str, Any] = {
+    "arm": None,
+    "points": None,
+    "low": None,
+    "high": None,
+    "sentence": "No verdict: no arm of train.arms has the synthetic set as its partner.",
+    "gain_by_class": {},
+    "carried_by": None,
+    "near_ties": [],
+}
 
 
 @dataclass(frozen=True)
@@ -144,14 +154,12 @@ def summarise(
         | {"validation": round(float(validated[name].mean()), 2)}
         for name, values in scored.items()
     }
+    verdict = NO_VERDICT
     if candidates:
         best = max(candidates, key=lambda name: float(validated[name].mean()))
-        verdict = _verdict(best, test, scored, differences.loc[best], confidence, class_names)
+        row = differences.to_dict("index")[best]
+        verdict = _verdict(best, test, scored, row, confidence, class_names)
         verdict["near_ties"] = near_ties(validated, best, candidates)
-    else:
-        sentence = "No verdict: no arm of train.arms has the synthetic set as its partner."
-        verdict = dict.fromkeys(("arm", "points", "low", "high")) | {"sentence": sentence}
-        verdict |= {"gain_by_class": {}, "carried_by": None, "near_ties": []}
     return {
         "accuracy": accuracy,
         "difference_to_real": differences.round(DIGITS).to_dict("index"),
@@ -191,7 +199,7 @@ def _verdict(
     arm: str,
     test: Mapping[str, Predictions],
     scored: Mapping[str, np.ndarray],
-    row: pd.Series,
+    row: Mapping[str, Any],
     confidence: float,
     class_names: Sequence[str],
 ) -> dict[str, Any]:
