@@ -1,38 +1,47 @@
-# make setup: make .venv with the pinned versions of everything
-# make demo: set up, run the whole pipeline on the embedded data and models, print the verdict
-# make test: set up, check style and types, run every test
-# make bench: measure what docs/performance.md claims, on what `make demo` made
-# make foundation: train the embedded models again (hours)
-
 PYTHON ?= python3
 # Stages are started as `python -m stages.x`: the virtual environment's python comes first, nothing needs activating.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 INSTALLED := .venv/installed
 
-.PHONY: setup demo test bench foundation
+.PHONY: help setup demo lint format types check test bench foundation
 
-setup: $(INSTALLED)
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED)
-	.venv/bin/dvc repro
-	@.venv/bin/python -c 'import json; print("\n" + json.load(open("metrics/accuracy.json"))["verdict"]["sentence"])'
+setup: $(INSTALLED)  ## make .venv with the pinned versions of everything
+
+demo: $(INSTALLED)  ## set up, run the whole pipeline on the embedded data and models, print the verdict
+	truelike check
+	dvc repro
+	@python -c 'import json; print("\n" + json.load(open("metrics/accuracy.json"))["verdict"]["sentence"])'
 	@echo "Report: $(CURDIR)/reports/report.html"
 
-test: $(INSTALLED)
-	.venv/bin/ruff check
-	.venv/bin/ruff format --check
-	.venv/bin/mypy
-	OMP_NUM_THREADS=1 .venv/bin/pytest -n auto --dist loadfile
+lint: $(INSTALLED)  ## check style
+	ruff check
+	ruff format --check
+
+format: $(INSTALLED)  ## write the style that lint checks
+	ruff check --fix
+	ruff format
+
+types: $(INSTALLED)  ## check types
+	mypy
+
+check: lint types  ## check style and types, run the fast tests
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "not slow"
+
+test: lint types  ## check style and types, run every test
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
 
 BENCHMARKS := demo pipeline replicas synthesis training storage metrics memory
 
-bench: $(INSTALLED)
-	for name in $(BENCHMARKS); do .venv/bin/python -m benchmarks.$$name || exit 1; done
+bench: $(INSTALLED)  ## measure what docs/performance.md claims, on what `make demo` made
+	for name in $(BENCHMARKS); do python -m benchmarks.$$name || exit 1; done
 
-foundation: $(INSTALLED)
-	cd foundation && ../.venv/bin/dvc repro
-	.venv/bin/python -m foundation.release
+foundation: $(INSTALLED)  ## train the embedded models again (hours)
+	cd foundation && dvc repro
+	python -m foundation.release
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("truelike needs Python 3.11 or newer: make PYTHON=python3.12")'

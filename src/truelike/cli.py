@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from truelike import __version__
+from truelike.paths import OUTPUTS
 from truelike.runtime.errors import TruelikeError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -24,6 +26,25 @@ app = typer.Typer(
     epilog="A first session: `truelike use fashion`, `dvc repro`, "
     "`truelike peek outputs/synthetic/0`.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"truelike {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
 
 SetArgument = Annotated[
     Path,
@@ -166,7 +187,7 @@ def trace(
     ],
     path: Annotated[
         Path, typer.Argument(metavar="[DIR]", help="Where to look for image sets.")
-    ] = Path("outputs"),
+    ] = OUTPUTS,
 ) -> None:
     """List a real image and every image that was made from it or from its caption."""
     from truelike.sharing.export import sets_in

@@ -26,10 +26,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
 from ruamel.yaml import YAML
 
-from tests.support import tiny_models
+from tests.support.tiny_project import MODELS, write_pictures_and_models
 from truelike.runtime.yaml import read_yaml
 from truelike.training.loop import one_thread
 
@@ -50,13 +49,7 @@ ARM = {
 }
 SETTINGS = {
     "data": {"source": "pictures", "resolution": 16, "shots": 8},
-    "models": {
-        "generator": "tiny/generator",
-        "encoder": "tiny/encoder",
-        "captioner": "tiny/captioner",
-        "rewriter": "tiny/none.yaml",  # no caption is rewritten
-        "classifier": "tiny/net.yaml",
-    },
+    "models": MODELS,
     "caption": {"batch_size": 1},
     "embed": {"batch_size": 1},
     "invert": {"steps": 60, "batch_size": 4, "checkpoint_every": 4, "initializer": "a"},
@@ -187,17 +180,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"):
         (project / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(ROOT / name, project / name)
-    draw = np.random.default_rng(0)
-    for name in ("boot", "bag"):
-        (project / "pictures" / name).mkdir(parents=True)
-        for number in range(20):
-            pixels = draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(project / "pictures" / name / f"{number}.png")
-    tiny_models.save_generator(project / "tiny/generator")
-    tiny_models.save_encoder(project / "tiny/encoder")
-    tiny_models.save_blip(project / "tiny/captioner")
-    (project / "tiny/net.yaml").write_text("timm: test_resnet\n")
-    (project / "tiny/none.yaml").write_text("hub: nobody/none\n")
+    write_pictures_and_models(project)
     params = read_yaml(ROOT / "recipes/default.yaml")
     for section, values in SETTINGS.items():
         params[section].update(values)

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from truelike.paths import NAIVE, TRAIN
 from truelike.runtime.settings import Count, Positive, Section
 
 
@@ -33,7 +34,7 @@ class Caption(Section):
     they were made for its caption (CiP without real images).
     """
 
-    images: Annotated[str, Field(pattern=r"^outputs/(real/train|naive/\d+)$")]
+    images: Annotated[str, Field(pattern=rf"^({TRAIN}|{NAIVE}/\d+)$")]
     by: Literal["model", "file", "none"]
     max_tokens: Positive
     batch_size: Positive
@@ -41,10 +42,8 @@ class Caption(Section):
 
     @model_validator(mode="after")
     def _has_captions(self) -> "Caption":
-        if self.by != "model" and self.images != "outputs/real/train":
-            raise ValueError(
-                f"by {self.by!r} does not look at images: set images to outputs/real/train"
-            )
+        if self.by != "model" and self.images != str(TRAIN):
+            raise ValueError(f"by {self.by!r} does not look at images: set images to {TRAIN}")
         if self.by == "none" and self.rewrite.count:
             raise ValueError(
                 "by 'none' leaves nothing to rewrite: set rewrite.count to 0, found "
