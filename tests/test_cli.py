@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
+import truelike as truelike_package
 from truelike import cli
 from truelike.config import Params, load_params
 from truelike.imageset.reading import ImageSet
@@ -57,7 +59,7 @@ def test_help_names_every_command():
     text = truelike("--help")
     assert all(
         re.search(rf"\b{command} ", text)
-        for command in ("use", "peek", "verify", "export", "trace", "regenerate")
+        for command in ("use", "check", "peek", "verify", "export", "trace", "regenerate")
     )
 
 
@@ -245,7 +247,7 @@ def test_trace_lists_every_image_made_from_one_in_all_sets(tmp_path, monkeypatch
 def test_regenerate_compares_with_the_stored_bytes(tmp_path, monkeypatch, capsys):
     images = some_set(tmp_path / "set")
     monkeypatch.setattr(
-        "truelike.synthesis.regenerate.regenerate", lambda folder, key: images.pixels(2)
+        "truelike.synthesis.regenerate.regenerate", lambda job, folder, key: images.pixels(2)
     )
     output = truelike("regenerate", tmp_path / "set", "k2", "--out", tmp_path / "again.png")
     assert "the same bytes as stored" in output
@@ -258,3 +260,25 @@ def test_regenerate_compares_with_the_stored_bytes(tmp_path, monkeypatch, capsys
 def test_the_shipped_settings_are_valid_and_plain_yaml():
     shipped = YAML(typ="safe").load(ROOT / "recipes/default.yaml")
     assert shipped.keys() == Params.model_fields.keys()
+
+
+def test_the_version_is_written_once(monkeypatch):
+    assert truelike("--version") == f"truelike {truelike_package.__version__}\n"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" not in project["project"]
+    attribute = project["tool"]["setuptools"]["dynamic"]["version"]["attr"]
+    assert attribute == "truelike.__version__"
+
+
+def test_check_names_what_is_not_there(project, monkeypatch, capsys):
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("models/encoder", "models/encodr"))
+    for name in ("models", "data"):
+        (project / name).symlink_to(ROOT / name)
+    assert failure(monkeypatch, capsys, "check") == (
+        "truelike: models.encoder: no such file or directory: models/encodr\n"
+    )
+    (project / "params.yaml").write_text(text)
+    assert "every parameter is valid" in truelike("check")
+    (project / "params.yaml").write_text(text.replace("shots: 16", "shots: many"))
+    assert "params.yaml: data.shots: " in failure(monkeypatch, capsys, "check")

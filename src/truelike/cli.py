@@ -88,6 +88,18 @@ def use(
     print(f"in force: {', '.join(recipes)}; {len(outcome.changes) or 'no'} parameters changed")
 
 
+@app.command(epilog="Example: `truelike check && dvc repro`")
+def check() -> None:
+    """Say which parameters in params.yaml are wrong, and which sources or models are not there.
+
+    Every stage does so too, but DVC reads the file first, and speaks of its own templates.
+    """
+    from truelike.config import PARAMS_FILE, check_files, load_params
+
+    check_files(load_params())
+    print(f"{PARAMS_FILE}: every parameter is valid, and what it names is there")
+
+
 @app.command(epilog="Example: `truelike peek outputs/synthetic/0 --out sheet.png`")
 def peek(
     path: SetsArgument,

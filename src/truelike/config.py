@@ -126,6 +126,21 @@ class Params(Section):
         return self
 
 
+def check_files(params: Params) -> None:
+    """Raise TruelikeError that lists the sources and models that `params` names but that are not
+    there.
+    """
+    named = {f"models.{role}": path for role, path in params.models if role != "dtype"}
+    named |= {f"ood.{name}.source": ood.source for name, ood in params.ood.items()}
+    named["data.source"] = params.data.source
+    if lines := [
+        f"{name}: no such file or directory: {path}"
+        for name, path in named.items()
+        if not Path(path).exists()
+    ]:
+        raise TruelikeError("\n".join(lines))
+
+
 def load_params(path: str | Path = PARAMS_FILE) -> Params:
     """Read and check params.yaml; raises TruelikeError that lists every wrong or unknown
     parameter.

@@ -9,6 +9,7 @@ import pandas as pd
 from PIL import Image
 
 from truelike.imageset.reading import ImageSet
+from truelike.paths import TRAIN
 from truelike.reporting.material import Material
 from truelike.reporting.pictures import contact_sheet, data_uri
 
@@ -28,7 +29,7 @@ def class_examples(material: Material) -> Iterator[dict[str, Any]]:
     real, settings = material.real, material.settings
     captions = material.captions.set_index("key")["caption"]
     # Otherwise they are captions of naive images.
-    of_real_images = settings.caption.images == "outputs/real/train"
+    of_real_images = settings.caption.images == str(TRAIN)
     reasons = _reasons(material.selection)
     naive, synthetic = material.naive[0], material.synthetic[0]
     naive_rows = {key: row for row, key in enumerate(naive.index["source_key"])}

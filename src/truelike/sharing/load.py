@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from truelike.imageset.reading import INDEX_FILE, ImageSet
-from truelike.paths import selection_table
+from truelike.paths import OUTPUTS, selection_table
 from truelike.runtime.errors import TruelikeError
 from truelike.sharing.export import sets_in
 from truelike.sharing.selection import read_selection, selected_rows
@@ -108,7 +108,7 @@ def load(
         raise TruelikeError(
             f"{path}: is one image set; replica and split choose among the sets of a project"
         )
-    places = [path / "outputs" / chosen, path / chosen]
+    places = [path / OUTPUTS / chosen, path / chosen]
     if not (path / "dvc.yaml").exists():  # sets that were got, without their project
         places.append(path / chosen.partition("/")[2])
     for place in places:
@@ -124,7 +124,7 @@ def load(
     url = str(url_or_path)
     table = selection_table("synthetic").as_posix()
     selection = _reached(url, rev, lambda files: _read_table(files, table)) if selected else None
-    return SharedImages(_remote_sets(url, rev, f"outputs/{chosen}"), transform, selection)
+    return SharedImages(_remote_sets(url, rev, f"{OUTPUTS}/{chosen}"), transform, selection)
 
 
 def _read_table(files: Any, path: str) -> pd.DataFrame:
