@@ -199,7 +199,7 @@ def _verdict(
     arm: str,
     test: Mapping[str, Predictions],
     scored: Mapping[str, np.ndarray],
-    row: Mapping[str, Any],
+    row: Mapping[Any, Any],
     confidence: float,
     class_names: Sequence[str],
 ) -> dict[str, Any]:
