@@ -75,7 +75,7 @@ def settings(project: Path) -> dict:
     params["select"]["classifier_steps"] = 20
     arms = {name: params["train"]["arms"][name] for name in ("real", "mixed")}
     params["train"] |= {"steps": 20, "seeds": [0], "arms": arms}
-    params["audit"]["bootstrap"] = params["evaluate"]["bootstrap"] = 2
+    params["audit"]["bootstrap"] = params["evaluate"]["bootstrap"] = 100
     return params
 
 

@@ -80,6 +80,33 @@ def test_numbers_written_as_words_become_numbers(text):
         ),
         ("prompts.style", "", r"invert\.enabled is true but prompts\.style is empty"),
         ("train.arms", {}, r"train\.arms: must contain the arm 'real'"),
+        ("train.arms", ["real"], r"train\.arms: must be a mapping .*found \['real'\]"),
+        (
+            "ood",
+            None,
+            r"ood: must be a mapping such as \{NAME: \.\.\.\}, \{\} for none, found None",
+        ),
+        ("ood", ["a"], r"ood: must be a mapping .*found \['a'\]"),
+        ("ood", {"a": "data/a"}, r"ood\.a: must be a section .*found 'data/a'"),
+        ("ood", {"a": {"source": "b", "classes": []}}, r"ood\.a\.classes: must not be empty"),
+        ("partial", [], r"partial: must be a mapping .*found \[\]"),
+        ("data", None, r"data: must be a section with parameters below it, found None"),
+        ("data.source", None, r"data\.source: .*string, found None"),
+        ("data.source", ["a"], r"data\.source: .*string, found \['a'\]"),
+        ("data.source", "", r"data\.source: must not be empty"),
+        ("models.generator", "", r"models\.generator: must not be empty"),
+        ("synthesize.replicas", 3, r"synthesize\.replicas: must be a list .*found 3"),
+        ("synthesize.replicas", [], r"synthesize\.replicas: .*distinct numbers .*found \[\]"),
+        ("train.seeds", [], r"train\.seeds: must be a list of distinct numbers .*found \[\]"),
+        ("train.seeds", [1, 1], r"train\.seeds: must be a list of distinct numbers"),
+        ("train.batch_size", 1, r"train\.batch_size: .*greater than or equal to 2, found 1"),
+        ("evaluate.bootstrap", 99, r"evaluate\.bootstrap: .*equal to 100, found 99"),
+        ("audit.bootstrap", 1, r"audit\.bootstrap: .*equal to 100, found 1"),
+        ("privacy.bootstrap", 1, r"privacy\.bootstrap: .*equal to 100, found 1"),
+        ("invert.token", "", r"invert\.token: .*found ''"),
+        ("invert.token", "two words", r"invert\.token: .*found 'two words'"),
+        ("invert.initializer", "", r"invert\.initializer: must not be empty"),
+        ("corrupt.kinds", ["noise", "noise"], r"corrupt\.kinds: must be distinct"),
         (
             "privacy.shadows",
             [0, 1, 2, 3],
@@ -96,6 +123,45 @@ def test_numbers_written_as_words_become_numbers(text):
 def test_errors_name_the_parameter(name, value, message):
     with pytest.raises(TruelikeError, match=message):
         parse_params(changed(name, value))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "my arm",
+        "a/b",
+        "x;touch F",
+        "..",
+        ".",
+        "",
+        "-rf",
+        "mixup_0.2",
+        "größe",
+        "A",
+        "a\n",
+        "a" * 61,
+    ],
+)
+def test_names_that_a_shell_dvc_or_a_file_system_cannot_take_are_refused(name):
+    real = DEFAULTS["train"]["arms"]["real"]
+    for section, entries in (
+        ("train.arms", {"real": real, name: real}),
+        ("ood", {name: {"source": "data/catalogue"}}),
+        ("partial", {name: {"without": ["prior"]}}),
+    ):
+        with pytest.raises(TruelikeError) as error:
+            parse_params(changed(section, entries))
+        place = f"params.yaml: {section}.{name}: a name of a stage and a folder: up to 60 of a-z"
+        assert str(error.value).startswith(place)
+        assert str(error.value).endswith(f"found {name!r}")
+
+
+def test_attacked_arms_are_not_none():
+    raw = changed("privacy.arms", [])
+    assert parse_params(raw).privacy.arms == ()
+    raw["privacy"]["shadows"] = [0, 1, 2, 3, 4, 5]
+    with pytest.raises(TruelikeError, match=r"privacy\.arms: there are shadows but no arm"):
+        parse_params(raw)
 
 
 def test_captions_that_no_model_makes_have_no_synthetic_images_and_no_rewrites():

@@ -19,7 +19,7 @@ from truelike.privacy.settings import Privacy
 from truelike.reporting.settings import Report, Rung
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.hub import Model
-from truelike.runtime.settings import Section, SetName
+from truelike.runtime.settings import Name, Section, Text
 from truelike.runtime.yaml import read_yaml
 from truelike.selection.settings import Select
 from truelike.sources.settings import Corrupt, CorruptionName, Data, OodSet, Splits
@@ -27,6 +27,13 @@ from truelike.synthesis.settings import Naive, PartialSet, Synthesize
 from truelike.training.settings import Arm, Phase, Train
 
 PARAMS_FILE = "params.yaml"
+SHAPES = {  # what is wrong, by pydantic's type of error, in the words of YAML
+    "tuple_type": "must be a list such as [a, b]",
+    "dict_type": "must be a mapping such as {NAME: ...}, {} for none",
+    "model_type": "must be a section with parameters below it",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+}
 
 
 class Models(Section):
@@ -36,18 +43,18 @@ class Models(Section):
     is opened only where ``caption.rewrite.count`` asks for rewrites.
     """
 
-    generator: str
-    encoder: str
-    captioner: str
-    rewriter: str
-    classifier: str
+    generator: Text
+    encoder: Text
+    captioner: Text
+    rewriter: Text
+    classifier: Text
     dtype: Literal["float32", "bfloat16", "float16"]
 
 
 class Params(Section):
     data: Data
     corrupt: Corrupt
-    ood: Mapping[SetName, OodSet]
+    ood: Mapping[Name, OodSet]
     models: Models
     prompts: Prompts
     caption: Caption
@@ -57,7 +64,7 @@ class Params(Section):
     adapt: Adapt
     naive: Naive
     synthesize: Synthesize
-    partial: Mapping[SetName, PartialSet]
+    partial: Mapping[Name, PartialSet]
     select: Select
     train: Train
     evaluate: Evaluate
@@ -112,6 +119,8 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _attacked_arms_are_made_by_a_shadow(self) -> "Params":
+        if self.privacy.shadows and not self.privacy.arms:
+            raise ValueError("privacy.arms: there are shadows but no arm to attack; name one")
         arms = self.train.arms
         known = [
             name for name, arm in arms.items() if arm.partner == "synthetic" or not arm.uses_partner
@@ -158,7 +167,7 @@ def parse_params(raw: Any, name: str = PARAMS_FILE) -> Params:
 
 def _explain(error: ValidationError) -> Iterator[str]:
     for item in error.errors():
-        place = ".".join(str(part) for part in item["loc"])
+        place = ".".join(str(part) for part in item["loc"] if part != "[key]")
         if item["type"] == "extra_forbidden":
             known = _fields_at(item["loc"][:-1])
             close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
@@ -169,9 +178,10 @@ def _explain(error: ValidationError) -> Iterator[str]:
         elif item["type"] == "value_error" and not place:
             yield item["msg"].removeprefix("Value error, ")
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            found = "" if isinstance(item["input"], dict) else f", found {item['input']!r}"
-            yield f"{place}: {message}{found}"
+            message = SHAPES.get(item["type"], item["msg"].removeprefix("Value error, "))
+            found = f", found {item['input']!r}"
+            said = isinstance(item["input"], dict) or ", found " in message or "; found " in message
+            yield f"{place}: {message}{'' if said else found}"
 
 
 def _fields_at(location: tuple[int | str, ...]) -> list[str]:

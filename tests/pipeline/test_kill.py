@@ -64,7 +64,7 @@ SETTINGS = {
         "seeds": [0, 1],
         "arms": {"real": {"partner": "extra", "phases": [{"on": "real"}]}, "bridged": ARM},
     },
-    "audit": {"batch_size": 1, "bootstrap": 20, "neighbours": 2},
+    "audit": {"batch_size": 1, "bootstrap": 100, "neighbours": 2},
 }
 KEPT = {  # what a stage keeps while it works
     "invert": "*/checkpoint.pt",

@@ -42,8 +42,8 @@ SMALL = {
     "train.steps": 6,
     "train.batch_size": 8,
     "train.seeds": [0, 1],
-    "evaluate.bootstrap": 50,
-    "audit.bootstrap": 5,
+    "evaluate.bootstrap": 100,
+    "audit.bootstrap": 100,
     "audit.neighbours": 2,
 }
 
@@ -214,7 +214,9 @@ def test_membership_inference_is_made_of_stages_that_are_there_when_asked_for(pr
     assert "Membership inference was not measured" in (project / "reports/report.html").read_text()
     arms, shadows = ["real", "synthetic"], [0, 1, 2, 3, 4, 5]
     before = (project / "params.yaml").read_bytes()
-    set_params(project, {"privacy.shadows": shadows, "privacy.arms": arms, "privacy.bootstrap": 20})
+    set_params(
+        project, {"privacy.shadows": shadows, "privacy.arms": arms, "privacy.bootstrap": 100}
+    )
     run("dvc", "repro", cwd=project)
     keys = ImageSet(project / "outputs/real/train").keys
     halves = pd.read_parquet(project / "outputs/privacy/halves.parquet")

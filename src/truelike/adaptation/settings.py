@@ -1,8 +1,8 @@
 """The sections `invert` and `adapt` of params.yaml."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from truelike.runtime.settings import (
     Count,
@@ -12,6 +12,7 @@ from truelike.runtime.settings import (
     Probability,
     Rate,
     Section,
+    Text,
 )
 
 
@@ -22,8 +23,8 @@ class Invert(Section):
 
     enabled: bool
     scope: Literal["set", "class"]
-    token: str
-    initializer: str
+    token: Annotated[str, Field(pattern=r"^\S+$")]
+    initializer: Text
     tokens_per_style: Positive
     template: str
     steps: Positive

@@ -1,6 +1,6 @@
 """The section `audit` of params.yaml."""
 
-from truelike.runtime.settings import Count, Positive, Probability, Section
+from truelike.runtime.settings import Count, Positive, Probability, Resamples, Section
 
 
 class Gates(Section):
@@ -15,6 +15,6 @@ class Gates(Section):
 class Audit(Section):
     neighbours: Positive
     batch_size: Positive
-    bootstrap: Positive
+    bootstrap: Resamples
     seed: Count
     gates: Gates

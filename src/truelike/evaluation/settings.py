@@ -1,9 +1,9 @@
 """The section `evaluate` of params.yaml."""
 
-from truelike.runtime.settings import Count, Fraction, Positive, Section
+from truelike.runtime.settings import Count, Fraction, Resamples, Section
 
 
 class Evaluate(Section):
     confidence: Fraction
-    bootstrap: Positive
+    bootstrap: Resamples
     seed: Count

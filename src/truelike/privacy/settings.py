@@ -2,7 +2,7 @@
 
 from pydantic import field_validator
 
-from truelike.runtime.settings import Count, Positive, Section
+from truelike.runtime.settings import Count, Name, Resamples, Section
 
 
 class Privacy(Section):
@@ -13,8 +13,8 @@ class Privacy(Section):
     """
 
     shadows: tuple[Count, ...]
-    arms: tuple[str, ...]
-    bootstrap: Positive
+    arms: tuple[Name, ...]
+    bootstrap: Resamples
     seed: Count
 
     @field_validator("shadows")

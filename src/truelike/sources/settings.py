@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from truelike.runtime.settings import Count, Fraction, Positive, Section
+from truelike.runtime.settings import Count, Fraction, Positive, Section, Text
 
 Depth = Literal["full", "minmax", "percentile"]
 
@@ -40,7 +40,7 @@ class Reading(Section):
     found.
     """
 
-    source: str
+    source: Text
     config: str | None = None
     image_column: str | None = None
     label_column: str | None = None
@@ -60,7 +60,7 @@ class Data(Reading):
     validation_fraction: Fraction
     test_fraction: Fraction
     seed: Count
-    exclude: tuple[str, ...]
+    exclude: tuple[Text, ...]
 
 
 CorruptionName = Literal["noise", "blur", "contrast", "brightness", "pixelate", "jpeg"]
@@ -73,6 +73,13 @@ class Corrupt(Section):
     kinds: tuple[CorruptionName, ...]
     seed: Count
 
+    @field_validator("kinds")
+    @classmethod
+    def _distinct(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(kinds)) != len(kinds):
+            raise ValueError(f"must be distinct, found {list(kinds)}")
+        return kinds
+
 
 class OodSet(Reading):
     """A further test set: its source, and our names of its classes where they differ.
@@ -81,4 +88,4 @@ class OodSet(Reading):
     """
 
     class_map: Mapping[str, str] = Field(default_factory=dict)
-    classes: tuple[str, ...] | None = None
+    classes: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None

@@ -5,7 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from truelike.generator.settings import SamplerName
-from truelike.runtime.settings import Count, NonNegative, Positive, Probability, Section
+from truelike.runtime.settings import (
+    Count,
+    DistinctCounts,
+    NonNegative,
+    Positive,
+    Probability,
+    Section,
+)
 
 
 class Naive(Section):
@@ -22,7 +29,7 @@ class Naive(Section):
 
 
 class Synthesize(Section):
-    replicas: tuple[Count, ...]
+    replicas: DistinctCounts
     sampler: SamplerName
     steps: Positive
     guidance_scale: NonNegative
@@ -32,15 +39,6 @@ class Synthesize(Section):
     batch_size: Positive
     shard_size: Positive
     seed: Count
-
-    @field_validator("replicas")
-    @classmethod
-    def _distinct(cls, replicas: tuple[int, ...]) -> tuple[int, ...]:
-        if not replicas or len(set(replicas)) != len(replicas):
-            raise ValueError(
-                f"must be a list of distinct numbers such as [0, 1, 2], found {list(replicas)}"
-            )
-        return replicas
 
     @field_validator("guidance_interval")
     @classmethod

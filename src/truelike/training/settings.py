@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from truelike.runtime.settings import Count, NonNegative, Positive, Probability, Rate, Section
+from truelike.runtime.settings import (
+    NAME,
+    DistinctCounts,
+    Name,
+    NonNegative,
+    Positive,
+    Probability,
+    Rate,
+    Section,
+)
 
 
 class Phase(Section):
@@ -43,7 +52,7 @@ class Arm(Section):
     everything.
     """
 
-    partner: Annotated[str, Field(pattern=r"^(synthetic|naive|extra|partial/[a-z0-9][a-z0-9_-]*)$")]
+    partner: Annotated[str, Field(pattern=rf"^(synthetic|naive|extra|partial/{NAME})$")]
     replicas: Positive | None = None
     selected: bool = True
     phases: tuple[Phase, ...]
@@ -64,7 +73,7 @@ class Optimization(Section):
     """How one network is trained, whatever its images and its initial weights are."""
 
     steps: Positive
-    batch_size: Positive
+    batch_size: Annotated[int, Field(ge=2)]  # batch normalisation has no variance of one image
     optimizer: Literal["adamw", "sgd"]
     lr: Rate
     schedule: Literal["cosine", "steps"]
@@ -80,8 +89,8 @@ class Train(Optimization):
 
     pretrained: bool
     checkpoint_every: Positive
-    seeds: tuple[Count, ...]
-    arms: Mapping[str, Arm]
+    seeds: DistinctCounts
+    arms: Mapping[Name, Arm]
 
     @property
     def optimization(self) -> Optimization:
@@ -100,9 +109,5 @@ class Train(Optimization):
             if not self.pretrained and any(phase.proxy_guidance for phase in arm.phases):
                 raise ValueError(
                     f"the arm {name} has proxy_guidance, which needs train.pretrained: true"
-                )
-            if self.batch_size < 2 and any(phase.joint for phase in arm.phases):
-                raise ValueError(
-                    f"the arm {name} has joint, which needs train.batch_size of 2 or more"
                 )
         return self
