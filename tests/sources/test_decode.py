@@ -51,6 +51,18 @@ def test_pixels_of_unknown_range_are_refused():
         decoded(Image.fromarray(np.array([[0, 0.5]], np.float32)), "TIFF")
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", r"x: cannot be read as an image \(the file is empty\)"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n", "git lfs pull"),
+    ],
+)
+def test_files_that_hold_no_picture_say_what_they_are(data, message):
+    with pytest.raises(TruelikeError, match=message):
+        decode_rgb(data, "x")
+
+
 def test_exif_orientation_is_applied():
     image = Image.new("RGB", (4, 2), "black")
     image.putpixel((0, 0), (255, 255, 255))

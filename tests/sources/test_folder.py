@@ -85,6 +85,11 @@ def test_words_that_only_begin_like_a_split_are_none():
         (["1.png", "2.png"], "2 pictures lie in no class folder"),
         (grid(["set/train", "set/test"]), "'set/test/a/1.png' would be train, of class 'set'"),
         (["a/train/1.png", "a/test/2.png", "b/train/3.png"], "'a/test/2.png' would be train"),
+        (
+            ["a/train/1.png", "a/test/2.png", "b/train/3.png", "b/test/4.png"],
+            r"(?s)so which are classes\?.*set data\.splits, such as "
+            r"{test: '\*/test', train: '\*/train'}",
+        ),
         (["train/a/test/1.png", "train/b/2.png"], "'train/a/test/1.png' would be train"),
         (grid(["amazon", "webcam"]), "'amazon' and 'webcam' hold the same folders 'a', 'b'"),
         (grid(["data/train", "data/test"]), r"(?s)would be train.*data\.source: \S+/data if"),
@@ -198,6 +203,12 @@ def test_class_names_that_cannot_be_shown(tmp_path, name):
         open_source(data(folder(tmp_path, ["a/1.png", f"{name}/2.png"])))
 
 
+@pytest.mark.parametrize("name", ["cat ", " cat", "cat\u00a0", "cat\u200b", "\ufeffcat"])
+def test_class_names_that_look_the_same(tmp_path, name):
+    with pytest.raises(TruelikeError, match=r"the class names .* look the same"):
+        open_source(data(folder(tmp_path, ["cat/1.png", "dog/2.png", f"{name}/3.png"])))
+
+
 @pytest.mark.parametrize("place", ["a/.cache/", "a/deep/.trash/", "__MACOSX/a/", ".hidden/c/"])
 def test_hidden_folders_are_left_out_at_any_depth(tmp_path, place):
     source = open_source(data(folder(tmp_path, ["a/1.png", "b/2.png", f"{place}3.png"])))
@@ -212,6 +223,22 @@ def test_links_to_folders_are_followed_and_loops_end(tmp_path):
     source = open_source(data(tmp_path / "set"))
     assert set(placed(source)) == {"cats/1.png", "dogs/3.png", "dogs/batch2/2.png"}
     assert "'dogs/loop/'" in description(source)
+
+
+@pytest.mark.parametrize("link", ["cats", "dogs/batch2", "v1.0"])
+def test_links_that_lead_nowhere_are_named(tmp_path, link):
+    folder(tmp_path, ["dogs/1.png", "birds/2.png"])
+    (tmp_path / link).symlink_to(tmp_path / "gone")
+    with pytest.raises(TruelikeError, match=f"links to nothing: '{link}'"):
+        open_source(data(tmp_path))
+    source = open_source(data(tmp_path, splits={"train": "*/*.png"}))
+    assert source.class_names == ["birds", "dogs"]
+
+
+def test_packed_files_are_named(tmp_path):
+    (tmp_path / "train.tar.gz").write_bytes(b"x")
+    with pytest.raises(TruelikeError, match=r"(?s)no pictures.*unpack 'train\.tar\.gz'"):
+        open_source(data(tmp_path))
 
 
 def test_a_pipe_is_not_read(tmp_path):

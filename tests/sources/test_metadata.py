@@ -59,6 +59,33 @@ def test_a_table_in_every_split(tmp_path):
     }
 
 
+SPLIT = "file_name,label,split\n0.png,a,{}\n1.png,b,{}\n2.png,a,{}\n3.png,b,{}\n"
+FOUR = ["0.png", "1.png", "2.png", "3.png"]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (("train", "train", "test", "test"), ["train", "train", "test", "test"]),
+        (("Training", "train", "dev", "val"), ["train", "train", "validation", "validation"]),
+        (("left", "right", "", "0"), ["train"] * 4),
+    ],
+)
+def test_a_column_of_splits(tmp_path, said, expected):
+    root = write(tmp_path, FOUR, SPLIT.format(*said))
+    assert [placed(open_source(data(root)))[name][0] for name in FOUR] == expected
+    by_hand = data(root, splits={"train": "[01].png", "test": "[23].png"})
+    found = [placed(open_source(by_hand))[name][0] for name in FOUR]
+    assert found == ["train", "train", "test", "test"]
+
+
+@pytest.mark.parametrize("odd", ["", "unlabelled", "train/test"])
+def test_a_column_of_splits_that_says_none_in_a_row(tmp_path, odd):
+    root = write(tmp_path, FOUR, SPLIT.format("train", "train", "test", odd))
+    with pytest.raises(TruelikeError, match=r"metadata\.csv: 3\.png: the column 'split' says"):
+        open_source(data(root))
+
+
 def test_numbers_are_classes_in_their_order(tmp_path):
     text = "file_name,label\nimages/0.png,10\nimages/1.png,9\nimages/2.png,10\n"
     assert open_source(data(write(tmp_path, PICTURES, text))).class_names == ["9", "10"]
@@ -67,7 +94,8 @@ def test_numbers_are_classes_in_their_order(tmp_path):
 def test_columns_can_be_named(tmp_path):
     text = CSV.replace("file_name", "path").replace("label", "breed")
     write(tmp_path, PICTURES, text)
-    with pytest.raises(TruelikeError, match="two or more classes, found images"):
+    message = r"(?s)two or more classes, found images.*no labels in 'metadata\.csv': no columns"
+    with pytest.raises(TruelikeError, match=message):
         open_source(data(tmp_path))
     source = open_source(data(tmp_path, image_column="path", label_column="breed"))
     assert placed(source) == EXPECTED

@@ -310,3 +310,16 @@ def test_the_embedded_set():
     source = open_source(data(Path(__file__).parents[2] / "data/fashion"))
     assert len(source.class_names) == 10
     assert source.records[0].read()[:4] == b"\x89PNG"
+
+
+def test_a_column_of_splits_goes_before_the_name_of_the_file(tmp_path):
+    path = parquet(tmp_path / "train.parquet", ["a", "b", "a", "b"])
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("split", [["train", "train", "test", "test"]]), path)
+    splits = [split for split, _ in placed(open_source(data(tmp_path))).values()]
+    assert splits == ["train", "train", "test", "test"]
+    by_hand = open_source(data(tmp_path, splits={"train": "train.parquet"}))
+    assert {record.split for record in by_hand.records} == {"train"}
+    pq.write_table(table.append_column("split", [["train", None, "test", "test"]]), path)
+    with pytest.raises(TruelikeError, match=r"train\.parquet: row 1: the column 'split' says None"):
+        open_source(data(tmp_path))

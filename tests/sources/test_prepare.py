@@ -196,6 +196,23 @@ def test_what_is_found_and_made_is_printed(source, tmp_path, capsys):
     assert "prepared: 6 train (3 to 3 per class), 4 validation (2 to 2 per class)" in printed
 
 
+def test_what_is_held_out_is_printed(source, tmp_path, capsys):
+    held = "data.source has no {} images: 4 of train are held out"
+    run(data(source), tmp_path / "out")
+    printed = capsys.readouterr().err
+    assert held.format("test") in printed
+    assert held.format("validation") in printed
+    (source / "train").mkdir()
+    for name in ("a", "b c"):
+        (source / name).rename(source / "train" / name)
+        for number in range(2):
+            noise(source / "test" / name / f"{number}.png", 100 + number + 2 * len(name))
+    run(data(source), tmp_path / "out")
+    printed = capsys.readouterr().err
+    assert held.format("validation") in printed
+    assert held.format("test") not in printed
+
+
 def test_composed_and_decomposed_twins_are_both_used(source, tmp_path):
     twins = [unicodedata.normalize(form, "a/Käse.png") for form in ("NFC", "NFD")]
     for number, name in enumerate(twins):

@@ -117,6 +117,31 @@ def test_archives_that_cannot_be_read(tmp_path):
         open_source(data(tmp_path))
 
 
+@pytest.mark.parametrize("blocks", [1, 2, 5, 9])
+def test_an_archive_that_is_cut_short_loses_no_image_silently(tmp_path, blocks):
+    path = archive(tmp_path / "train.tar", pairs("abab"))
+    whole = path.read_bytes().rstrip(b"\0")
+    path.write_bytes(whole[: 512 * (len(whole) // 512 + 1 - blocks)])
+    with pytest.raises(
+        TruelikeError,
+        match=r"train\.tar: .*\((it is cut short|unexpected end)",
+    ):
+        open_source(data(tmp_path))
+
+
+def test_an_archive_behind_another_in_one_file_is_refused(tmp_path):
+    path = archive(tmp_path / "train.tar", pairs("ab"))
+    path.write_bytes(path.read_bytes() * 2)
+    with pytest.raises(TruelikeError, match="something follows its end"):
+        open_source(data(tmp_path))
+
+
+def test_an_archive_of_a_folder_is_no_webdataset(tmp_path):
+    archive(tmp_path / "set.tar", {"a/1.png": png(1), "b/2.png": png(2)})
+    with pytest.raises(TruelikeError, match=r"no image in 'set\.tar' has a label.*unpack"):
+        open_source(data(tmp_path))
+
+
 def test_an_archive_beside_folders_of_pictures_is_left_out(tmp_path):
     folder(tmp_path, ["a/1.png", "b/2.png"])
     archive(tmp_path / "backup.tar", pairs(["a", "b"]))

@@ -26,6 +26,7 @@ SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 DEEP = (*SIXTEEN_BIT, "F")
 DEEP_COLOUR = "of 16-bit colour the upper 8 bits are read"
 PERCENTILES = (1, 99)
+LFS = b"version https://git-lfs.github.com/"
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -79,8 +80,11 @@ def decode(data: bytes, name: str, depth: Depth) -> tuple[Image.Image, float | N
 def _why_unreadable(data: bytes, error: Exception) -> str:
     if _is_heif(data) and pillow_heif is None:
         return "a HEIC photo; `pip install 'truelike[heic]'` reads it, or convert it to JPEG"
-    unknown = isinstance(error, UnidentifiedImageError)
-    why = "no format that is known" if unknown else error or type(error).__name__
+    if data.startswith(LFS):
+        return "a Git LFS pointer, not the image itself; get it with `git lfs pull`"
+    why: object = error or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        why = "no format that is known" if data else "the file is empty"
     return f"cannot be read as an image ({why}); repair or remove it"
 
 

@@ -25,6 +25,7 @@ from truelike.sources.settings import Reading
 from truelike.sources.source import SPLITS, Source, Tree, left_out_files, listed, walk
 from truelike.sources.webdataset import read_webdataset
 
+PACKED = (".7z", ".bz2", ".gz", ".rar", ".tgz", ".xz", ".zip", ".zst")
 FORMATS = (
     "give a folder with one subfolder of images per class, a folder of parquet files or WebDataset "
     "tar archives, or a "
@@ -55,11 +56,9 @@ def read_source(settings: Reading, section: str) -> Source:
         raise TruelikeError(f"{section}.source: {path} is not there; {FORMATS}")
     if not path.is_dir():
         kind = f"a {path.suffix} file" if path.suffix else "a file"
-        advice = (
-            "give the folder that holds it"
-            if path.suffix.lower() in (".parquet", ".tar")
-            else f"unpack it; {FORMATS}"
-        )
+        advice = f"unpack it; {FORMATS}" if path.suffix.lower() in PACKED else FORMATS
+        if path.suffix.lower() in (".parquet", ".tar"):
+            advice = "give the folder that holds it"
         raise TruelikeError(f"{section}.source: {path} is {kind}, not a folder; {advice}")
     return _read(walk(path), settings, section)
 
@@ -74,7 +73,9 @@ def _read(tree: Tree, settings: Reading, section: str) -> Source:
         raise refusal(problem, tree, section)
     used = pictures or tables or archives
     if not used:
-        raise refusal("it has no pictures, parquet files or tar archives", tree, section, FORMATS)
+        packed = [file for file in files if PurePosixPath(file).suffix.lower() in PACKED]
+        advice = f"unpack {listed(packed, 3)}; {FORMATS}" if packed else FORMATS
+        raise refusal("it has no pictures, parquet files or tar archives", tree, section, advice)
     if pictures:
         source = read_folder(tree, pictures, hand, settings, section)
     else:
@@ -91,6 +92,12 @@ def _read(tree: Tree, settings: Reading, section: str) -> Source:
         read = read_parquet if tables else read_webdataset
         source = read(tree, splits, settings, section)
     others = [file for file in tree.files if file not in set(used) and not is_metadata(file)]
+    unread = set(others) & set(files)
+    if broken := [file for file in sorted(unread) if not (tree.root / file).exists()]:
+        raise TruelikeError(
+            f"{section}.source: {tree.root}: links to nothing: {listed(broken)}; restore what they "
+            "lead to, or remove them"
+        )
     notes = left_out_files(others)
     return replace(source, notes=(*tree.notes(), *notes, *source.notes))
 
@@ -134,8 +141,10 @@ def check_classes(source: Source, settings: Reading, section: str) -> None:
             if source.class_names and folder.is_dir()
             else ""
         )
+        notes = "".join(f"\n  {note}" for note in source.notes)
         raise TruelikeError(
-            f"{section}.source: {settings.source}: needs two or more classes, found {found}{advice}"
+            f"{section}.source: {settings.source}: needs two or more classes, found "
+            f"{found}{advice}{notes}"
         )
     for split in SPLITS:
         present = {record.class_name for record in source.records if record.split == split}

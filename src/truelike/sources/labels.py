@@ -171,11 +171,21 @@ def _class_names(
 
 
 def check_class_names(class_names: Sequence[str], section: str) -> None:
-    """Raise TruelikeError for a class name that is blank or has control characters."""
+    """Raise TruelikeError for a class name that is blank or has control characters, and for names
+    that differ only by spaces and marks that are not seen.
+    """
+    seen: dict[str, str] = {}
     for name in class_names:
         if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name) or not name.strip():
             raise TruelikeError(
                 f"{section}.source: the class name {name!r} is blank or has control characters, "
                 "such as a line break; "
                 "rename it"
+            )
+        visible = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+        other = seen.setdefault(" ".join(visible.split()), name)
+        if other != name:
+            raise TruelikeError(
+                f"{section}.source: the class names {other!r} and {name!r} look the same; make "
+                "them one class"
             )

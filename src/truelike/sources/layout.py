@@ -6,9 +6,10 @@ what to set.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
+from typing import Any
 
 from truelike.runtime.errors import TruelikeError
 from truelike.sources.settings import Splits
@@ -27,6 +28,7 @@ WORDS = {
     "evaluation": {"test"},
     "trainval": {"train", "validation"},
 }
+SPLIT_COLUMN = "split"  # of tables
 Folder = tuple[str, ...]  # the parts of its path
 ADDED = re.compile(r"(?<=.)(set|sets|data|split|images|imgs)$")
 
@@ -125,6 +127,26 @@ def splits_of_files(tree: Tree, section: str) -> dict[str, str]:
             f"no split is said by {listed(silent)}, and these are no numbered parts", tree, section
         )
     return {file: next(iter(found), "train") for file, found in said.items()}
+
+
+def splits_of_rows(
+    values: Sequence[Any], split: str, place: Callable[[int], str], section: str
+) -> list[str]:
+    """The split of every row of a table by its column `split`; `split` where no row says one.
+
+    Raises TruelikeError where some rows say a split and some do not, or a row says two.
+    """
+    said = [named_splits(str(value)) for value in values]
+    if not any(said):
+        return [split] * len(values)
+    for row, found in enumerate(said):
+        if len(found) != 1:
+            raise TruelikeError(
+                f"{place(row)}: the column {SPLIT_COLUMN!r} says {values[row]!r}, which is no "
+                f"split, or two; write train, validation or test, or set {section}.splits, which "
+                "goes before the column"
+            )
+    return [next(iter(found)) for found in said]
 
 
 def configurations(tree: Tree) -> dict[Folder, list[str]]:
@@ -289,6 +311,10 @@ def _check_class_level(
             continue
         for other in {seen[folder] for folder in below.folders if folder in seen}:
             if len(shared := below.folders & classes[other].folders) > 1:
+                if all(map(named_splits, shared)):
+                    inner = {min(named_splits(inner)): f"{every}/{inner}" for inner in shared}
+                    pairs = ", ".join(f"{split}: {inner[split]!r}" for split in sorted(inner))
+                    advice = f"set {section}.splits, such as {{{pairs}}}, where * is the class"
                 same = f"{other!r} and {name!r} hold the same folders {listed(sorted(shared), 3)}"
                 raise refusal(f"{same}, so which are classes?", tree, section, advice)
         seen |= dict.fromkeys(below.folders, name)

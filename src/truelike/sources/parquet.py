@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from truelike.runtime.errors import TruelikeError
 from truelike.sources.labels import Labels, join
+from truelike.sources.layout import SPLIT_COLUMN, splits_of_rows
 from truelike.sources.settings import Reading
 from truelike.sources.source import SPLITS, Record, Source, Tree, listed
 
@@ -22,8 +23,8 @@ IMAGE_COLUMN, LABEL_COLUMN = "image", "label"
 
 
 def read_parquet(tree: Tree, splits: dict[str, str], settings: Reading, section: str) -> Source:
-    """Read the parquet files of `tree`, whose splits are given; raises TruelikeError for columns of
-    other kinds.
+    """Read the parquet files of `tree`, whose splits are given; a column `split` goes before them
+    unless they are set by hand. Raises TruelikeError for columns of other kinds.
     """
     image_column, label_column = (
         settings.image_column or IMAGE_COLUMN,
@@ -45,9 +46,13 @@ def read_parquet(tree: Tree, splits: dict[str, str], settings: Reading, section:
     joined, class_names = join(labels, section, settings.skip_unlabelled)
     paths = {name: _paths(table, image_column) for name, table in tables.items()}
     sources = unique_sources(paths, splits)
+    rows = {
+        name: _splits(table, splits[name], tree.root / name, settings, section)
+        for name, table in tables.items()
+    }
     records = [
         Record(
-            splits[name],
+            rows[name][row],
             class_name,
             sources[name][row],
             partial(_cell, table, image_column, row, tree.root / name),
@@ -62,6 +67,14 @@ def read_parquet(tree: Tree, splits: dict[str, str], settings: Reading, section:
         records,
         (f"left out {unlabelled:,} images without a label",) if unlabelled else (),
     )
+
+
+def _splits(table: pa.Table, split: str, file: Path, settings: Reading, section: str) -> list[str]:
+    """The split of every row."""
+    if settings.splits or SPLIT_COLUMN not in table.schema.names:
+        return [split] * len(table)
+    values = table[SPLIT_COLUMN].to_pylist()
+    return splits_of_rows(values, split, partial(_place, str(file)), section)
 
 
 def _place(file: str, row: int) -> str:
@@ -102,9 +115,8 @@ def _table(file: Path, image_column: str, label_column: str, section: str) -> pa
                 f"{file}: column {image_column!r} must hold encoded images (bytes, path), found "
                 f"{kind}"
             )
-        return pq.read_table(
-            file, columns=[image_column, label_column], memory_map=True, partitioning=None
-        )
+        columns = [image_column, label_column, *{SPLIT_COLUMN} & set(schema.names)]
+        return pq.read_table(file, columns=columns, memory_map=True, partitioning=None)
     except (pa.ArrowException, OSError) as error:
         raise TruelikeError(f"{file}: not a readable parquet file ({error}); restore it") from None
 

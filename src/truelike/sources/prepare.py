@@ -134,6 +134,10 @@ def choose(records: Sequence[Record], settings: Data) -> dict[str, list[Record]]
             sets["train"], sets[split] = hold_out(
                 sets["train"], fraction, key, label, settings.seed, split
             )
+            print(
+                f"data.source has no {split} images: {len(sets[split]):,} of train are held out",
+                file=sys.stderr,
+            )
     shots = settings.shots
     for name, group in by_class(sets["train"], label).items():
         if shots is not None and len(group) < shots:

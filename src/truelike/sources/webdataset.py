@@ -15,7 +15,7 @@ from truelike.sources.decode import PICTURES
 from truelike.sources.labels import Labels, join, whole_numbers
 from truelike.sources.parquet import unique_sources
 from truelike.sources.settings import Reading
-from truelike.sources.source import Record, Source, Tree, left_out_files
+from truelike.sources.source import Record, Source, Tree, left_out_files, listed
 
 CLASS_FILE, JSON_FILE = "cls", "json"
 MAX_LABEL_BYTES = 2**20
@@ -46,6 +46,12 @@ def read_webdataset(tree: Tree, splits: dict[str, str], settings: Reading, secti
         values = _labels(file, list(found), label_members, settings)
         places = [f"{file}: {member.name}" for member in images[name]]
         labels.append(Labels(str(file), values, None, places.__getitem__))
+    if not any(value is not None for file in labels for value in file.values):
+        raise TruelikeError(
+            f"{section}.source: {tree.root}: no image in {listed(list(splits), 3)} has a label in "
+            f"KEY.{CLASS_FILE} or KEY.{JSON_FILE}; name the entry of the JSON with "
+            f"{section}.label_column, or unpack archives of a folder"
+        )
     joined, class_names = join(labels, section, settings.skip_unlabelled)
     sources = unique_sources(
         {name: [member.name for member in images[name]] for name in images}, splits
@@ -77,6 +83,7 @@ def _index(
     others = []
     try:
         with tarfile.open(file, "r:") as archive:
+            _check_end(archive, file)
             for entry in archive:
                 if entry.isdir():
                     continue
@@ -111,6 +118,21 @@ def _index(
         member.name for key, member in labels.items() if key.rpartition(".")[0] not in images
     ]
     return images, labels, others
+
+
+def _check_end(archive: tarfile.TarFile, file: Path) -> None:
+    """Raise ValueError for an archive that is cut short, or that goes on after its end."""
+    members = archive.getmembers()
+    last = max((entry.offset_data + entry.size for entry in members), default=0)
+    end = -(-last // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    with file.open("rb") as stream:
+        stream.seek(end)
+        if len(block := stream.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+            raise ValueError("it is cut short")
+        while block:
+            if block.strip(b"\0"):
+                raise ValueError("something follows its end: several archives in one file?")
+            block = stream.read(2**20)
 
 
 def _pictures(path: PurePosixPath) -> bool:
