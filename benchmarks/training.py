@@ -48,7 +48,7 @@ def usual(training: Training, folder: Path, seed: int, workers: int = WORKERS) -
     torch.manual_seed(seed)
     optimization, size = training.optimization, training.partner.pixels.shape[1]
     model = open_classifier(
-        training.classifier, training.num_classes, training.pretrained, size
+        training.classifier, training.num_classes, optimization.pretrained, size
     ).train()
     mean, std = input_statistics(model)
     transform = create_transform(
@@ -128,7 +128,6 @@ def main() -> None:
     images = load_kept(pd.concat(map(undecided, replicas)), validation.class_names)
     training = Training(
         classifier=params.models.classifier,
-        pretrained=params.train.pretrained,
         num_classes=len(validation.class_names),
         phases=[Phase(on="partner")],
         optimization=params.train.optimization,

@@ -11,6 +11,7 @@ from stages import run
 from truelike.config import load_params
 from truelike.evaluation.ood import ood_accuracy, summarise_ood
 from truelike.evaluation.verdict import (
+    REFERENCE,
     accuracy_table,
     arm_scores,
     compare_all,
@@ -20,8 +21,18 @@ from truelike.evaluation.verdict import (
 )
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import write_table
-from truelike.paths import ACCURACY, ARMS, COMPARISONS, CONFUSION, METRICS, OOD, OOD_ACCURACY
+from truelike.paths import (
+    ACCURACY,
+    ARMS,
+    CLASSIFIER,
+    COMPARISONS,
+    CONFUSION,
+    METRICS,
+    OOD,
+    OOD_ACCURACY,
+)
 from truelike.runtime.scratch import remove_stale
+from truelike.training.trained import best_network, publish_network
 
 
 def main() -> None:
@@ -66,6 +77,8 @@ def main() -> None:
     file = METRICS / "accuracy.json"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    network = best_network(ARMS / (metrics["verdict"]["arm"] or REFERENCE))
+    publish_network(network, CLASSIFIER)
     print(metrics["verdict"]["sentence"])
 
 

@@ -273,6 +273,57 @@ def regenerate(
     print(f"{key}: the same bytes as stored, sha256 {images.index['sha256'].iloc[position]}")
 
 
+def _trained(arm: str | None) -> Path:
+    """The directory of the verdict's network, or of the best one of an arm."""
+    from truelike.paths import ARMS, CLASSIFIER
+    from truelike.training.trained import best_network
+
+    if arm is None:
+        return CLASSIFIER
+    if not (ARMS / arm).is_dir():
+        raise TruelikeError(f"{ARMS / arm}: there is no such arm; run `dvc repro` or `dvc pull`")
+    return best_network(ARMS / arm) or ARMS / arm
+
+
+ArmOption = Annotated[
+    str | None, typer.Option(help="An arm of train.arms; the verdict's if none is given.")
+]
+
+
+@app.command(epilog="Example: `truelike predict holiday/ --arm mixed --out holiday.csv`")
+def predict(
+    images: Annotated[
+        Path, typer.Argument(metavar="IMAGES", help="A directory of pictures, or an image set.")
+    ],
+    arm: ArmOption = None,
+    out: Annotated[Path, typer.Option(help="Where the table goes.")] = Path("predictions.csv"),
+) -> None:
+    """Classify images with a trained network: a row each of path, class and probabilities."""
+    from truelike.config import load_params
+    from truelike.training.prediction import predict_images
+    from truelike.training.trained import open_trained
+
+    network = _trained(arm)
+    table = predict_images(open_trained(network), images, load_params().data)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out, index=False)
+    print(f"{out}: {len(table)} images, classified by {network}")
+
+
+@app.command(epilog="Example: `truelike export-model classifier.onnx --arm mixed`")
+def export_model(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The ONNX file to write.")],
+    arm: ArmOption = None,
+) -> None:
+    """Write a trained network as an ONNX file, from uint8 pixels to probabilities, and check it."""
+    from truelike.training.prediction import export_onnx
+    from truelike.training.trained import open_trained
+
+    network = _trained(arm)
+    difference = export_onnx(open_trained(network), file)
+    print(f"{file}: {network}; probabilities differ from torch's by at most {difference:.1g}")
+
+
 def main() -> None:
     """Run the command line; a problem the user can solve is one message and exit status 1."""
     try:

@@ -23,6 +23,8 @@ OOD = OUTPUTS / "ood"  # a folder per set
 CORRUPTED = OOD / "corrupted"
 ARMS = OUTPUTS / "train"  # a folder per arm
 
+CLASSIFIER = OUTPUTS / "classifier"  # the network of the verdict's arm
+
 ACCURACY = OUTPUTS / "accuracy.parquet"
 COMPARISONS = OUTPUTS / "comparisons.parquet"
 CONFUSION = OUTPUTS / "confusion.parquet"

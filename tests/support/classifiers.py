@@ -13,6 +13,8 @@ from truelike.training.settings import Optimization, Phase
 
 CLASSES = ["red", "green", "blue"]
 OPTIMIZATION = Optimization(
+    pretrained=False,
+    resolution=None,
     steps=12,
     batch_size=8,
     optimizer="adamw",
@@ -27,8 +29,8 @@ OPTIMIZATION = Optimization(
 TRAIN: dict[str, Any] = OPTIMIZATION.model_dump() | {
     "steps": 6,
     "warmup_fraction": 0.05,
-    "pretrained": False,
     "checkpoint_every": 20,
+    "keep": "best",
     "seeds": [0, 3],
     "arms": {
         "real": {"partner": "extra", "phases": [{"on": "real"}]},
@@ -67,7 +69,6 @@ def training(
 ) -> Training:
     return Training(
         classifier=classifier,
-        pretrained=False,
         num_classes=3,
         phases=phases or (Phase(on="real+partner"),),
         optimization=optimization,

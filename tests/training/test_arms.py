@@ -21,8 +21,10 @@ from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import undecided
 from truelike.runtime.errors import TruelikeError
 from truelike.training.arms import partner_rows, train_arm
-from truelike.training.images import load_kept
+from truelike.training.images import load_images, load_kept
+from truelike.training.loop import predict
 from truelike.training.settings import Arm, Phase, Train
+from truelike.training.trained import open_trained
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,11 +85,53 @@ def test_an_arm_writes_predictions_log_and_summary(project: Path, classifier: st
 def test_an_arm_is_bit_equal_when_trained_again(project: Path, classifier: str) -> None:
     settings = Train.model_validate(TRAIN)
     out = run_arm("mixed", classifier, settings)
-    first = {file.name: file.read_bytes() for file in out.iterdir()}
+    first = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    assert len(first) == 5
     for file in Path(".work/train").rglob("seed-*.npz"):
         file.unlink()
     run_arm("mixed", classifier, settings)
-    assert {file.name: file.read_bytes() for file in out.iterdir()} == first
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == first
+
+
+def test_networks_are_kept_as_asked_and_say_what_the_predictions_say(
+    project: Path, classifier: str
+) -> None:
+    chosen = TRAIN | {"keep": "none"}
+    out = run_arm("mixed", classifier, Train.model_validate(chosen))
+    files = {file.name: file.read_bytes() for file in out.iterdir()}
+    assert set(files) == {"predictions.parquet", "log.csv", "summary.json"}
+    out = run_arm("mixed", classifier, Train.model_validate(chosen | {"keep": "all"}))
+    assert {file.name for file in (out / "networks").iterdir()} == {"0", "3"}
+    assert {name: (out / name).read_bytes() for name in files} == files
+    table = pd.read_parquet(out / "predictions.parquet")
+    test = ImageSet("outputs/real/test")
+    for seed in (0, 3):
+        network = open_trained(out / "networks" / str(seed))
+        assert network.class_names == CLASSES
+        probs = table["probs"][(table["seed"] == seed) & (table["split"] == "test")]
+        np.testing.assert_allclose(
+            predict(network.model, test.load()), np.stack(probs.tolist()), atol=1e-5
+        )
+        config = json.loads((out / "networks" / str(seed) / "config.json").read_text())
+        assert config["training"]["arm"] == "mixed"
+        assert config["training"]["seed"] == seed
+        assert config["training"]["optimization"]["steps"] == 6
+
+
+def test_images_are_scaled_to_the_resolution_of_the_networks(
+    project: Path, classifier: str
+) -> None:
+    out = run_arm("mixed", classifier, Train.model_validate(TRAIN | {"resolution": 48}))
+    (folder,) = (out / "networks").iterdir()
+    network = open_trained(folder)
+    assert network.resolution == 48
+    table = pd.read_parquet(out / "predictions.parquet")
+    own = table[table["seed"] == int(folder.name)]
+    for split, name in (("test", "real/test"), ("ood/catalogue", "ood/catalogue")):
+        images = load_images(ImageSet(Path("outputs") / name), 48)
+        assert images.pixels.shape[1:] == (48, 48, 3)
+        expected = np.stack(own["probs"][own["split"] == split].tolist())
+        np.testing.assert_allclose(predict(network.model, images.pixels), expected, atol=1e-5)
 
 
 def test_sets_of_another_look_are_predicted_and_change_nothing_else(
@@ -151,6 +195,9 @@ def test_evaluate_leaves_out_what_was_not_trained(
     assert set(metrics["ood"]["accuracy"]) == {"catalogue"}
     assert set(metrics["ood"]["accuracy"]["catalogue"]) == {"real", "mixed"}
     assert set(pd.read_parquet("outputs/ood.parquet")["set"]) == {"catalogue"}
+    kept = sorted(Path("outputs/train/mixed/networks").glob("*/model.safetensors"))
+    assert metrics["verdict"]["arm"] == "mixed"
+    assert Path("outputs/classifier/model.safetensors").read_bytes() == kept[0].read_bytes()
     assert "the arm more_real is left out" in capsys.readouterr().out
 
 

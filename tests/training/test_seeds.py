@@ -154,7 +154,7 @@ def test_documented_arms_train_at_equal_steps(name: str, tmp_path: Path) -> None
     arms = TRAIN["arms"] | {name: documented_arms()[name]}
     settings = Train.model_validate(TRAIN | {"pretrained": True, "arms": arms})
     work = training(str(ROOT / "models" / "backbone"), *settings.arms[name].phases)
-    work = replace(work, pretrained=True, optimization=settings.optimization)
+    work = replace(work, optimization=settings.optimization)
     train_seeds(work, [0], tmp_path, 1)
     found = load(tmp_path, 0)
     assert found["log"].shape == (TRAIN["steps"], 4)

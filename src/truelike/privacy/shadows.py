@@ -136,17 +136,18 @@ def answer(
     """
     answers = {}
     for name, arm in arms.items():
-        partner = load_kept(partner_rows(selection, arm), half.class_names)
+        partner = load_kept(
+            partner_rows(selection, arm), half.class_names, pipeline.train.resolution
+        )
         check_partner(name, arm, partner, half.class_names)
         training = Training(
             classifier=pipeline.classifier,
-            pretrained=pipeline.train.pretrained,
             num_classes=len(half.class_names),
             phases=arm.phases,
             optimization=pipeline.train.optimization,
-            real=load_images(half),
+            real=load_images(half, pipeline.train.resolution),
             partner=partner,
-            evaluated={"images": load_images(images).pixels},
+            evaluated={"images": load_images(images, pipeline.train.resolution).pixels},
             checkpoint_every=pipeline.train.checkpoint_every,
         )
         place = folder / "arms" / name

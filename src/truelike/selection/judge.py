@@ -14,9 +14,7 @@ from truelike.training.settings import Optimization, Phase
 
 @dataclass(frozen=True)
 class Judge:
-    """A classifier trained as those of the arms are, with steps and a seed of its own, from random
-    weights.
-    """
+    """A classifier trained as that of the arm `real`, with steps and a seed of its own."""
 
     classifier: str
     optimization: Optimization
@@ -37,7 +35,9 @@ class Judge:
         size = real.pixels.shape[1]
         with one_thread():
             model = fit(
-                lambda: open_classifier(self.classifier, num_classes, False, size),
+                lambda: open_classifier(
+                    self.classifier, num_classes, self.optimization.pretrained, size
+                ),
                 lambda phase: [real],
                 [Phase(on="real")],
                 self.optimization,

@@ -29,10 +29,10 @@ def select(
     judge: Judge,
 ) -> pd.DataFrame:
     """The selection table of some image sets, judged with nothing but the real training images."""
-    real = load_images(train)
+    real = load_images(train, judge.optimization.resolution)
     real_features = read_features(features_file, train.keys)
     limits = copy_limits(real_features, real.pixels)
-    loaded = [load_images(images) for images in sets]
+    loaded = [load_images(images, judge.optimization.resolution) for images in sets]
     judged = judge.class_probabilities(real, len(train.class_names), loaded)
     tables = []
     for images, decoded, probabilities in zip(sets, loaded, judged, strict=True):

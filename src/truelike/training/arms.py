@@ -4,21 +4,23 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from truelike.imageset.reading import INDEX_FILE, ImageSet
 from truelike.imageset.tables import undecided, write_table
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.processes import joined, own_part, wait_for_all
-from truelike.runtime.scratch import is_first, scratch, scratch_key
+from truelike.runtime.scratch import is_first, publish, scratch, scratch_key
 from truelike.training.images import LabelledImages, load_images, load_kept
-from truelike.training.networks import open_classifier
+from truelike.training.networks import CONFIG, open_classifier
 from truelike.training.phases import phase_steps
-from truelike.training.seeds import Training, seed_file, train_seeds
+from truelike.training.seeds import Training, seed_file, train_seeds, weights_file
 from truelike.training.settings import Arm, Train
+from truelike.training.trained import NETWORKS, write_config
 
 SPLITS = ("validation", "test")
 WAIT = timedelta(days=30)  # of a process that has trained its seeds, for the others
@@ -37,16 +39,17 @@ def train_arm(
     """Train an arm on the image sets under `real` and its partner's `selection`; write `out`.
 
     Files: predictions.parquet (seed, split, key, label, probs), log.csv (seed, step, phase, loss,
-    lr), summary.json. Validation and test images and those of the sets `ood` (split ``ood/NAME``)
-    are only predicted, when training is over. A killed run goes on from its checkpoints. Several
-    processes share the seeds, and the first writes `out`. An arm on extra real images where there
-    are none would repeat another arm: it is not trained, no seed in its summary.json says so, and
-    the other files are not written.
+    lr), summary.json, and ``networks/SEED`` of the seeds that `settings.keep` asks for. Validation
+    and test images and those of the sets `ood` (split ``ood/NAME``) are only predicted, when
+    training is over. A killed run goes on from its checkpoints. Several processes share the seeds,
+    and the first writes `out`. An arm on extra real images where there are none would repeat
+    another arm: it is not trained, no seed in its summary.json says so, and the other files are not
+    written.
     """
     train, evaluated = ImageSet(real / "train"), {split: ImageSet(real / split) for split in SPLITS}
     evaluated |= {f"ood/{folder.name}": other for folder in ood if len(other := ImageSet(folder))}
     rows = partner_rows(pd.read_parquet(selection), arm)
-    partner = load_kept(rows, train.class_names)
+    partner = load_kept(rows, train.class_names, settings.resolution)
     out.mkdir(parents=True, exist_ok=True)
     summary: dict[str, Any] = {
         "classes": train.class_names,
@@ -59,16 +62,19 @@ def train_arm(
     check_partner(name, arm, partner, train.class_names)
     training = Training(
         classifier=classifier,
-        pretrained=settings.pretrained,
         num_classes=len(train.class_names),
         phases=arm.phases,
         optimization=settings.optimization,
-        real=load_images(train),
+        real=load_images(train, settings.resolution),
         partner=partner,
-        evaluated={split: load_images(images).pixels for split, images in evaluated.items()},
+        evaluated={
+            split: load_images(images, settings.resolution).pixels
+            for split, images in evaluated.items()
+        },
         checkpoint_every=settings.checkpoint_every,
+        keep_weights=settings.keep != "none",
     )
-    parameters = _parameters(training)
+    model = _open(training)
     key = _key(
         training, arm, selection, [train, *evaluated.values()], rows["folder"].unique().tolist()
     )
@@ -81,9 +87,20 @@ def train_arm(
         results = {seed: dict(np.load(seed_file(folder, seed))) for seed in settings.seeds}
     write_table(out / "predictions.parquet", _predictions(results, evaluated))
     _log(results).to_csv(out / "log.csv", index=False)
-    steps = phase_steps(settings.steps, [phase.share for phase in arm.phases])
-    summary |= {"steps": steps, "seeds": list(settings.seeds), "parameters": parameters}
+    summary |= {
+        "steps": phase_steps(settings.steps, [phase.share for phase in arm.phases]),
+        "seeds": list(settings.seeds),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
     _write_summary(out, summary)
+    accuracy = _accuracy(results, evaluated["validation"].labels)
+    for seed in kept_seeds(settings.keep, accuracy):
+        described = {"arm": name, "seed": seed, "validation_accuracy": accuracy[seed]}
+        described |= {"images": summary["images"], "steps": summary["steps"]}
+        described |= {"optimization": training.optimization.model_dump()}
+        network = out / NETWORKS / str(seed)
+        publish([weights_file(folder, seed)], network)
+        write_config(model, training.resolution, train.class_names, described, network / CONFIG)
 
 
 def partner_rows(selection: pd.DataFrame, arm: Arm) -> pd.DataFrame:
@@ -127,18 +144,37 @@ def _key(
     training: Training, arm: Arm, selection: Path, sets: Sequence[ImageSet], partners: Sequence[str]
 ) -> str:
     """Changes with everything that decides the arm's files; not with its number of seeds."""
-    decides = [arm.model_dump(), training.optimization.model_dump(), training.pretrained]
+    decides = [arm.model_dump(), training.optimization.model_dump()]
     indexes = [images.folder / INDEX_FILE for images in sets]
     indexes += [Path(folder) / INDEX_FILE for folder in partners]
     return scratch_key(__file__, decides, training.classifier, selection, *indexes)
 
 
-def _parameters(training: Training) -> int:
-    """How many parameters the network has; a wrong model fails here, before any process starts."""
-    model = open_classifier(
-        training.classifier, training.num_classes, training.pretrained, training.resolution
+def _open(training: Training) -> nn.Module:
+    """The network before training, so that a wrong model fails before any process starts."""
+    return open_classifier(
+        training.classifier,
+        training.num_classes,
+        training.optimization.pretrained,
+        training.resolution,
     )
-    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _accuracy(
+    results: Mapping[int, Mapping[str, np.ndarray]], labels: np.ndarray
+) -> dict[int, float]:
+    """The accuracy of each seed on validation, percent."""
+    return {
+        seed: 100 * float((result["validation"].argmax(1) == labels).mean())
+        for seed, result in results.items()
+    }
+
+
+def kept_seeds(keep: Literal["best", "all", "none"], accuracy: Mapping[int, float]) -> list[int]:
+    """The seeds whose networks are kept; the best one, or of equal ones the first."""
+    if keep == "best":
+        return [max(accuracy, key=lambda seed: accuracy[seed])]
+    return list(accuracy) if keep == "all" else []
 
 
 def _write_summary(out: Path, summary: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.errors import TruelikeError
@@ -57,14 +58,25 @@ class Union:
 TrainingSet = LabelledImages | Union
 
 
-def load_images(images: ImageSet) -> LabelledImages:
-    """Decode a whole image set into the scratch folder."""
-    return LabelledImages(stack_on_disk(map(images.pixels, range(len(images)))), images.labels)
+def resized(pixels: np.ndarray, resolution: int | None) -> np.ndarray:
+    """Square pixels (H, H, 3) scaled to a side of `resolution`, antialiased; None leaves them."""
+    if resolution in (None, len(pixels)):
+        return pixels
+    size = (resolution, resolution)
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
-def load_kept(selection: pd.DataFrame, class_names: Sequence[str]) -> LabelledImages:
+def load_images(images: ImageSet, resolution: int | None = None) -> LabelledImages:
+    """Decode a whole image set into the scratch folder, at a resolution (None: its own)."""
+    pixels = (resized(images.pixels(position), resolution) for position in range(len(images)))
+    return LabelledImages(stack_on_disk(pixels), images.labels)
+
+
+def load_kept(
+    selection: pd.DataFrame, class_names: Sequence[str], resolution: int | None = None
+) -> LabelledImages:
     """Decode the images that a selection table keeps into the scratch folder, with the table's
-    labels.
+    labels, at a resolution (None: their own).
 
     Raises TruelikeError where the sets' class names differ.
     """
@@ -79,5 +91,7 @@ def load_kept(selection: pd.DataFrame, class_names: Sequence[str]) -> LabelledIm
         labels = dict(zip(rows["key"], rows["label"], strict=True))
         places += [(images, position) for position, key in enumerate(images.keys) if key in labels]
         kept_labels += [labels[key] for key in images.keys if key in labels]
-    pixels = stack_on_disk(images.pixels(position) for images, position in places)
+    pixels = stack_on_disk(
+        resized(images.pixels(position), resolution) for images, position in places
+    )
     return LabelledImages(pixels, np.array(kept_labels, dtype=np.int64))

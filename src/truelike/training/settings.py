@@ -70,8 +70,10 @@ class Arm(Section):
 
 
 class Optimization(Section):
-    """How one network is trained, whatever its images and its initial weights are."""
+    """How one network is trained, whatever its images are."""
 
+    pretrained: bool
+    resolution: Positive | None
     steps: Positive
     batch_size: Annotated[int, Field(ge=2)]  # batch normalisation has no variance of one image
     optimizer: Literal["adamw", "sgd"]
@@ -87,8 +89,8 @@ class Optimization(Section):
 class Train(Optimization):
     """How the networks of all arms are trained."""
 
-    pretrained: bool
     checkpoint_every: Positive
+    keep: Literal["best", "all", "none"]
     seeds: DistinctCounts
     arms: Mapping[Name, Arm]
 
