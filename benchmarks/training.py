@@ -79,13 +79,7 @@ def usual(training: Training, folder: Path, seed: int, workers: int = WORKERS) -
     epochs = chain.from_iterable(repeat(loader))
     for step, (images, labels) in zip(range(optimization.steps), epochs, strict=False):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(
-                step,
-                optimization.steps,
-                optimization.lr,
-                optimization.warmup_fraction,
-                optimization.schedule,
-            )
+            group["lr"] = learning_rate(step, optimization.steps, 1.0, optimization)
         loss = criterion(model(images), labels)
         optimizer.zero_grad()
         loss.backward()

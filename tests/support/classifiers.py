@@ -23,8 +23,15 @@ OPTIMIZATION = Optimization(
     weight_decay=0.05,
     label_smoothing=0.1,
     warmup_fraction=0.1,
+    warmup_lr=0.0,
     crop_scale=0.6,
     flip=True,
+    color_jitter=0.0,
+    sampling="uniform",
+    dtype="float32",
+    ema_decay=None,
+    deterministic=True,
+    log_every=1,
 )
 TRAIN: dict[str, Any] = OPTIMIZATION.model_dump() | {
     "steps": 6,

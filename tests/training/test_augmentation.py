@@ -7,8 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.data.mixup import Mixup, mixup_target
 from torch.nn import functional as F
+from torchvision.transforms.functional import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+)
 
+from tests.support.classifiers import optimization
 from truelike.training.augmentation import (
+    augment,
+    color_jitter,
     crop_matrices,
     cutmix,
     mix,
@@ -122,3 +130,27 @@ def test_both_mixes_take_turns_and_repeat_with_the_seed() -> None:
         )  # each pixel comes from one image of the batch
         turns.append(bool(known))
     assert 4 < sum(turns) < 16
+
+
+def test_colour_jitter_is_torchvisions_with_the_factors_of_each_image() -> None:
+    images = torch.rand(4, 3, 8, 8)
+    found = color_jitter(images, 0.4, torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    factors = 1 + 0.4 * (2 * torch.rand(3, 4, 1, 1, 1, generator=generator).flatten(1) - 1)
+    changes = (adjust_brightness, adjust_contrast, adjust_saturation)
+    order = torch.randperm(3, generator=generator).tolist()
+    for image, result, own in zip(images, found, factors.T, strict=True):
+        for change in order:
+            image = changes[change](image, own[change].item())
+        torch.testing.assert_close(result, image, atol=1e-4, rtol=0)
+    assert torch.equal(color_jitter(images, 0.0, generator), images)
+
+
+def test_inputs_are_coloured_before_they_are_normalised() -> None:
+    pixels = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8)
+    statistics = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    chosen = optimization(crop_scale=1.0, flip=False, color_jitter=0.9)
+    inputs = augment(pixels, chosen, *statistics, torch.Generator().manual_seed(0))
+    expected = color_jitter(pixels / 255, 0.9, torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in statistics)
+    torch.testing.assert_close(inputs * std + mean, expected, atol=1e-4, rtol=0)

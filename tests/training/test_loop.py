@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,19 +90,26 @@ def test_phases_train_on_their_own_images_with_their_own_schedule(classifier: st
     assert [len(images) for images in images_of(work, Phase(on="real+partner"))] == [54]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adamw"},
+        {"optimizer": "sgd", "ema_decay": 0.9, "dtype": "float16", "sampling": "balanced"},
+        {"color_jitter": 0.4, "dtype": "bfloat16", "log_every": 3},
+    ],
+)
 def test_a_training_killed_at_any_step_goes_on_from_its_checkpoint(
     classifier: str,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
-    optimizer: Literal["adamw", "sgd"],
+    changes: dict[str, Any],
 ) -> None:
     phases = [  # of 4, 5 and 3 steps
         Phase(on="partner", share=0.3, mixup=0.2, cutmix=1.0),
         Phase(on="real+partner", share=0.45, joint=(1.0, 0.5)),
         Phase(on="real", share=0.25, reset_head=True),
     ]
-    work = training(classifier, *phases, optimization=optimization(optimizer=optimizer))
+    work = training(classifier, *phases, optimization=optimization(**changes))
     file = tmp_path / "network.pt"
 
     def opened() -> nn.Module:
@@ -125,7 +132,8 @@ def test_a_training_killed_at_any_step_goes_on_from_its_checkpoint(
 
     with one_thread():
         expected, expected_log = trained(99)
-        for last, every, resumed in ((3, 4, 0), (4, 4, 4), (8, 5, 5), (10, 8, 8), (11, 5, 10)):
+        kills = [(3, 4, 0), (4, 4, 4), (8, 5, 5), (10, 8, 8), (11, 5, 10)]
+        for last, every, resumed in kills if work.optimization.log_every == 1 else [(8, 5, 5)]:
             with pytest.raises(KeyboardInterrupt):
                 trained(last, checkpoint=Checkpoint(file, every))
             capfd.readouterr()
@@ -197,7 +205,7 @@ def test_plain_phases_draw_what_they_always_drew(classifier: str) -> None:
             loss = weight * F.cross_entropy(logits, labels, label_smoothing=0.1)
             loss = loss + (1 - weight) * F.cross_entropy(logits, labels[order], label_smoothing=0.1)
             optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = learning_rate(
-                step, 12, 2e-3, 0.1, "cosine"
+                step, 12, 1.0, OPTIMIZATION
             )
             optimizer.zero_grad()
             loss.backward()
@@ -211,3 +219,80 @@ def test_plain_phases_draw_what_they_always_drew(classifier: str) -> None:
         )
     for name, value in model.state_dict().items():
         assert torch.equal(value, found.state_dict()[name]), name
+
+
+def test_a_row_of_the_log_is_the_mean_of_its_steps(classifier: str) -> None:
+    phases = [Phase(on="real", share=0.6), Phase(on="partner", share=0.4)]  # 7 and 5 steps
+    logs: dict[int, list[LogRow]] = {1: [], 3: []}
+    with one_thread():
+        for every, log in logs.items():
+            work = training(classifier, *phases, optimization=optimization(log_every=every))
+            fit(
+                lambda: open_classifier(classifier, 3, False),
+                partial(images_of, work),
+                phases,
+                work.optimization,
+                0,
+                log.append,
+            )
+    assert [row[:2] for row in logs[3]] == [(2, 0), (5, 0), (6, 0), (9, 1), (11, 1)]
+    single = [row[2] for row in logs[1]]
+    parts = [single[:3], single[3:6], single[6:7], single[7:10], single[10:]]
+    assert [row[2] for row in logs[3]] == pytest.approx([np.mean(part) for part in parts])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_lower_precision_learns_the_colours_with_weights_in_float32(
+    classifier: str, dtype: str
+) -> None:
+    chosen = optimization(
+        steps=60, batch_size=16, label_smoothing=0.0, crop_scale=0.8, dtype=dtype, ema_decay=0.9
+    )
+    work = training(classifier, Phase(on="real"), optimization=chosen)
+    with one_thread():
+        model = fit(
+            lambda: open_classifier(classifier, 3, False),
+            partial(images_of, work),
+            work.phases,
+            chosen,
+            seed=0,
+        )
+        test = coloured(90, 99)
+        probs = predict(model, test.pixels)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert (probs.argmax(1) == test.labels).mean() > 0.9
+
+
+def test_the_moving_average_is_of_the_last_phase(classifier: str) -> None:
+    steps: list[dict[str, torch.Tensor]] = []
+    phases = [Phase(on="real", share=0.5), Phase(on="partner", share=0.5)]
+    chosen = optimization(steps=8, ema_decay=0.5)
+    work = training(classifier, *phases, optimization=chosen)
+    models: list[nn.Module] = []
+
+    def opened() -> nn.Module:
+        models.append(open_classifier(classifier, 3, False))
+        return models[0]
+
+    def note(row: LogRow) -> None:
+        steps.append({name: value.clone() for name, value in models[0].state_dict().items()})
+
+    with one_thread():
+        averaged = fit(opened, partial(images_of, work), phases, chosen, 0, note).state_dict()
+    expected = steps[4]["fc.weight"]  # after the first step of the second phase
+    for number in (2, 3, 4):
+        decay = min(0.5, 1 - number ** (-2 / 3))  # timm's warm-up of the decay
+        expected = decay * expected + (1 - decay) * steps[3 + number]["fc.weight"]
+    torch.testing.assert_close(averaged["fc.weight"], expected)
+
+
+def test_biases_and_norms_have_no_weight_decay(classifier: str) -> None:
+    model = open_classifier(classifier, 3, False)
+    state = loop._begin(model, Phase(on="real"), 1, OPTIMIZATION, [0, 0])
+    decays = {
+        id(parameter): group["weight_decay"]
+        for group in state.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for name, parameter in model.named_parameters():
+        assert decays[id(parameter)] == (0.05 if parameter.ndim > 1 else 0.0), name

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from truelike.training.settings import Phase
+from truelike.training.settings import Optimization, Phase
 
+GREY = (0.2989, 0.587, 0.114)  # weights of red, green and blue in the luma of ITU-R BT.601
 ASPECT = math.log(4 / 3)  # log of the largest aspect ratio of a crop, the usual 3/4 to 4/3
 
 
@@ -58,6 +59,49 @@ def random_resized_crop(
     matrices = crop_matrices(len(images), crop_scale, flip, generator).to(images.device)
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def color_jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Scale brightness, contrast and saturation of each image (B, 3, H, W) in [0, 1] by its own
+    factors, uniform in 1 - `strength` to 1 + `strength`, clipped to [0, 1] after each.
+
+    As torchvision's ColorJitter, but that a batch shares one random order of the three.
+    """
+    factors = 1 + strength * (2 * torch.rand(3, len(images), 1, 1, 1, generator=generator) - 1)
+    for change in torch.randperm(3, generator=generator).tolist():
+        factor = factors[change].to(images.device)
+        images = (factor * images + (1 - factor) * _opposite(images, change)).clamp(0, 1)
+    return images
+
+
+def _opposite(images: Tensor, change: int) -> Tensor:
+    """What a factor of 0 leaves of images: 0 black, 1 their mean grey, 2 their greys."""
+    if change == 0:
+        return torch.zeros_like(images)
+    grey = (images * torch.tensor(GREY, device=images.device).view(3, 1, 1)).sum(1, keepdim=True)
+    return grey.mean((2, 3), keepdim=True) if change == 1 else grey
+
+
+def augment(
+    pixels: Tensor,
+    optimization: Optimization,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    generator: torch.Generator,
+) -> Tensor:
+    """Normalised inputs of a network, float32 (B, 3, H, W), randomly cropped, mirrored and coloured
+    from uint8 pixels of that shape.
+    """
+    inputs = normalise(pixels, mean, std)
+    if optimization.crop_scale < 1 or optimization.flip:
+        inputs = random_resized_crop(inputs, optimization.crop_scale, optimization.flip, generator)
+    if optimization.color_jitter:
+        scale, shift = (
+            torch.tensor(values, device=inputs.device).view(-1, 1, 1) for values in (std, mean)
+        )
+        coloured = color_jitter(inputs * scale + shift, optimization.color_jitter, generator)
+        inputs = (coloured - shift) / scale
+    return inputs
 
 
 def mixup(images: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:

@@ -13,18 +13,25 @@ from typing import Any
 import numpy as np
 import torch
 from timm.optim import create_optimizer_v2
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from truelike.runtime.devices import device
 from truelike.runtime.scratch import finished, write_finished
-from truelike.training.augmentation import normalise, random_resized_crop
+from truelike.training.augmentation import augment, normalise
 from truelike.training.images import TrainingSet
 from truelike.training.losses import batch_loss
 from truelike.training.networks import input_statistics, reset_head
-from truelike.training.phases import batch_sizes, learning_rate, next_positions, phase_steps
+from truelike.training.phases import (
+    batch_sizes,
+    learning_rate,
+    next_positions,
+    one_pass,
+    phase_steps,
+)
 from truelike.training.settings import Optimization, Phase
 
-LogRow = tuple[int, int, float, float]  # step, phase, loss, learning rate
+LogRow = tuple[int, int, float, float]  # last step, phase, mean loss, learning rate
 
 
 @contextmanager
@@ -49,32 +56,51 @@ class PhaseState:
     """All that the steps of a phase change; `state_dict` and `load_state_dict` are torch's."""
 
     model: nn.Module
+    average: ModelEmaV3 | None  # of the model's weights
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     rng: np.random.Generator  # of order and mixing
     augmentation: torch.Generator
     waiting: list[np.ndarray]  # of each set, see `next_positions`
+    step: int  # of the phase
+    losses: list[Tensor]  # since the last row of the log
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
+            "average": self.average and self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "rng": self.rng.bit_generator.state,
             "augmentation": self.augmentation.get_state(),
             "torch": torch.get_rng_state(),  # of dropout and stochastic depth
             # whichever GPU it goes on with
             "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
             "waiting": [torch.from_numpy(positions) for positions in self.waiting],
+            "step": self.step,
+            "losses": self.losses,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
+        if self.average:
+            self.average.module.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         self.rng.bit_generator.state = state["rng"]
         self.augmentation.set_state(state["augmentation"])
         torch.set_rng_state(state["torch"])
         if torch.cuda.is_available():
             torch.cuda.set_rng_state(state["cuda"])
         self.waiting = [positions.numpy() for positions in state["waiting"]]
+        self.step = state["step"]
+        self.losses = [loss.to(device()) for loss in state["losses"]]
+
+    def mean_loss(self) -> float:
+        """The mean loss since this was asked before; waits for the device."""
+        mean = torch.stack(self.losses).mean().item()
+        self.losses = []
+        return mean
 
 
 def fit(
@@ -83,7 +109,7 @@ def fit(
     phases: Sequence[Phase],
     optimization: Optimization,
     seed: int,
-    on_step: Callable[[LogRow], object] = lambda row: None,
+    on_row: Callable[[LogRow], object] = lambda row: None,
     proxy: nn.Module | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> nn.Module:
@@ -92,55 +118,57 @@ def fit(
     `open_model` draws the initial weights from torch's generator, which is seeded first: the same
     seed starts from the same weights whatever the phases are. `sources` gives a phase its images:
     one set, or the real and the partner set of a joint phase. Each phase has a fresh optimizer and
-    its share of the steps. `on_step` receives (step, phase, loss, learning rate) after every step.
-    `proxy` is the network of phases with proxy guidance; it is frozen.
+    its share of the steps. `on_row` receives (step, phase, mean loss, learning rate) after every
+    `log_every` steps of a phase, and after its last. `proxy` is the network of phases with proxy
+    guidance; it is frozen.
 
-    A run that finds the file of `checkpoint` gives its rows to `on_step`, continues from it, and
+    A run that finds the file of `checkpoint` gives its rows to `on_row`, continues from it, and
     ends with the same bytes as an uninterrupted run.
     """
     torch.manual_seed(seed)
-    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.deterministic = optimization.deterministic
+    torch.backends.cudnn.benchmark = not optimization.deterministic
     model = open_model().to(device()).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     if proxy is not None:
         proxy = proxy.to(device()).eval().requires_grad_(False)
-    state = _read(checkpoint, optimization.steps)
-    log: list[LogRow] = state["log"] if state else []
+    saved = _read(checkpoint, optimization.steps)
+    log: list[LogRow] = saved["log"] if saved else []
     for row in log:
-        on_step(row)
-    reached = log[-1][1] if log else 0
+        on_row(row)
     counts = phase_steps(optimization.steps, [phase.share for phase in phases])
     for number, (phase, steps) in enumerate(zip(phases, counts, strict=True)):
-        if number < reached:
+        before = sum(counts[:number])
+        if saved and number < saved["phase"]:
             continue
-        rng = np.random.default_rng([seed, number])
-        torch.manual_seed(int(rng.integers(2**62)))
-        if phase.reset_head:
-            reset_head(model)
-        progress = _begin(model, len(sets := sources(phase)), optimization, rng)
-        if state and number == reached:
-            progress.load_state_dict(state)
-        begun = len(log) - sum(counts[:number])
-        for loss, lr in _run_phase(progress, proxy, sets, phase, optimization, begun, steps):
-            log.append((len(log), number, loss, lr))
-            on_step(log[-1])
-            if checkpoint is not None and len(log) % checkpoint.every == 0:
-                write_finished(
-                    checkpoint.file, partial(torch.save, progress.state_dict() | {"log": log})
-                )
-    return model.eval()
+        state = _begin(model, phase, len(sets := sources(phase)), optimization, [seed, number])
+        if saved and number == saved["phase"]:
+            state.load_state_dict(saved)
+        for lr in _run_phase(state, proxy, sets, phase, optimization, steps):
+            done = before + state.step
+            if state.step % optimization.log_every == 0 or state.step == steps:
+                log.append((done - 1, number, state.mean_loss(), lr))
+                on_row(log[-1])
+            if checkpoint is not None and done % checkpoint.every == 0:
+                reached = {"log": log, "phase": number, "done": done}
+                write_finished(checkpoint.file, partial(torch.save, state.state_dict() | reached))
+    return (state.average.module if state.average else model).eval()
 
 
 def _read(checkpoint: Checkpoint | None, steps: int) -> dict[str, Any] | None:
     if checkpoint is None or not finished(checkpoint.file):
         return None
-    state = torch.load(checkpoint.file, weights_only=True, map_location="cpu")
-    print(f"{checkpoint.file}: goes on after step {len(state['log'])} of {steps}", file=sys.stderr)
-    return state
+    saved = torch.load(checkpoint.file, weights_only=True, map_location="cpu")
+    print(f"{checkpoint.file}: goes on after step {saved['done']} of {steps}", file=sys.stderr)
+    return saved
 
 
 def _begin(
-    model: nn.Module, sets: int, optimization: Optimization, rng: np.random.Generator
+    model: nn.Module, phase: Phase, sets: int, optimization: Optimization, seed: Sequence[int]
 ) -> PhaseState:
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(int(rng.integers(2**62)))
+    if phase.reset_head:
+        reset_head(model)
     augmentation = torch.Generator().manual_seed(int(rng.integers(2**62)))
     optimizer = create_optimizer_v2(
         model,
@@ -148,9 +176,14 @@ def _begin(
         lr=optimization.lr,
         weight_decay=optimization.weight_decay,
         momentum=0.9,
-        fused=True,
+        # A first step that the scaler skips leaves the fused SGD with momentum that is never set.
+        fused=optimization.dtype != "float16",
     )
-    return PhaseState(model, optimizer, rng, augmentation, [np.zeros(0, np.int64)] * sets)
+    decay = optimization.ema_decay
+    average = ModelEmaV3(model, decay, use_warmup=True) if decay else None
+    scaler = torch.amp.GradScaler(device().type, enabled=optimization.dtype == "float16")
+    waiting = [np.zeros(0, np.int64)] * sets
+    return PhaseState(model, average, optimizer, scaler, rng, augmentation, waiting, 0, [])
 
 
 def _run_phase(
@@ -159,45 +192,60 @@ def _run_phase(
     sets: Sequence[TrainingSet],
     phase: Phase,
     optimization: Optimization,
-    begun: int,
     steps: int,
-) -> Iterator[tuple[float, float]]:
-    """Take the phase's steps that are left, and yield the loss and learning rate of each."""
-    labels = [torch.tensor(images.labels) for images in sets]
+) -> Iterator[float]:
+    """Take the phase's steps that are left, and yield the learning rate of each."""
+    labels = [images.labels for images in sets]
     weights = phase.joint or (1.0,)
-    for step in range(begun, steps):
-        lr = learning_rate(
-            step,
-            steps,
-            optimization.lr * phase.lr_scale,
-            optimization.warmup_fraction,
-            optimization.schedule,
-        )
+    while state.step < steps:
+        lr = learning_rate(state.step, steps, phase.lr_scale, optimization)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
-        positions = _next_batches(state, sets, batch_sizes(phase, optimization.batch_size))
+        positions = _next_batches(state, labels, phase, optimization)
         losses = []
         for weight, images, own_labels, chosen in zip(
             weights, sets, labels, positions, strict=True
         ):
             inputs = _inputs(state, images.take(chosen), optimization)
-            targets = own_labels[torch.from_numpy(chosen)].to(inputs.device)
-            smoothing = optimization.label_smoothing
-            loss = batch_loss(state.model, proxy, inputs, targets, phase, smoothing, state.rng)
+            targets = torch.from_numpy(own_labels[chosen]).to(inputs.device)
+            with autocast(optimization.dtype):
+                loss = batch_loss(
+                    state.model,
+                    proxy,
+                    inputs,
+                    targets,
+                    phase,
+                    optimization.label_smoothing,
+                    state.rng,
+                )
             losses.append(weight * loss)
         total = torch.stack(losses).sum()
         state.optimizer.zero_grad()
-        total.backward()
-        state.optimizer.step()
-        yield total.item(), lr
+        state.scaler.scale(total).backward()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.step += 1
+        state.losses.append(total.detach())
+        if state.average:
+            state.average.update(state.model, step=state.step)
+        yield lr
+
+
+def autocast(dtype: str) -> torch.autocast:
+    """Compute in `dtype` what can be, where that is not ``float32``."""
+    reduced = torch.float16 if dtype == "float16" else torch.bfloat16
+    return torch.autocast(device().type, reduced, enabled=dtype != "float32")
 
 
 def _next_batches(
-    state: PhaseState, sets: Sequence[TrainingSet], sizes: Sequence[int]
+    state: PhaseState, labels: Sequence[np.ndarray], phase: Phase, optimization: Optimization
 ) -> list[np.ndarray]:
+    """Positions of the next batch of each set."""
     drawn = [
-        next_positions(waiting, len(images), size, state.rng)
-        for waiting, images, size in zip(state.waiting, sets, sizes, strict=True)
+        next_positions(waiting, partial(one_pass, own, optimization.sampling, state.rng), size)
+        for waiting, own, size in zip(
+            state.waiting, labels, batch_sizes(phase, optimization.batch_size), strict=True
+        )
     ]
     state.waiting = [waiting for _, waiting in drawn]
     return [positions for positions, _ in drawn]
@@ -206,12 +254,7 @@ def _next_batches(
 def _inputs(state: PhaseState, pixels: np.ndarray, optimization: Optimization) -> Tensor:
     """Augmented inputs of a network, float32 (B, 3, H, W), of pixels uint8 (B, H, W, 3)."""
     batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device())
-    inputs = normalise(batch, *input_statistics(state.model))
-    if optimization.crop_scale < 1 or optimization.flip:
-        inputs = random_resized_crop(
-            inputs, optimization.crop_scale, optimization.flip, state.augmentation
-        )
-    return inputs
+    return augment(batch, optimization, *input_statistics(state.model), state.augmentation)
 
 
 @torch.inference_mode()

@@ -1,14 +1,16 @@
 """The phases of an arm: their steps, images, batches and learning rates."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from truelike.training.images import LabelledImages, TrainingSet, Union
-from truelike.training.settings import Phase
+from truelike.training.settings import Optimization, Phase
+
+Sampling = Literal["uniform", "balanced"]
 
 
 def phase_steps(steps: int, shares: Sequence[float]) -> list[int]:
@@ -44,30 +46,47 @@ def batch_sizes(phase: Phase, batch_size: int) -> list[int]:
     return [half, batch_size - half] if phase.joint else [batch_size]
 
 
+def one_pass(labels: np.ndarray, sampling: Sampling, rng: np.random.Generator) -> np.ndarray:
+    """Positions of one pass over images in a random order, int64.
+
+    ``uniform``: every image once. ``balanced``: as many of every class as the largest class has,
+    each image of a class as often as its others, give or take one. `labels`: int64 (N,), or
+    probabilities (N, K), whose most probable class counts.
+    """
+    if sampling == "uniform":
+        return rng.permutation(len(labels))
+    classes = labels if labels.ndim == 1 else labels.argmax(1)
+    present, counts = np.unique(classes, return_counts=True)
+    drawn = []
+    for label in present:
+        own = np.flatnonzero(classes == label)
+        times = -(-counts.max() // len(own))
+        drawn += [np.concatenate([rng.permutation(own) for _ in range(times)])[: counts.max()]]
+    return rng.permutation(np.concatenate(drawn))
+
+
 def next_positions(
-    waiting: np.ndarray, size: int, batch_size: int, rng: np.random.Generator
+    waiting: np.ndarray, draw_pass: Callable[[], np.ndarray], batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the next batch, and those of the begun pass that wait for the batches after it.
 
-    Every pass over the `size` images has a new order; a batch may end one pass and begin another,
-    so it is always full.
+    A batch may end one pass and begin another, so it is always full.
     """
     while len(waiting) < batch_size:
-        waiting = np.concatenate([waiting, rng.permutation(size)])
+        waiting = np.concatenate([waiting, draw_pass()])
     return waiting[:batch_size], waiting[batch_size:]
 
 
-def learning_rate(
-    step: int, steps: int, peak: float, warmup_fraction: float, schedule: Literal["cosine", "steps"]
-) -> float:
-    """Linear warm-up to `peak`, then half a cosine to zero, or a fifth at 25, 50 and 75 % of the
-    steps (RF, CiP).
+def learning_rate(step: int, steps: int, scale: float, optimization: Optimization) -> float:
+    """Linear warm-up from `warmup_lr` to the peak, `scale` times `lr`, then half a cosine to zero,
+    or a fifth at 25, 50 and 75 % of the steps (RF, CiP).
 
-    `step` counts from 0.
+    `step` counts from 0 to `steps`, those of the phase.
     """
-    warmup = round(warmup_fraction * steps)
+    peak, start = scale * optimization.lr, optimization.warmup_lr
+    warmup = round(optimization.warmup_fraction * steps)
     if step < warmup:
-        return peak * (step + 1) / warmup
-    if schedule == "steps":
+        return start + (peak - start) * (step + 1) / warmup
+    if optimization.schedule == "steps":
         return peak * 0.2 ** (4 * step // steps)
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))

@@ -87,7 +87,7 @@ def train_seeds(
     with tqdm(total=steps, unit="step", disable=None if is_first() else True) as bar:
         if torch.cuda.is_available():
             for seed in pending:
-                _train_seed(training, seed, folder, lambda: bar.update())
+                _train_seed(training, seed, folder, bar.update)
         elif pending:
             _train_in_processes(
                 training, pending, folder, min(workers or own_cores(), len(pending)), bar
@@ -99,14 +99,17 @@ def _has_result(training: Training, seed: int, folder: Path) -> bool:
     return weights and finished(seed_file(folder, seed))
 
 
-def _train_seed(training: Training, seed: int, folder: Path, on_step: Callable[[], object]) -> None:
+def _train_seed(
+    training: Training, seed: int, folder: Path, count: Callable[[int], object]
+) -> None:
     log: list[LogRow] = []
+    counted = _counted(count)
 
     def note(row: LogRow) -> None:
         log.append(row)
-        on_step()
+        counted(row)
 
-    taught = _teach(training, seed, folder, on_step) if training.has_teacher else None
+    taught = _teach(training, seed, folder, count) if training.has_teacher else None
     proxy = None
     if any(phase.proxy_guidance for phase in training.phases):
         proxy = open_proxy(training.classifier, training.resolution)
@@ -116,7 +119,7 @@ def _train_seed(training: Training, seed: int, folder: Path, on_step: Callable[[
         training.phases,
         training.optimization,
         seed,
-        on_step=note,
+        on_row=note,
         proxy=proxy,
         checkpoint=_checkpoint(training, folder, seed, "student"),
     )
@@ -136,7 +139,7 @@ def _train_seed(training: Training, seed: int, folder: Path, on_step: Callable[[
 
 
 def _teach(
-    training: Training, seed: int, folder: Path, on_step: Callable[[], object]
+    training: Training, seed: int, folder: Path, count: Callable[[int], object]
 ) -> np.ndarray:
     """What the network of the arm `real` with the same seed says of the partner images (N, K)."""
     teacher = fit(
@@ -145,10 +148,22 @@ def _teach(
         [Phase(on="real")],
         training.optimization,
         seed,
-        on_step=lambda _: on_step(),
+        on_row=_counted(count),
         checkpoint=_checkpoint(training, folder, seed, "teacher"),
     )
     return predict(teacher, training.partner.pixels)
+
+
+def _counted(count: Callable[[int], object]) -> Callable[[LogRow], None]:
+    """Tell `count` the number of steps between the rows of a log."""
+    done = 0
+
+    def note(row: LogRow) -> None:
+        nonlocal done
+        count(row[0] + 1 - done)
+        done = row[0] + 1
+
+    return note
 
 
 def _open(training: Training) -> nn.Module:
@@ -209,8 +224,8 @@ def _worker(training: Training, seed: int, folder: Path, steps: Any, parent: int
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
 
-    def count() -> None:
+    def count(number: int) -> None:
         with steps.get_lock():
-            steps.value += 1
+            steps.value += number
 
     _train_seed(training, seed, folder, count)

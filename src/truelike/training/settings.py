@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from truelike.runtime.settings import (
     NAME,
     DistinctCounts,
+    Fraction,
     Name,
     NonNegative,
     Positive,
@@ -82,8 +83,15 @@ class Optimization(Section):
     weight_decay: NonNegative
     label_smoothing: Probability
     warmup_fraction: Probability
+    warmup_lr: NonNegative
     crop_scale: Annotated[float, Field(gt=0, le=1)]
     flip: bool
+    color_jitter: Probability
+    sampling: Literal["uniform", "balanced"]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    ema_decay: Fraction | None
+    deterministic: bool
+    log_every: Positive
 
 
 class Train(Optimization):
