@@ -1,5 +1,6 @@
-"""Corrupt some test images in five severities (Hendrycks and Dietterich, ICLR 2019); only trained
-networks see them.
+"""Corrupt some test images at five severity levels (Hendrycks and Dietterich, ICLR 2019).
+
+Only trained networks see them.
 """
 
 from stages import run

@@ -98,7 +98,7 @@ class Captioner:
 
 
 def captions(captioner: Captioner, pixels: np.ndarray, max_tokens: int) -> dict[str, np.ndarray]:
-    """What `map_images` is told to make of a batch: captions, and whether each was cut off."""
+    """The function of `map_images`: captions, and whether each was cut off."""
     texts, cut = captioner.caption(pixels, max_tokens)
     return {"caption": np.array(texts, dtype=str), "truncated": np.array(cut)}
 

@@ -90,9 +90,9 @@ def corruption_accuracy(
             len(predictions.seeds), len(kinds), len(severities), len(sources)
         )
         place = {key: position for position, key in enumerate(clean[arm].keys)}
-        unspoilt = hits(clean[arm])[:, [place[key] for key in sources]]
+        uncorrupted = hits(clean[arm])[:, [place[key] for key in sources]]
         rows.append((arm, "corrupted", None, *_interval(scored.mean((1, 2)), settings)))
-        rows.append((arm, "corrupted", 0, *_interval(unspoilt, settings)))
+        rows.append((arm, "corrupted", 0, *_interval(uncorrupted, settings)))
         for number, severity in enumerate(severities):
             rows.append(
                 (

@@ -40,7 +40,7 @@ class Encoder:
 
 
 def features(encoder: Encoder, pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """What `map_images` is told to make of a batch: its embedding."""
+    """The function of `map_images`: the embeddings of a batch."""
     return {"embedding": encoder.embed(pixels, len(pixels))}
 
 

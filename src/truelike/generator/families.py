@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 Conditioning = dict[str, Tensor]
-"""What the denoiser is told: ``encoder_hidden_states`` (N, L, W) and, in some families, pooled
+"""What conditions the denoiser: ``encoder_hidden_states`` (N, L, W) and, in some families, pooled
 embeddings (N, D).
 """
 

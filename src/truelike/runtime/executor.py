@@ -24,7 +24,7 @@ Progress = Callable[[int], object]
 
 
 class Part(NamedTuple):
-    """Work that is done at once: the files it ends as, what the function is told of it, how many
+    """Work that is done at once: the files it ends as, the function's argument, how many
     items it covers.
     """
 

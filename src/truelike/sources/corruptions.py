@@ -1,4 +1,4 @@
-"""Corruptions of images in five severities, after CIFAR-10-C.
+"""Corruptions of images at five severity levels, after CIFAR-10-C.
 
 Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations", ICLR 2019, with the constants that its authors published for 32 pixels. Blur grows

@@ -138,9 +138,9 @@ def _used_colours(image: Image.Image) -> float:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
-        ground = Image.new("RGBA", image.size, "white")
-        ground.alpha_composite(image.convert("RGBA"))
-        return ground.convert("RGB")
+        background = Image.new("RGBA", image.size, "white")
+        background.alpha_composite(image.convert("RGBA"))
+        return background.convert("RGB")
     return image.convert("RGB")
 
 

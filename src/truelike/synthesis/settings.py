@@ -16,7 +16,7 @@ from truelike.runtime.settings import (
 
 
 class Naive(Section):
-    """The yardstick: plain text-to-image from class prompts, nothing learned from the real
+    """The baseline: plain text-to-image from class prompts, nothing learned from the real
     images.
     """
 
