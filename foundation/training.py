@@ -1,25 +1,30 @@
-"""What every training stage shares: the corpus as tensors, the learning-rate schedule, the log."""
+"""What every training stage shares: the corpus as tensors, resumable steps, schedule, log."""
 
+import copy
 import csv
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+import yaml
+from torch import Tensor, nn
 
-from foundation import BUILD
+from foundation import BUILD, ROOT
 from foundation.corpus import DIRECTORY, INDEX
+from foundation.settings import Training
+from truelike.runtime.scratch import fingerprint, scratch, write_once
+
+CHECKPOINT_EVERY = 250  # steps, one to five minutes; whole rows of the log
 
 
 def load_corpus(split: str) -> tuple[Tensor, pd.DataFrame]:
-    """Load the ``train`` or ``held-out`` part: uint8 images, (N, 3, 32, 32), and their attributes,
-    N rows.
-    """
+    """Load the ``train`` or ``held-out`` part: uint8, (N, 3, 32, 32), and attributes, N rows."""
     index = pd.read_parquet(INDEX)
     rows = np.flatnonzero(index["split"] == split)
     images = np.load(DIRECTORY / "images.npy", mmap_mode="r")[rows]
@@ -33,22 +38,84 @@ def to_unit(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-def batches(
-    count: int, batch_size: int, steps: int, generator: torch.Generator
-) -> Iterator[Tensor]:
-    """Yield ``steps`` batches of indices below ``count``, each epoch in a new random order."""
-    order = torch.empty(0, dtype=torch.long)
-    for _ in range(steps):
-        if len(order) < batch_size:
-            order = torch.randperm(count, generator=generator)
-        yield order[:batch_size]
-        order = order[batch_size:]
+class Stateful(Protocol):
+    """What a step changes: a network, an optimizer, a schedule."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+class Draw(NamedTuple):
+    """What one step may draw from.
+
+    All of it depends on the seed and the step alone, so a resumed run repeats it.
+    """
+
+    step: int
+    rows: Tensor  # of the corpus, (batch size,)
+    rng: np.random.Generator
+    generator: torch.Generator
+
+
+@lru_cache(maxsize=2)
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """Order the corpus for an epoch: a permutation of ``count`` indices."""
+    return torch.from_numpy(np.random.default_rng([seed, 0, epoch]).permutation(count))
+
+
+def draw(settings: Training, count: int, step: int) -> Draw:
+    """Draw a step's batch, from ``count`` images in a new order each epoch, and its generators."""
+    epoch, place = divmod(step, max(1, count // settings.batch_size))
+    rows = epoch_order(count, settings.seed, epoch)[place * settings.batch_size :][
+        : settings.batch_size
+    ]
+    rng = np.random.default_rng([settings.seed, 1, step])
+    return Draw(step, rows, rng, torch.Generator().manual_seed(int(rng.integers(2**63))))
+
+
+def stage_inputs(name: str) -> list[Path]:
+    """List a stage's deps in ``dvc.yaml``, so that DVC and resumption cannot disagree."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    return [ROOT / path for path in stages[name]["deps"]]
+
+
+def fit(
+    name: str,
+    settings: Training,
+    count: int,
+    parts: dict[str, Stateful],
+    one_step: Callable[[Draw], dict[str, float]],
+    inputs: Iterable[Path],
+) -> None:
+    """Run a training on ``count`` images, from where a killed run of the same inputs saved last.
+
+    Checkpoints of ``parts`` and of the log lie in the scratch folder ``.work/foundation/<name>``,
+    under a key of the settings and of ``inputs``. A run that was killed ends with the same weights
+    as one that was not. What ``one_step`` returns is logged to ``build/logs/<name>.csv``.
+    """
+    key = fingerprint([settings.model_dump(), count], *inputs)
+    with scratch(f"foundation/{name}", key) as folder:
+        checkpoint, log, start = folder / "checkpoint.pt", Log(), 0
+        if checkpoint.exists():
+            saved = torch.load(checkpoint, weights_only=True)
+            start, log.rows, log.seconds = saved["step"], saved["rows"], saved["seconds"]
+            for part, state in saved["parts"].items():
+                parts[part].load_state_dict(state)
+        for step in range(start, settings.steps):
+            log.add(step, one_step(draw(settings, count, step)))
+            if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == settings.steps:
+                state = {
+                    "step": step + 1,
+                    "rows": log.rows,
+                    "seconds": log.elapsed(),
+                    "parts": {part: value.state_dict() for part, value in parts.items()},
+                }
+                write_once(checkpoint, lambda path, state=state: torch.save(state, path))
+        log.write(BUILD / "logs" / f"{name}.csv")
 
 
 def schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Warm up over the first 100 steps (or a tenth of a short run), then decay by a cosine to
-    zero.
-    """
+    """Warm up for 100 steps (a tenth of a short run), then decay by a cosine to zero."""
     warmup = min(100, max(1, steps // 10))
     return torch.optim.lr_scheduler.LambdaLR(
         optimizer,
@@ -56,42 +123,51 @@ def schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_sch
     )
 
 
+class Average(nn.Module):
+    """The exponential moving average of a network's weights, which is what a stage saves."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Move towards a network's weights; the first steps count for little."""
+        keep = min(self.decay, (step + 1) / (step + 10))
+        for slow, fast in zip(self.network.parameters(), network.parameters(), strict=True):
+            slow.lerp_(fast, 1 - keep)
+
+
 class Log:
-    """A csv log in ``build/logs`` with a line for every 50 steps: step, seconds, and the mean of
-    each value since.
-    """
+    """Rows of a csv log: step, seconds, and the mean of each value over the last 50 steps."""
 
-    def __init__(self, name: str, every: int = 50) -> None:
-        self.path: Path = BUILD / "logs" / f"{name}.csv"
-        self.every, self.pending = every, []  # type: int, list[dict[str, float]]
+    def __init__(self, every: int = 50) -> None:
+        self.every, self.seconds, self.start = every, 0.0, time.monotonic()
+        self.rows: list[dict[str, float]] = []
+        self.pending: list[dict[str, float]] = []
 
-    def __enter__(self) -> "Log":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.path.open("w", newline="")
-        self.writer, self.start = None, time.monotonic()
-        return self
+    def elapsed(self) -> float:
+        """Seconds of training, those before a resumption included."""
+        return self.seconds + time.monotonic() - self.start
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.file.close()
-
-    def add(self, step: int, **values: float) -> None:
+    def add(self, step: int, values: dict[str, float]) -> None:
         """Add the values of one step."""
         self.pending.append(values)
         if (step + 1) % self.every:
             return
-        row = {"step": step + 1, "seconds": round(time.monotonic() - self.start, 1)}
-        row |= {
+        means = {
             name: round(float(np.mean([values[name] for values in self.pending])), 5)
             for name in values
         }
-        if self.writer is None:
-            self.writer = csv.DictWriter(self.file, row)
-            self.writer.writeheader()
-        self.writer.writerow(row)
-        self.file.flush()
+        self.rows.append({"step": step + 1, "seconds": round(self.elapsed(), 1)} | means)
+        print(*(f"{name} {value}" for name, value in self.rows[-1].items()), flush=True)
         self.pending = []
+
+    def write(self, path: Path) -> None:
+        """Write the rows as csv."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.rows[0] if self.rows else ["step", "seconds"])
+            writer.writeheader()
+            writer.writerows(self.rows)
