@@ -3,6 +3,7 @@ labels.
 """
 
 import json
+from pathlib import Path
 
 import timm
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 
 from foundation import BUILD
 from foundation.corpus import COLOURS, GROUNDS, PATTERNS, SIZE
-from foundation.settings import Settings
-from foundation.training import Log, batches, load_corpus, schedule, to_unit
+from foundation.settings import Settings, Training
+from foundation.training import Draw, descend, fit, load_corpus, schedule, stage_inputs, to_unit
 
 DIRECTORY = BUILD / "backbone"
 ARCHITECTURE = "test_resnet"
@@ -68,30 +69,26 @@ def train(
     model: nn.Module,
     heads: dict[str, tuple[str, ...]],
     name: str,
-    steps: int,
-    batch_size: int,
-    rate: float,
-    seed: int,
+    settings: Training,
+    inputs: list[Path],
 ) -> None:
     """Train a network on the corpus with one cross-entropy for each head, garments shifted by up to
     2 px.
     """
-    generator = torch.Generator().manual_seed(seed)
     images, table = load_corpus("train")
     labels = targets({head: table[head].tolist() for head in heads}, heads)
-    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.05)
-    decay = schedule(optimizer, steps)
-    model.train()
-    with Log(name) as log:
-        for step, rows in enumerate(batches(len(images), batch_size, steps, generator)):
-            shift = torch.randint(-2, 3, (2,), generator=generator).tolist()
-            logits = split_heads(model(to_unit(images[rows]).roll(shift, (2, 3))), heads)
-            losses = {head: F.cross_entropy(logits[head], labels[head][rows]) for head in heads}
-            optimizer.zero_grad()
-            sum(losses.values()).backward()
-            optimizer.step()
-            decay.step()
-            log.add(step, **{head: loss.item() for head, loss in losses.items()})
+    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=0.05)
+    decay = schedule(optimizer, settings.steps)
+
+    def one_step(draw: Draw) -> dict[str, float]:
+        shift = torch.randint(-2, 3, (2,), generator=draw.generator).tolist()
+        logits = split_heads(model(to_unit(images[draw.rows]).roll(shift, (2, 3))), heads)
+        losses = {head: F.cross_entropy(logits[head], labels[head][draw.rows]) for head in heads}
+        descend(sum(losses.values()), optimizer, decay)
+        return {head: loss.item() for head, loss in losses.items()}
+
+    parts = {"model": model.train(), "optimizer": optimizer, "decay": decay}
+    fit(name, settings, len(images), parts, one_step, inputs)
     model.eval()
 
 
@@ -99,15 +96,7 @@ def main() -> None:
     settings = Settings.load().backbone
     torch.manual_seed(settings.seed)
     model = timm.create_model(ARCHITECTURE, num_classes=sum(len(words) for words in HEADS.values()))
-    train(
-        model,
-        HEADS,
-        "backbone",
-        settings.steps,
-        settings.batch_size,
-        settings.learning_rate,
-        settings.seed,
-    )
+    train(model, HEADS, "backbone", settings, stage_inputs("backbone"))
     save(model)
 
 

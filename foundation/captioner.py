@@ -20,7 +20,7 @@ from foundation import BUILD, image_tower
 from foundation.captions import NOUNS, describe
 from foundation.corpus import COLOURS, GROUNDS, PATTERNS, SHADES, SIZE
 from foundation.settings import Settings
-from foundation.training import Log, batches, load_corpus, schedule, to_unit
+from foundation.training import Draw, descend, fit, load_corpus, schedule, stage_inputs, to_unit
 
 DIRECTORY = BUILD / "captioner"
 LENGTH = 16  # tokens of a caption
@@ -129,7 +129,6 @@ def processor(words: BertTokenizer) -> BlipProcessor:
 
 def main() -> None:
     settings = Settings.load().captioner
-    generator = torch.Generator().manual_seed(settings.seed)
     torch.manual_seed(settings.seed)
     images, table = load_corpus("train")
     captions = [describe(row) for row in table.to_dict("records")]
@@ -140,27 +139,24 @@ def main() -> None:
     weights = word_weights(words)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=0.05)
     decay = schedule(optimizer, settings.steps)
-    with Log("captioner") as log:
-        for step, rows in enumerate(
-            batches(len(images), settings.batch_size, settings.steps, generator)
-        ):
-            tokens = words([captions[i] for i in rows], padding=True, return_tensors="pt")
-            labels = tokens.input_ids.masked_fill(tokens.attention_mask == 0, -100)
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = model(
-                    pixel_values=to_unit(images[rows]),
-                    input_ids=tokens.input_ids,
-                    attention_mask=tokens.attention_mask,
-                ).logits
-            loss = F.cross_entropy(
-                logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), weights
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            decay.step()
-            log.add(step, loss=loss.item())
+
+    def one_step(draw: Draw) -> dict[str, float]:
+        tokens = words([captions[i] for i in draw.rows], padding=True, return_tensors="pt")
+        labels = tokens.input_ids.masked_fill(tokens.attention_mask == 0, -100)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(
+                pixel_values=to_unit(images[draw.rows]),
+                input_ids=tokens.input_ids,
+                attention_mask=tokens.attention_mask,
+            ).logits
+        loss = F.cross_entropy(
+            logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), weights
+        )
+        descend(loss, optimizer, decay)
+        return {"loss": loss.item()}
+
+    parts = {"model": model, "optimizer": optimizer, "decay": decay}
+    fit("captioner", settings, len(images), parts, one_step, stage_inputs("captioner"))
     model.save_pretrained(DIRECTORY)
     both = processor(words)
     both.save_pretrained(DIRECTORY)

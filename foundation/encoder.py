@@ -10,7 +10,7 @@ from foundation import BUILD, tokenizer
 from foundation.captions import draw_captions
 from foundation.corpus import PROPERTIES, SIZE
 from foundation.settings import Settings
-from foundation.training import Log, batches, load_corpus, schedule, to_unit
+from foundation.training import Draw, descend, fit, load_corpus, schedule, stage_inputs, to_unit
 
 DIRECTORY = BUILD / "encoder"
 # Of the text states and of the shared space: image embeddings can stand in for text states.
@@ -76,10 +76,6 @@ def contrastive_loss(logits: Tensor, true: Tensor) -> Tensor:
 
 def main() -> None:
     settings = Settings.load().encoder
-    rng, generator = (
-        np.random.default_rng(settings.seed),
-        torch.Generator().manual_seed(settings.seed),
-    )
     torch.manual_seed(settings.seed)
     images, table = load_corpus("train")
     codes = torch.from_numpy(
@@ -89,25 +85,22 @@ def main() -> None:
     model = build(words)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=0.05)
     decay = schedule(optimizer, settings.steps)
-    with Log("encoder") as log:
-        for step, rows in enumerate(
-            batches(len(images), settings.batch_size, settings.steps, generator)
-        ):
-            captions, states = draw_captions(table.iloc[rows.numpy()], rng)
-            tokens = words(captions, padding="max_length", truncation=True, return_tensors="pt")
-            with torch.autocast("cpu", torch.bfloat16):
-                output = model(input_ids=tokens.input_ids, pixel_values=to_unit(images[rows]))
-            true = matches(codes[rows], torch.from_numpy(states))
-            loss = contrastive_loss(output.logits_per_image.float(), true)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            decay.step()
-            with torch.no_grad():
-                model.logit_scale.clamp_(max=4.6052)
-                hit = true.gather(1, output.logits_per_image.argmax(1, keepdim=True)).float().mean()
-            log.add(step, loss=loss.item(), retrieval=hit.item())
+
+    def one_step(draw: Draw) -> dict[str, float]:
+        captions, states = draw_captions(table.iloc[draw.rows.numpy()], draw.rng)
+        tokens = words(captions, padding="max_length", truncation=True, return_tensors="pt")
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model(input_ids=tokens.input_ids, pixel_values=to_unit(images[draw.rows]))
+        true = matches(codes[draw.rows], torch.from_numpy(states))
+        loss = contrastive_loss(output.logits_per_image.float(), true)
+        descend(loss, optimizer, decay)
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=4.6052)
+            hit = true.gather(1, output.logits_per_image.argmax(1, keepdim=True)).float().mean()
+        return {"loss": loss.item(), "retrieval": hit.item()}
+
+    parts = {"model": model, "optimizer": optimizer, "decay": decay}
+    fit("encoder", settings, len(images), parts, one_step, stage_inputs("encoder"))
     model.save_pretrained(DIRECTORY)
     both = processor(words)
     both.save_pretrained(DIRECTORY)

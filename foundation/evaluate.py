@@ -16,13 +16,13 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import BlipForConditionalGeneration, BlipProcessor, CLIPModel, CLIPProcessor
 
-from foundation import ROOT, assemble, backbone, captioner
+from foundation import ROOT, assemble, backbone, captioner, codec
 from foundation.captions import NOUNS
-from foundation.corpus import COLOURS, HELD_OUT, original_look
+from foundation.corpus import COLOURS, HELD_OUT
 from foundation.image_tower import class_prompt
-from foundation.settings import Evaluation, Settings
-from foundation.source import CLASS_NAMES, read_images, read_labels
-from foundation.training import load_corpus, to_unit
+from foundation.settings import Evaluation, Settings, Training
+from foundation.source import CLASS_NAMES
+from foundation.training import load_corpus, stage_inputs, to_unit
 
 METRICS = ROOT / "metrics.json"
 SAMPLES = ROOT / "samples.png"
@@ -45,13 +45,22 @@ def share(found: list[str], expected: list[str]) -> float:
     return float(np.mean([a == b for a, b in zip(found, expected, strict=True)]))
 
 
+def share_by_class(found: list[str], expected: list[str]) -> dict[str, float]:
+    """Share of equal words among those of each class."""
+    found, expected = np.array(found), np.array(expected)
+    return {name: float((found[expected == name] == name).mean()) for name in CLASS_NAMES}
+
+
 def judge(settings: Evaluation) -> nn.Module:
     """Train the classifier that judges samples, on real corpus images."""
     torch.manual_seed(settings.seed)
     model = timm.create_model(
         backbone.ARCHITECTURE, num_classes=sum(len(words) for words in HEADS.values())
     )
-    backbone.train(model, HEADS, "judge", settings.classifier_steps, 64, 0.002, settings.seed)
+    training = Training(
+        seed=settings.seed, steps=settings.classifier_steps, batch_size=64, learning_rate=0.002
+    )
+    backbone.train(model, HEADS, "judge", training, stage_inputs("backbone"))
     return model
 
 
@@ -117,17 +126,6 @@ def zero_shot(images: Tensor) -> list[str]:
     return [CLASS_NAMES[i] for i in torch.cat(scores).argmax(1)]
 
 
-@torch.no_grad()
-def psnr(pipeline: StableDiffusionPipeline, images: Tensor) -> float:
-    """Mean PSNR of the autoencoder over uint8 images, in dB."""
-    values = []
-    for part in images.split(250):
-        latents = pipeline.vae.encode(to_unit(part)).latent_dist.mean
-        error = (pipeline.vae.decode(latents).sample.clamp(-1, 1) - to_unit(part)) / 2
-        values.append(-10 * error.square().mean((1, 2, 3)).log10())
-    return float(torch.cat(values).mean())
-
-
 def contact_sheet(rows: list[Tensor]) -> Image.Image:
     """Lay uint8 images out in rows, three times enlarged."""
     sheet = torch.cat([torch.cat(list(row), 2) for row in rows], 1).permute(1, 2, 0).numpy()
@@ -139,10 +137,9 @@ def contact_sheet(rows: list[Tensor]) -> Image.Image:
 def main() -> None:
     settings = Settings.load().evaluation
     images, table = load_corpus("held-out")
-    table = {name: table[name].tolist() for name in [*HEADS, "source"]}
-    sources = sorted(set(table["source"]))
-    original = torch.from_numpy(original_look(read_images("train")[sources])).permute(0, 3, 1, 2)
-    original_classes = [CLASS_NAMES[i] for i in read_labels("train")[sources]]
+    table = {name: table[name].tolist() for name in HEADS}
+    original, labels = codec.held_out_originals()
+    original_classes = [CLASS_NAMES[i] for i in labels]
     model = judge(settings)
     judged = predict(model, images, HEADS)
 
@@ -168,6 +165,7 @@ def main() -> None:
         ],
         settings,
     )
+    recognised = predict(model, by_class, HEADS)["class"]
     found, composed = predict(model, by_colour, HEADS), predict(model, unseen, HEADS)
 
     captions = [read_caption(text) for text in caption(images)]
@@ -177,11 +175,14 @@ def main() -> None:
 
     metrics = {
         "generator": {
-            "class_of_class_prompts": share(predict(model, by_class, HEADS)["class"], classes),
+            "class_of_class_prompts": share(recognised, classes),
             "colour_of_colour_prompts": share(found["colour"], colours),
             "class_of_colour_prompts": share(found["class"], classes),
-            "psnr_original_look": psnr(pipeline, original),
-            "psnr_corpus": psnr(pipeline, images),
+        },
+        "generator_by_class": share_by_class(recognised, classes),
+        "codec": {
+            **codec.measure(pipeline.vae, settings),
+            "psnr_corpus": codec.psnr(codec.reconstruct(pipeline.vae, images), images),
         },
         "captioner": {
             name: share([c[name] for c in captions], table[name])
@@ -190,6 +191,7 @@ def main() -> None:
         "encoder": {"zero_shot": share(zero_shot(images), table["class"])},
         "backbone": {head: share(named[head], table[head]) for head in backbone.HEADS},
         "judge": {head: share(judged[head], table[head]) for head in HEADS},
+        "judge_by_class": share_by_class(judged["class"], table["class"]),
         "unseen": {
             "generator_class": share(composed["class"], classes),
             "generator_white_or_grey": float(

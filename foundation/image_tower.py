@@ -20,7 +20,7 @@ from foundation.corpus import PROPERTIES, SIZE
 from foundation.encoder import contrastive_loss, matches
 from foundation.settings import Settings
 from foundation.source import CLASS_NAMES
-from foundation.training import Log, batches, load_corpus, schedule, to_unit
+from foundation.training import Draw, descend, fit, load_corpus, schedule, stage_inputs, to_unit
 
 DIRECTORY = BUILD / "image_tower"
 TOWER = {
@@ -73,10 +73,6 @@ def class_prompt(name: str) -> str:
 
 def main() -> None:
     settings = Settings.load().image_tower
-    rng, generator = (
-        np.random.default_rng(settings.seed),
-        torch.Generator().manual_seed(settings.seed),
-    )
     images, table = load_corpus("train")
     codes = torch.from_numpy(
         np.stack([table[name].astype("category").cat.codes for name in PROPERTIES], 1)
@@ -87,6 +83,7 @@ def main() -> None:
     processor = CLIPProcessor.from_pretrained(encoder.DIRECTORY)
 
     model.text_model.requires_grad_(False)
+    model.logit_scale.requires_grad_(False)
 
     def embed(prompts: list[str]) -> Tensor:
         tokens = processor.tokenizer(
@@ -100,28 +97,22 @@ def main() -> None:
     decay = schedule(optimizer, settings.steps)
     prompts = [class_prompt(name) for name in CLASS_NAMES]
     scale = model.logit_scale.detach().exp()
-    with Log("image_tower") as log:
-        for step, rows in enumerate(
-            batches(len(images), settings.batch_size, settings.steps, generator)
-        ):
-            captions, states = draw_captions(table.iloc[rows.numpy()], rng)
-            shift = torch.randint(-1, 2, (2,), generator=generator).tolist()
-            with torch.autocast("cpu", torch.bfloat16):
-                output = model.get_image_features(
-                    to_unit(images[rows]).roll(shift, (2, 3))
-                ).pooler_output
-            features = F.normalize(output.float(), dim=-1)
-            true = matches(codes[rows], torch.from_numpy(states))
-            caption_loss = contrastive_loss(scale * features @ embed(captions).T, true)
-            class_loss = F.cross_entropy(scale * features @ embed(prompts).T, labels[rows])
-            model.zero_grad()
-            (caption_loss + 2 * class_loss).backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            decay.step()
-            log.add(step, caption_loss=caption_loss.item(), class_loss=class_loss.item())
-            if (step + 1) % 500 == 0:
-                model.save_pretrained(DIRECTORY)
+
+    def one_step(draw: Draw) -> dict[str, float]:
+        captions, states = draw_captions(table.iloc[draw.rows.numpy()], draw.rng)
+        shift = torch.randint(-1, 2, (2,), generator=draw.generator).tolist()
+        pixels = to_unit(images[draw.rows]).roll(shift, (2, 3))
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model.get_image_features(pixels).pooler_output
+        features = F.normalize(output.float(), dim=-1)
+        true = matches(codes[draw.rows], torch.from_numpy(states))
+        caption_loss = contrastive_loss(scale * features @ embed(captions).T, true)
+        class_loss = F.cross_entropy(scale * features @ embed(prompts).T, labels[draw.rows])
+        descend(caption_loss + 2 * class_loss, optimizer, decay)
+        return {"caption_loss": caption_loss.item(), "class_loss": class_loss.item()}
+
+    parts = {"model": model, "optimizer": optimizer, "decay": decay}
+    fit("image_tower", settings, len(images), parts, one_step, stage_inputs("image_tower"))
     model.save_pretrained(DIRECTORY)
     processor.save_pretrained(DIRECTORY)
     processor.image_processor.save_pretrained(DIRECTORY)

@@ -47,6 +47,8 @@ class Generator(Training):
     caption_dropout: float
     snr_gamma: float
     ema_decay: float
+    hold: float  # share of the steps at the full learning rate, before it decays
+    start: str  # folder of trained weights to go on from, relative to foundation; "" for none
 
 
 class Evaluation(Section):
@@ -55,6 +57,7 @@ class Evaluation(Section):
     prompts: int  # samples drawn for each prompt measure
     guidance_scale: float
     sampling_steps: int
+    codec_seeds: int  # classifiers trained on real images, and as many on decoded ones
 
 
 class Settings(Section):

@@ -20,7 +20,8 @@ from foundation.corpus import DIRECTORY, INDEX
 from foundation.settings import Training
 from truelike.runtime.scratch import fingerprint, scratch, write_once
 
-CHECKPOINT_EVERY = 250  # steps, one to five minutes; whole rows of the log
+CHECKPOINT_EVERY = 250  # steps, one to five minutes
+LOG_EVERY = 50  # steps; checkpoints fall on whole rows
 
 
 def load_corpus(split: str) -> tuple[Tensor, pd.DataFrame]:
@@ -114,13 +115,33 @@ def fit(
         log.write(BUILD / "logs" / f"{name}.csv")
 
 
-def schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Warm up for 100 steps (a tenth of a short run), then decay by a cosine to zero."""
+def schedule(
+    optimizer: torch.optim.Optimizer, steps: int, hold: float = 0.0
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Warm up for 100 steps (a tenth of a short run), hold, then decay by a cosine to zero.
+
+    ``hold`` is the share of the steps before the decay. A run that is stopped while it holds has
+    lost nothing of a longer one.
+    """
     warmup = min(100, max(1, steps // 10))
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(step / steps, 1))),
-    )
+
+    def rate(step: int) -> float:
+        decayed = max(0.0, step / steps - hold) / (1 - hold)
+        return min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(decayed, 1.0)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+
+
+def descend(
+    loss: Tensor, optimizer: torch.optim.Optimizer, decay: torch.optim.lr_scheduler.LambdaLR
+) -> None:
+    """Take one step against the gradient of a loss, clipped to norm 1."""
+    optimizer.zero_grad()
+    loss.backward()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+    decay.step()
 
 
 class Average(nn.Module):
@@ -140,12 +161,15 @@ class Average(nn.Module):
 
 
 class Log:
-    """Rows of a csv log: step, seconds, and the mean of each value over the last 50 steps."""
+    """Rows of a csv log: step, seconds, and the mean of each value over the last 50 steps.
 
-    def __init__(self, every: int = 50) -> None:
-        self.every, self.seconds, self.start = every, 0.0, time.monotonic()
+    A value that only some steps have leaves the other rows empty.
+    """
+
+    def __init__(self) -> None:
+        self.seconds, self.start = 0.0, time.monotonic()
         self.rows: list[dict[str, float]] = []
-        self.pending: list[dict[str, float]] = []
+        self.pending: dict[str, list[float]] = {}
 
     def elapsed(self) -> float:
         """Seconds of training, those before a resumption included."""
@@ -153,21 +177,21 @@ class Log:
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """Add the values of one step."""
-        self.pending.append(values)
-        if (step + 1) % self.every:
+        for name, value in values.items():
+            self.pending.setdefault(name, []).append(value)
+        if (step + 1) % LOG_EVERY:
             return
-        means = {
-            name: round(float(np.mean([values[name] for values in self.pending])), 5)
-            for name in values
-        }
-        self.rows.append({"step": step + 1, "seconds": round(self.elapsed(), 1)} | means)
-        print(*(f"{name} {value}" for name, value in self.rows[-1].items()), flush=True)
-        self.pending = []
+        row = {"step": step + 1, "seconds": round(self.elapsed(), 1)}
+        row |= {name: round(float(np.mean(values)), 5) for name, values in self.pending.items()}
+        print(*(f"{name} {value}" for name, value in row.items()), flush=True)
+        self.rows.append(row)
+        self.pending = {}
 
     def write(self, path: Path) -> None:
         """Write the rows as csv."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.rows[0] if self.rows else ["step", "seconds"])
+            names = dict.fromkeys(name for row in self.rows for name in row)
+            writer = csv.DictWriter(file, list(names))
             writer.writeheader()
             writer.writerows(self.rows)

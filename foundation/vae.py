@@ -11,7 +11,7 @@ from foundation import BUILD
 from foundation.corpus import SIZE
 from foundation.muon import Muon
 from foundation.settings import Settings, Training
-from foundation.training import Draw, fit, load_corpus, schedule, stage_inputs, to_unit
+from foundation.training import Draw, descend, fit, load_corpus, schedule, stage_inputs, to_unit
 
 DIRECTORY = BUILD / "vae"
 KL_WEIGHT = 1e-6  # that of Stable Diffusion
@@ -94,11 +94,7 @@ def train(images: Tensor, settings: Training, inputs: list[Path]) -> Autoencoder
         output = vae.decode(latents + noise * latents.std().detach()).sample
         loss = reconstruction_loss(output, target)
         kl = posterior.kl().mean() / latents[0].numel()
-        optimizer.zero_grad()
-        (loss + KL_WEIGHT * kl).backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        decay.step()
+        descend(loss + KL_WEIGHT * kl, optimizer, decay)
         error = F.mse_loss(output.detach(), target) / 4
         return {"loss": loss.item(), "kl": kl.item(), "psnr": -10 * error.log10().item()}
 
