@@ -33,7 +33,10 @@ class Muon(torch.optim.AdamW):
             for parameter in group["params"]:
                 if parameter.ndim < 2 or parameter.grad is None:
                     continue
-                average = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+                state = self.state[parameter]
+                if not state:  # AdamW wants a step in every state that it loads
+                    state |= {"momentum": torch.zeros_like(parameter), "step": torch.zeros(())}
+                average = state["momentum"]
                 average.lerp_(parameter.grad, 1 - self.momentum)
                 ahead = parameter.grad.lerp(average, self.momentum)
                 update = orthogonalise(ahead.flatten(1)).view_as(parameter)
