@@ -154,6 +154,7 @@ def train(
         values = {"loss": loss.item(), "error": error.mean().item()}
         if (draw.step + 1) % MEASURE_EVERY == 0:
             values["held_out_loss"] = held_out_loss()
+            average.network.save_pretrained(DIRECTORY)  # to be looked at while training goes on
         return values
 
     parts = {"unet": unet, "average": average, "optimizer": optimizer, "decay": decay}

@@ -346,6 +346,7 @@ def test_the_generator_trains_on_latents_that_are_encoded_once(
     monkeypatch.setattr(generator, "INDEX", tmp_path / "index")
     monkeypatch.setattr(generator.vae, "DIRECTORY", tmp_path / "vae")
     monkeypatch.setattr(generator.encoder, "DIRECTORY", MODELS / "encoder")
+    monkeypatch.setattr(generator, "DIRECTORY", tmp_path / "generator")
     monkeypatch.setattr(generator, "MEASURE_EVERY", 2)
     monkeypatch.setattr(training, "BUILD", tmp_path)
     monkeypatch.setattr(training, "LOG_EVERY", 1)
