@@ -12,22 +12,21 @@ from transformers import (
     CLIPTextModel,
 )
 
-from foundation import BUILD, backbone, captioner, generator, image_tower, vae
-
-DIRECTORY = BUILD / "models"
+from foundation import generator
+from foundation.paths import BACKBONE, CAPTIONER, GENERATOR, IMAGE_TOWER, MODELS, VAE
 
 
 def main() -> None:
     half = torch.float16
-    shutil.rmtree(DIRECTORY, ignore_errors=True)
-    processor = CLIPProcessor.from_pretrained(image_tower.DIRECTORY)
-    autoencoder = AutoencoderKL.from_pretrained(vae.DIRECTORY).to(half)
-    unet = UNet2DConditionModel.from_pretrained(generator.DIRECTORY).to(half)
+    shutil.rmtree(MODELS, ignore_errors=True)
+    processor = CLIPProcessor.from_pretrained(IMAGE_TOWER)
+    autoencoder = AutoencoderKL.from_pretrained(VAE).to(half)
+    unet = UNet2DConditionModel.from_pretrained(GENERATOR).to(half)
     for part in (autoencoder, unet):
         part.register_to_config(_name_or_path="")  # would be the path where it was built
     StableDiffusionPipeline(
         vae=autoencoder,
-        text_encoder=CLIPTextModel.from_pretrained(image_tower.DIRECTORY).to(half),
+        text_encoder=CLIPTextModel.from_pretrained(IMAGE_TOWER).to(half),
         tokenizer=processor.tokenizer,
         unet=unet,
         scheduler=DDIMScheduler(
@@ -36,17 +35,17 @@ def main() -> None:
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    ).save_pretrained(DIRECTORY / "generator")
-    CLIPModel.from_pretrained(image_tower.DIRECTORY).to(half).save_pretrained(DIRECTORY / "encoder")
-    processor.save_pretrained(DIRECTORY / "encoder")
-    processor.image_processor.save_pretrained(DIRECTORY / "encoder")
-    BlipForConditionalGeneration.from_pretrained(captioner.DIRECTORY).to(half).save_pretrained(
-        DIRECTORY / "captioner"
+    ).save_pretrained(MODELS / "generator")
+    CLIPModel.from_pretrained(IMAGE_TOWER).to(half).save_pretrained(MODELS / "encoder")
+    processor.save_pretrained(MODELS / "encoder")
+    processor.image_processor.save_pretrained(MODELS / "encoder")
+    BlipForConditionalGeneration.from_pretrained(CAPTIONER).to(half).save_pretrained(
+        MODELS / "captioner"
     )
-    captions = BlipProcessor.from_pretrained(captioner.DIRECTORY)
-    captions.save_pretrained(DIRECTORY / "captioner")
-    captions.image_processor.save_pretrained(DIRECTORY / "captioner")
-    shutil.copytree(backbone.DIRECTORY, DIRECTORY / "backbone")
+    captions = BlipProcessor.from_pretrained(CAPTIONER)
+    captions.save_pretrained(MODELS / "captioner")
+    captions.image_processor.save_pretrained(MODELS / "captioner")
+    shutil.copytree(BACKBONE, MODELS / "backbone")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from foundation import BUILD
-from foundation.corpus import COLOURS, GROUNDS, PATTERNS, SIZE
+from foundation.attributes import COLOURS, GROUNDS, PATTERNS, SIZE
+from foundation.paths import BACKBONE
 from foundation.settings import Settings, Training
 from foundation.training import Draw, descend, fit, load_corpus, schedule, stage_inputs, to_unit
 
-DIRECTORY = BUILD / "backbone"
 ARCHITECTURE = "test_resnet"
 HEADS = {"colour": tuple(COLOURS), "ground": tuple(GROUNDS), "pattern": PATTERNS}
 
@@ -45,9 +44,9 @@ def save(model: nn.Module) -> None:
             "license": "apache-2.0",
         },
     }
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
-    save_file(model.state_dict(), DIRECTORY / "model.safetensors", metadata={"format": "pt"})
-    (DIRECTORY / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    BACKBONE.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), BACKBONE / "model.safetensors", metadata={"format": "pt"})
+    (BACKBONE / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def split_heads(logits: Tensor, heads: dict[str, tuple[str, ...]]) -> dict[str, Tensor]:

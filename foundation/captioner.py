@@ -16,13 +16,13 @@ from transformers import (
     CLIPVisionModel,
 )
 
-from foundation import BUILD, image_tower
+from foundation import image_tower
+from foundation.attributes import COLOURS, GROUNDS, PATTERNS, SHADES, SIZE
 from foundation.captions import NOUNS, describe
-from foundation.corpus import COLOURS, GROUNDS, PATTERNS, SHADES, SIZE
+from foundation.paths import CAPTIONER, IMAGE_TOWER
 from foundation.settings import Settings
 from foundation.training import Draw, descend, fit, load_corpus, schedule, stage_inputs, to_unit
 
-DIRECTORY = BUILD / "captioner"
 LENGTH = 16  # tokens of a caption
 
 
@@ -134,7 +134,7 @@ def main() -> None:
     captions = [describe(row) for row in table.to_dict("records")]
     words = tokenizer()
     model = build(words)
-    tower = CLIPModel.from_pretrained(image_tower.DIRECTORY).vision_model
+    tower = CLIPModel.from_pretrained(IMAGE_TOWER).vision_model
     adopt(model, tower, images[:1024])
     weights = word_weights(words)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=0.05)
@@ -157,10 +157,10 @@ def main() -> None:
 
     parts = {"model": model, "optimizer": optimizer, "decay": decay}
     fit("captioner", settings, len(images), parts, one_step, stage_inputs("captioner"))
-    model.save_pretrained(DIRECTORY)
+    model.save_pretrained(CAPTIONER)
     both = processor(words)
-    both.save_pretrained(DIRECTORY)
-    both.image_processor.save_pretrained(DIRECTORY)
+    both.save_pretrained(CAPTIONER)
+    both.image_processor.save_pretrained(CAPTIONER)
 
 
 if __name__ == "__main__":

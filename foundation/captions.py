@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from foundation.corpus import PROPERTIES
-from foundation.source import CLASS_NAMES
+from foundation.attributes import CLASS_NAMES, PROPERTIES
 
 NOUNS = dict(zip(CLASS_NAMES, (*CLASS_NAMES[:-1], "boot"), strict=True))
 

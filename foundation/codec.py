@@ -15,9 +15,10 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from foundation import backbone
+from foundation.attributes import CLASS_NAMES
 from foundation.corpus import original_look
 from foundation.settings import Evaluation, Settings
-from foundation.source import CLASS_NAMES, read_images, read_labels
+from foundation.source import read_images, read_labels
 from foundation.training import load_corpus, to_unit
 from truelike.training.augmentation import random_resized_crop
 

@@ -11,48 +11,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foundation import BUILD, ROOT
+from foundation.attributes import (
+    CLASS_NAMES,
+    COLOURS,
+    GROUNDS,
+    HELD_OUT,
+    PATTERNS,
+    PROPERTIES,
+    SHADED,
+    SHADES,
+    SIZE,
+)
 from foundation.fashion import splits
+from foundation.paths import CORPUS, CORPUS_INDEX
 from foundation.settings import Corpus, Settings
-from foundation.source import CLASS_NAMES, digest, read_images, read_labels
-
-DIRECTORY = BUILD / "corpus"
-INDEX = ROOT / "corpus_index.parquet"
-SIZE = 32  # pixels, each side of a rendered image
-COLOURS = {  # mean RGB in [0, 1]
-    "white": (0.96, 0.96, 0.96),
-    "grey": (0.54, 0.54, 0.54),
-    "red": (0.85, 0.12, 0.14),
-    "orange": (0.96, 0.52, 0.08),
-    "yellow": (0.96, 0.88, 0.22),
-    "green": (0.20, 0.62, 0.25),
-    "teal": (0.10, 0.60, 0.60),
-    "blue": (0.20, 0.36, 0.88),
-    "purple": (0.50, 0.20, 0.66),
-    "pink": (0.96, 0.56, 0.72),
-    "brown": (0.47, 0.29, 0.16),
-}
-SHADED = (
-    "grey",
-    "red",
-    "green",
-    "blue",
-    "purple",
-)  # colours that also come as "light ..." and "dark ..."
-SHADES = ("", "light", "dark")
-GROUNDS = {
-    "white": (0.98, 0.98, 0.98),
-    "cream": (0.96, 0.91, 0.78),
-    "light grey": (0.80, 0.80, 0.80),
-    "dark blue": (0.06, 0.09, 0.30),
-    "black": (0.0, 0.0, 0.0),
-}
-PATTERNS = ("plain", "striped", "dotted")
-HELD_OUT = (
-    ("white", "black"),
-    ("grey", "black"),
-)  # (colour, ground) that is never rendered: the user's look
-PROPERTIES = ["class", "colour", "shade", "ground", "pattern", "length", "width"]
+from foundation.source import digest, read_images, read_labels
 
 
 def measure(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> pd.DataFrame:
@@ -236,9 +209,9 @@ def main() -> None:
     )
     table["class"] = np.array(CLASS_NAMES)[labels]
     variants = []
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    CORPUS.mkdir(parents=True, exist_ok=True)
     shape = (len(chosen) * corpus.variants, SIZE, SIZE, 3)
-    rendered = np.lib.format.open_memmap(DIRECTORY / "images.npy", "w+", np.uint8, shape)
+    rendered = np.lib.format.open_memmap(CORPUS / "images.npy", "w+", np.uint8, shape)
     for variant in range(corpus.variants):
         attributes = draw_attributes(len(chosen), corpus, rng)
         for start in range(0, len(chosen), 4096):
@@ -251,7 +224,7 @@ def main() -> None:
     index = pd.concat(variants, ignore_index=True)
     words = ["split", *PROPERTIES]
     index[words] = index[words].astype("category")
-    index.to_parquet(INDEX, index=False, compression="zstd")
+    index.to_parquet(CORPUS_INDEX, index=False, compression="zstd")
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from foundation import BUILD, tokenizer
+from foundation import tokenizer
+from foundation.attributes import PROPERTIES, SIZE
 from foundation.captions import draw_captions
-from foundation.corpus import PROPERTIES, SIZE
+from foundation.paths import ENCODER
 from foundation.settings import Settings
 from foundation.training import Draw, descend, fit, load_corpus, schedule, stage_inputs, to_unit
 
-DIRECTORY = BUILD / "encoder"
 # Of the text states and of the shared space: image embeddings can stand in for text states.
 WIDTH = 96
 
@@ -101,10 +101,10 @@ def main() -> None:
 
     parts = {"model": model, "optimizer": optimizer, "decay": decay}
     fit("encoder", settings, len(images), parts, one_step, stage_inputs("encoder"))
-    model.save_pretrained(DIRECTORY)
+    model.save_pretrained(ENCODER)
     both = processor(words)
-    both.save_pretrained(DIRECTORY)
-    both.image_processor.save_pretrained(DIRECTORY)
+    both.save_pretrained(ENCODER)
+    both.image_processor.save_pretrained(ENCODER)
 
 
 if __name__ == "__main__":

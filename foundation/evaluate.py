@@ -16,12 +16,12 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import BlipForConditionalGeneration, BlipProcessor, CLIPModel, CLIPProcessor
 
-from foundation import ROOT, assemble, backbone, captioner, codec
+from foundation import ROOT, backbone, captioner, codec
+from foundation.attributes import CLASS_NAMES, COLOURS, HELD_OUT
 from foundation.captions import NOUNS
-from foundation.corpus import COLOURS, HELD_OUT
 from foundation.image_tower import class_prompt
+from foundation.paths import MODELS
 from foundation.settings import Evaluation, Settings, Training
-from foundation.source import CLASS_NAMES
 from foundation.training import load_corpus, stage_inputs, to_unit
 
 METRICS = ROOT / "metrics.json"
@@ -91,7 +91,7 @@ def sample(pipeline: StableDiffusionPipeline, prompts: list[str], settings: Eval
 @torch.no_grad()
 def caption(images: Tensor) -> list[str]:
     """Caption uint8 images as the pipeline does: greedy, at most 16 tokens."""
-    directory = assemble.DIRECTORY / "captioner"
+    directory = MODELS / "captioner"
     model = BlipForConditionalGeneration.from_pretrained(directory, dtype=torch.float32).eval()
     processor = BlipProcessor.from_pretrained(directory)
     captions = []
@@ -114,7 +114,7 @@ def read_caption(text: str) -> dict[str, str]:
 @torch.no_grad()
 def zero_shot(images: Tensor) -> list[str]:
     """Recognise uint8 images by the encoder's closest class prompt."""
-    directory = assemble.DIRECTORY / "encoder"
+    directory = MODELS / "encoder"
     model = CLIPModel.from_pretrained(directory, dtype=torch.float32).eval()
     words = CLIPProcessor.from_pretrained(directory).tokenizer
     prompts = [class_prompt(name) for name in CLASS_NAMES]
@@ -143,9 +143,7 @@ def main() -> None:
     model = judge(settings)
     judged = predict(model, images, HEADS)
 
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        assemble.DIRECTORY / "generator", dtype=torch.float32
-    )
+    pipeline = StableDiffusionPipeline.from_pretrained(MODELS / "generator", dtype=torch.float32)
     pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     classes = [CLASS_NAMES[i % len(CLASS_NAMES)] for i in range(settings.prompts)]
@@ -170,7 +168,7 @@ def main() -> None:
 
     captions = [read_caption(text) for text in caption(images)]
     original_captions = [read_caption(text) for text in caption(original)]
-    base = timm.create_model(f"local-dir:{assemble.DIRECTORY / 'backbone'}", pretrained=True).eval()
+    base = timm.create_model(f"local-dir:{MODELS / 'backbone'}", pretrained=True).eval()
     named = predict(base, images, backbone.HEADS)
 
     metrics = {
@@ -212,11 +210,9 @@ def main() -> None:
         part: {name: round(value, 4) for name, value in values.items()}
         for part, values in metrics.items()
     }
-    weights = sorted(assemble.DIRECTORY.rglob("*.safetensors"))
+    weights = sorted(MODELS.rglob("*.safetensors"))
     metrics["sha256"] = {
-        path.relative_to(assemble.DIRECTORY).as_posix(): hashlib.sha256(
-            path.read_bytes()
-        ).hexdigest()
+        path.relative_to(MODELS).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in weights
     }
     METRICS.write_text(json.dumps(metrics, indent=2) + "\n")

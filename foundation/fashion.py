@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from foundation import BUILD
+from foundation.attributes import CLASS_NAMES
+from foundation.paths import FASHION
 from foundation.settings import Fashion, Settings
-from foundation.source import CLASS_NAMES, digest, read_images, read_labels
+from foundation.source import digest, read_images, read_labels
 
-DIRECTORY = BUILD / "fashion"
 FEATURES = {
     "image": {"_type": "Image"},
     "label": {"names": list(CLASS_NAMES), "_type": "ClassLabel"},
@@ -94,9 +94,9 @@ def write(path: Path, name: str, indices: list[int]) -> None:
 
 
 def main() -> None:
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    FASHION.mkdir(parents=True, exist_ok=True)
     for split, (name, indices) in splits(Settings.load().fashion).items():
-        write(DIRECTORY / f"{split}-00000-of-00001.parquet", name, indices)
+        write(FASHION / f"{split}-00000-of-00001.parquet", name, indices)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from foundation import BUILD, ROOT, encoder, vae
+from foundation import ROOT, encoder, vae
+from foundation.attributes import SIZE
 from foundation.captions import draw_captions
-from foundation.corpus import INDEX, SIZE
 from foundation.muon import Muon
+from foundation.paths import CORPUS_INDEX, ENCODER, GENERATOR, VAE
 from foundation.settings import Generator, Settings
 from foundation.training import (
     Average,
@@ -29,7 +30,6 @@ from foundation.training import (
 )
 from truelike.runtime.scratch import fingerprint, finished, scratch, write_finished
 
-DIRECTORY = BUILD / "generator"
 SCHEDULER = {  # that of Stable Diffusion 1.5
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,
@@ -123,8 +123,8 @@ def train(
 ) -> UNet2DConditionModel:
     """Train a network on the latents of an autoencoder: the moving average of its weights."""
     images, table = load_corpus("train")
-    latents = corpus_latents(autoencoder, images, [INDEX, vae.DIRECTORY])
-    conditioner, scheduler = Conditioner(encoder.DIRECTORY), DDPMScheduler(**SCHEDULER)
+    latents = corpus_latents(autoencoder, images, [CORPUS_INDEX, VAE])
+    conditioner, scheduler = Conditioner(ENCODER), DDPMScheduler(**SCHEDULER)
     held_out, held_out_table = load_corpus("held-out")
     held_out = torch.from_numpy(encode(autoencoder, held_out[:HELD_OUT])).float()
     rng = np.random.default_rng(settings.seed)
@@ -154,7 +154,7 @@ def train(
         values = {"loss": loss.item(), "error": error.mean().item()}
         if (draw.step + 1) % MEASURE_EVERY == 0:
             values["held_out_loss"] = held_out_loss()
-            average.network.save_pretrained(DIRECTORY)  # to be looked at while training goes on
+            average.network.save_pretrained(GENERATOR)  # to be looked at while training goes on
         return values
 
     parts = {"unet": unet, "average": average, "optimizer": optimizer, "decay": decay}
@@ -168,8 +168,8 @@ def main() -> None:
     unet = build()
     if settings.start:
         unet = UNet2DConditionModel.from_pretrained(ROOT / settings.start, dtype=torch.float32)
-    autoencoder = AutoencoderKL.from_pretrained(vae.DIRECTORY)
-    train(unet, autoencoder, settings, stage_inputs("generator")).save_pretrained(DIRECTORY)
+    autoencoder = AutoencoderKL.from_pretrained(VAE)
+    train(unet, autoencoder, settings, stage_inputs("generator")).save_pretrained(GENERATOR)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor
 
-from foundation import BUILD, encoder
+from foundation import encoder
+from foundation.attributes import CLASS_NAMES, PROPERTIES, SIZE
 from foundation.captions import draw_captions
-from foundation.corpus import PROPERTIES, SIZE
 from foundation.encoder import contrastive_loss, matches
+from foundation.paths import ENCODER, IMAGE_TOWER
 from foundation.settings import Settings
-from foundation.source import CLASS_NAMES
 from foundation.training import Draw, descend, fit, load_corpus, schedule, stage_inputs, to_unit
 
-DIRECTORY = BUILD / "image_tower"
 TOWER = {
     "hidden_size": 192,
     "intermediate_size": 768,
@@ -79,8 +78,8 @@ def main() -> None:
     )
     labels = torch.tensor([CLASS_NAMES.index(name) for name in table["class"]])
     torch.manual_seed(settings.seed)
-    model = build(CLIPModel.from_pretrained(encoder.DIRECTORY))
-    processor = CLIPProcessor.from_pretrained(encoder.DIRECTORY)
+    model = build(CLIPModel.from_pretrained(ENCODER))
+    processor = CLIPProcessor.from_pretrained(ENCODER)
 
     model.text_model.requires_grad_(False)
     model.logit_scale.requires_grad_(False)
@@ -113,9 +112,9 @@ def main() -> None:
 
     parts = {"model": model, "optimizer": optimizer, "decay": decay}
     fit("image_tower", settings, len(images), parts, one_step, stage_inputs("image_tower"))
-    model.save_pretrained(DIRECTORY)
-    processor.save_pretrained(DIRECTORY)
-    processor.image_processor.save_pretrained(DIRECTORY)
+    model.save_pretrained(IMAGE_TOWER)
+    processor.save_pretrained(IMAGE_TOWER)
+    processor.image_processor.save_pretrained(IMAGE_TOWER)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@
 
 import shutil
 
-from foundation import ROOT, assemble, fashion
+from foundation import ROOT
+from foundation.paths import FASHION, MODELS
 
 
 def main() -> None:
-    shutil.copytree(assemble.DIRECTORY, ROOT.parent / "models", dirs_exist_ok=True)
-    shutil.copytree(
-        fashion.DIRECTORY, ROOT.parent / "data" / "fashion" / "data", dirs_exist_ok=True
-    )
+    shutil.copytree(MODELS, ROOT.parent / "models", dirs_exist_ok=True)
+    shutil.copytree(FASHION, ROOT.parent / "data" / "fashion" / "data", dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

@@ -11,31 +11,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foundation import BUILD
+from foundation.paths import SOURCE
 from foundation.settings import Settings
 
-CLASS_NAMES = (
-    "t-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
-DIRECTORY = BUILD / "source"
 
-
-def read_images(name: str, directory: Path = DIRECTORY) -> NDArray[np.uint8]:
+def read_images(name: str, directory: Path = SOURCE) -> NDArray[np.uint8]:
     """Read the images of ``train`` or ``t10k``: (N, 28, 28), light on black."""
     with gzip.open(directory / f"{name}-images-idx3-ubyte.gz") as file:
         return np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
 
 
-def read_labels(name: str, directory: Path = DIRECTORY) -> NDArray[np.uint8]:
+def read_labels(name: str, directory: Path = SOURCE) -> NDArray[np.uint8]:
     """Read the labels of ``train`` or ``t10k``: (N,), indices into CLASS_NAMES."""
     with gzip.open(directory / f"{name}-labels-idx1-ubyte.gz") as file:
         return np.frombuffer(file.read(), np.uint8, offset=8)
@@ -62,11 +48,11 @@ def main() -> None:
     settings = Settings.load().source
     local = os.environ.get("FASHION_MNIST_DEB")
     if local:
-        return unpack(Path(local), settings.sha256, DIRECTORY)
+        return unpack(Path(local), settings.sha256, SOURCE)
     with tempfile.TemporaryDirectory() as scratch:
         subprocess.run(["apt-get", "download", settings.package], check=True, cwd=scratch)
         (package,) = Path(scratch).glob("*.deb")
-        unpack(package, settings.sha256, DIRECTORY)
+        unpack(package, settings.sha256, SOURCE)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 from foundation import ROOT
-from foundation.corpus import COLOURS, GROUNDS, PATTERNS, SHADES
-from foundation.source import CLASS_NAMES
+from foundation.attributes import CLASS_NAMES, COLOURS, GROUNDS, PATTERNS, SHADES
 
 LENGTH = 40  # tokens of a prompt, with the first and last
 SUFFIX = "</w>"

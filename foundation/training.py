@@ -16,7 +16,7 @@ import yaml
 from torch import Tensor, nn
 
 from foundation import BUILD, ROOT
-from foundation.corpus import DIRECTORY, INDEX
+from foundation.paths import CORPUS, CORPUS_INDEX
 from foundation.settings import Training
 from truelike.runtime.scratch import fingerprint, scratch, write_once
 
@@ -26,9 +26,9 @@ LOG_EVERY = 50  # steps; checkpoints fall on whole rows
 
 def load_corpus(split: str) -> tuple[Tensor, pd.DataFrame]:
     """Load the ``train`` or ``held-out`` part: uint8, (N, 3, 32, 32), and attributes, N rows."""
-    index = pd.read_parquet(INDEX)
+    index = pd.read_parquet(CORPUS_INDEX)
     rows = np.flatnonzero(index["split"] == split)
-    images = np.load(DIRECTORY / "images.npy", mmap_mode="r")[rows]
+    images = np.load(CORPUS / "images.npy", mmap_mode="r")[rows]
     return torch.from_numpy(images).permute(0, 3, 1, 2), index.iloc[rows].reset_index(
         drop=True
     ).astype(dict.fromkeys(index.select_dtypes("category"), str))

@@ -7,13 +7,12 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from foundation import BUILD
-from foundation.corpus import SIZE
+from foundation.attributes import SIZE
 from foundation.muon import Muon
+from foundation.paths import VAE
 from foundation.settings import Settings, Training
 from foundation.training import Draw, descend, fit, load_corpus, schedule, stage_inputs, to_unit
 
-DIRECTORY = BUILD / "vae"
 KL_WEIGHT = 1e-6  # that of Stable Diffusion
 LATENT_NOISE = 0.03  # of the latents' scale: the decoder forgives small errors of a generator
 CHANNELS = 4
@@ -112,7 +111,7 @@ def train(images: Tensor, settings: Training, inputs: list[Path]) -> Autoencoder
 
 def main() -> None:
     images, _ = load_corpus("train")
-    train(images, Settings.load().vae, stage_inputs("vae")).save_pretrained(DIRECTORY)
+    train(images, Settings.load().vae, stage_inputs("vae")).save_pretrained(VAE)
 
 
 if __name__ == "__main__":

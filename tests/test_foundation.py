@@ -23,17 +23,32 @@ from PIL import Image
 from transformers import BlipForConditionalGeneration, BlipProcessor, CLIPModel, CLIPProcessor
 
 from foundation import codec, generator, training, vae
+from foundation.attributes import CLASS_NAMES, GROUNDS, HELD_OUT
 from foundation.captions import describe, phrasings
 from foundation.catalogue import rendered
-from foundation.corpus import GROUNDS, HELD_OUT, draw_attributes, measure, original_look, render
+from foundation.corpus import draw_attributes, measure, original_look, render
 from foundation.muon import Muon, orthogonalise
 from foundation.settings import Settings, Training
-from foundation.source import CLASS_NAMES
+from truelike.runtime.rooms import modules_of, rooms_of
+from truelike.runtime.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "models"
 FASHION = ROOT / "data" / "fashion" / "data"
+STAGES = read_yaml(ROOT / "foundation" / "dvc.yaml")["stages"]
 COUNTS = {"train": 100, "validation": 50, "test": 500}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_modules_it_imports_and_no_other_code(stage: str) -> None:
+    """As for the pipeline itself, paths and the reader of the settings are not listed."""
+    folder = ROOT / "foundation"
+    start = folder / f"{stage}.py"
+    unlisted = {folder / name for name in ("__init__.py", "paths.py", "settings.py")}
+    modules = ({start} | modules_of(start, folder)) - unlisted
+    rooms = {f"../src/truelike/{room}" for module in modules for room in rooms_of(module)}
+    declared = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py") or "src" in dep}
+    assert declared == {module.name for module in modules} | rooms
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +188,7 @@ from pathlib import Path
 import torch
 
 from foundation import training, vae
-from foundation.settings import Training
+from foundation.settings import (Training)
 
 training.BUILD, training.CHECKPOINT_EVERY = Path(sys.argv[1]), 2
 torch.set_num_threads(1)
@@ -343,10 +358,10 @@ def test_the_generator_trains_on_latents_that_are_encoded_once(
         "load_corpus",
         lambda split: (images, table) if split == "train" else (images[:4], table[:4]),
     )
-    monkeypatch.setattr(generator, "INDEX", tmp_path / "index")
-    monkeypatch.setattr(generator.vae, "DIRECTORY", tmp_path / "vae")
-    monkeypatch.setattr(generator.encoder, "DIRECTORY", MODELS / "encoder")
-    monkeypatch.setattr(generator, "DIRECTORY", tmp_path / "generator")
+    monkeypatch.setattr(generator, "CORPUS_INDEX", tmp_path / "index")
+    monkeypatch.setattr(generator, "VAE", tmp_path / "vae")
+    monkeypatch.setattr(generator, "ENCODER", MODELS / "encoder")
+    monkeypatch.setattr(generator, "GENERATOR", tmp_path / "generator")
     monkeypatch.setattr(generator, "MEASURE_EVERY", 2)
     monkeypatch.setattr(training, "BUILD", tmp_path)
     monkeypatch.setattr(training, "LOG_EVERY", 1)
