@@ -9,6 +9,8 @@ from truelike.config import Params, load_params
 from truelike.imageset.reading import ImageSet, open_replicas
 from truelike.paths import (
     ACCURACY,
+    ADAPTER,
+    ARMS,
     AUDIT,
     CAPTIONS,
     COMPARISONS,
@@ -19,8 +21,10 @@ from truelike.paths import (
     OOD,
     OOD_ACCURACY,
     REPORTS,
+    STYLE,
     SYNTHETIC,
     TRAIN,
+    VALIDATION,
     selection_table,
 )
 from truelike.reporting.gates import breaches
@@ -39,6 +43,7 @@ def main() -> None:
     material = Material(
         settings=settings,
         real=ImageSet(TRAIN),
+        validation=ImageSet(VALIDATION),
         naive=open_replicas(NAIVE, params.synthesize.replicas),
         synthetic=open_replicas(SYNTHETIC, params.synthesize.replicas),
         captions=pd.read_parquet(CAPTIONS),
@@ -56,6 +61,7 @@ def main() -> None:
         membership=pd.read_parquet(MEMBERSHIP),
         privacy_metrics=json.loads((METRICS / "privacy.json").read_text()),
         models=model_sources(used_models(settings.models, params.caption)),
+        losses=read_losses(params),
         costs=latest_costs(),
     )
     accuracy, audit, privacy = (
@@ -71,6 +77,25 @@ def main() -> None:
         raise TruelikeError("\n".join(lines))
 
 
+def read_losses(params: Params) -> pd.DataFrame:
+    """Losses by step of what was trained: kind (inversion, adaptation, training), run, step, loss,
+    the mean over
+    seeds and over the adapters of several classes.
+    """
+    runs = [("training", arm, ARMS / arm) for arm in params.train.arms]
+    if params.adapt.enabled:
+        runs.insert(0, ("adaptation", "adapter", ADAPTER))
+    if params.invert.enabled:
+        runs.insert(0, ("inversion", "style", STYLE))
+    tables = [pd.DataFrame(columns=["step", "loss", "kind", "run"])]
+    for kind, name, folder in runs:
+        logs = [pd.read_csv(file) for file in sorted(folder.rglob("log.csv"))]
+        if logs and len(table := pd.concat(logs)):
+            loss = table.groupby("step")["loss"].mean().reset_index()
+            tables.append(loss.assign(kind=kind, run=name))
+    return pd.concat(tables[1:] or tables, ignore_index=True)
+
+
 def settings_of(params: Params) -> Settings:
     """What the report shows of the parameters."""
     return Settings(
@@ -78,6 +103,8 @@ def settings_of(params: Params) -> Settings:
         corrupt=params.corrupt,
         prompts=params.prompts,
         caption=params.caption,
+        invert=params.invert,
+        adapt=params.adapt,
         synthesize=params.synthesize,
         partial=params.partial,
         select=params.select,
@@ -85,6 +112,8 @@ def settings_of(params: Params) -> Settings:
         evaluate=params.evaluate,
         audit=params.audit,
         report=params.report,
+        ood=list(params.ood),
+        shadows=params.privacy.shadows,
         models=params.models.model_dump(exclude={"dtype"}),
         texts=dict(flatten(params.model_dump())),
     )

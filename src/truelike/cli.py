@@ -135,6 +135,35 @@ def peek(
     print(f"contact sheet of {first.folder}: {out}")
 
 
+@app.command(epilog="Example: `truelike browse outputs/synthetic`, then open the page it names.")
+def browse(
+    path: SetsArgument,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the gallery goes, a directory of its own.")
+    ] = Path(".work/gallery"),
+) -> None:
+    """Make an offline gallery of all images: filter them by class, set and selection, search in
+    their prompts, and see what each was made from.
+    """
+    import pandas as pd
+
+    from truelike.imageset.reading import INDEX_FILE, ImageSet
+    from truelike.paths import CAPTIONS, TEST, TRAIN
+    from truelike.reporting.gallery import Exhibit, write_gallery
+    from truelike.sharing.export import sets_in
+    from truelike.sharing.selection import read_selection
+
+    sets = [ImageSet(folder) for folder in sets_in(path)]
+    exhibits = [Exhibit(images, read_selection(images)) for images in sets]
+    real = [ImageSet(folder) for folder in (TRAIN, TEST) if (folder / INDEX_FILE).is_file()]
+    captions: dict[str, str] = {}
+    if CAPTIONS.is_file():
+        table = pd.read_parquet(CAPTIONS)
+        captions = dict(zip(table["key"], table["caption"], strict=True))
+    page = write_gallery(exhibits, real, captions, out)
+    print(f"{sum(map(len, sets))} images: {page}")
+
+
 @app.command(epilog="Example: `truelike verify outputs/real outputs/synthetic`")
 def verify(
     paths: Annotated[

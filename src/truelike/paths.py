@@ -6,6 +6,7 @@ OUTPUTS = Path("outputs")
 
 REAL = OUTPUTS / "real"
 TRAIN = REAL / "train"
+VALIDATION = REAL / "validation"
 TEST = REAL / "test"
 EXTRA = OUTPUTS / "extra"  # real training images beyond data.shots
 

@@ -8,14 +8,25 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
 from tests.pipeline.test_sweeps import ENVIRONMENT
-from tests.support.report_material import accuracy_metrics, audit_metrics
-from truelike.reporting.compare import Run, compare_page, differing, read_run
+from tests.support.report_material import run_of
+from truelike.evaluation.verdict import Predictions
+from truelike.reporting.compare import (
+    Run,
+    common_arm,
+    compare_page,
+    differing,
+    paired_change,
+    read_run,
+)
+from truelike.reporting.pooling import pool_draws
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.yaml import read_yaml
 
@@ -42,15 +53,6 @@ for name in ("accuracy", "pictures"):
 """
 
 
-def run_of(name: str, **settings: str) -> Run:
-    return Run(
-        name,
-        settings,
-        accuracy_metrics(),
-        audit_metrics({"real": 0.9, "naive": 0.3, "synthetic": 0.7}),
-    )
-
-
 def test_settings_differ_where_a_value_does_or_is_missing():
     runs = [run_of("a", x="1", y="2"), run_of("b", x="1", y="3"), run_of("c", x="1", z="0")]
     assert differing(runs) == {"y": ["2", "3", "–"], "z": ["–", "–", "0"]}
@@ -68,9 +70,66 @@ def test_a_page_of_runs_with_other_arms_and_hostile_names():
     assert "<b>one" not in page
     assert "<i>2" not in page
     row = page[page.index('<th scope="row">mixed</th>') :]
-    assert row[: row.index("</tr>")].endswith('74.9&nbsp;(73.8 to 75.8)</td><td class="n">–</td>')
+    cells = re.sub("</?span>", "", row[: row.index("</tr>")])
+    assert re.search(r"74\.9 \(73\.8 to 75\.8\)</td><td [^>]*>–</td>$", cells)
     assert "--synthetic" in page
     assert "http" not in page.replace("http://www.w3.org/", "")
+
+
+def predicted(hits: np.ndarray, keys: list[str]) -> Predictions:
+    """Predictions of two classes, all images of class 0, that are right where `hits` is true."""
+    probs = np.stack([hits, ~hits], axis=2).astype(np.float32)
+    return Predictions(probs, np.zeros(len(keys), int), list(range(len(hits))), keys)
+
+
+def test_runs_are_paired_by_seed_and_image_whatever_the_order():
+    rng = np.random.default_rng(0)
+    hits, keys = rng.random((6, 400)) < 0.5, [f"k{n}" for n in range(400)]
+    better = hits | (rng.random((6, 400)) < 0.4)
+    first = replace(run_of("a"), predictions={"mixed": predicted(hits, keys)})
+    other = predicted(better[:, ::-1], keys[::-1])
+    second = replace(run_of("b"), predictions={"mixed": other})
+    change = paired_change(second, first, "mixed")
+    assert change["points"] == pytest.approx(100 * (better.mean() - hits.mean()))
+    assert 0 < change["low"] < change["points"] < change["high"]
+    assert paired_change(second, first, "real") is None
+    elsewhere = replace(second, predictions={"mixed": predicted(hits, [f"x{k}" for k in keys])})
+    assert paired_change(elsewhere, first, "mixed") is None
+    page = re.sub("</?span>", "", compare_page([first, second]))
+    assert f"{change['points']:+.1f} ({change['low']:+.1f} to {change['high']:+.1f})" in page
+
+
+def drawn(name: str, seed: int, gain: float, **settings: str) -> Run:
+    run = run_of(name, **settings | {"data.seed": str(seed), "evaluate.confidence": "0.95"})
+    run.accuracy["difference_to_real"]["bridged_pp"] |= {"points": gain}
+    return run
+
+
+def test_draws_of_the_data_are_pooled_with_a_t_interval():
+    gains = [1.4, 1.3, -0.4, 0.8, 0.8, -0.2]
+    runs = [drawn(f"draw{seed}", seed, gain) for seed, gain in enumerate(gains)]
+    (pool,) = pool_draws([*runs, drawn("again", 0, 9.0), drawn("alone", 7, 9.0, x="other")])
+    assert pool.seeds == ("0", "1", "2", "3", "4", "5")
+    gain = pool.gains["bridged_pp"]
+    assert gain.points == tuple(gains)
+    # mean 0.617, standard deviation 0.755 over six draws, t of 5 degrees of freedom 2.571
+    assert gain.mean.value == pytest.approx(0.6167, abs=1e-4)
+    assert (gain.mean.low, gain.mean.high) == pytest.approx((-0.175, 1.409), abs=2e-3)
+    page = re.sub("</?span>", "", compare_page(runs))
+    assert "Over 6 draws of the data" in page
+    assert "bridged_pp is +0.6 points [−0.2, +1.4]" in page
+    assert pool_draws(runs[:1]) == []
+
+
+def test_the_same_arm_is_compared_in_every_column():
+    first, second = run_of("a"), run_of("b")
+    second.accuracy["verdict"]["arm"] = "mixed"
+    page = compare_page([first, second])
+    assert "Accuracy of the arm bridged_pp in percent" in page
+    row = re.search(r'<th scope="row">sketches</th>(.*?)</tr>', page)[1]
+    assert re.findall(r">([\d.]+) <span>", row) == ["55.8", "55.8"]
+    del second.accuracy["accuracy"]["bridged_pp"]
+    assert common_arm([first, second]) == "real"
 
 
 @pytest.fixture(scope="module")
@@ -118,15 +177,14 @@ def test_experiments_are_compared_by_name_revision_and_workspace(project):
     out = call(project, "truelike", "compare", "HEAD", "low", "high")
     assert "HEAD, low, high: .work/compare.html" in out
     page = (project / ".work/compare.html").read_text(encoding="utf-8")
-    rows = dict(
-        re.findall(r'<tr><th scope="row">(?:<code>)?(.*?)<(.*?)</tr>', page.replace("&nbsp;", " "))
-    )
+    plain = re.sub("</?span>", "", page)
+    rows = dict(re.findall(r'<tr><th scope="row">(?:<code>)?(.*?)<(.*?)</tr>', plain))
     assert [cell in rows["synthesize.strength"] for cell in (">0.6<", ">0.25<", ">0.75<")] == [
         True
     ] * 3
     assert "adapt.lr" not in page
-    for cell in ("66.0&nbsp;(", "62.5&nbsp;(", "67.5&nbsp;("):
-        assert cell in page
+    for cell in ("66.0 (", "62.5 (", "67.5 ("):
+        assert cell in plain
     assert all(cell in rows["coverage ↑"] for cell in ("0.600 (", "0.250 (", "0.750 ("))
     call(
         project, "truelike", "compare", "low", "--out", "other.html"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.support.report_material import build_material, membership
-from truelike.reporting import figures
+from truelike.reporting import curves, figures
 from truelike.reporting.material import Material
 from truelike.reporting.pictures import contact_sheet, data_uri, scale_to
 from truelike.reporting.settings import Rung
@@ -95,7 +95,7 @@ def law(size: float, top: float) -> float:
 
 def test_few_shot_curve_has_every_interval_the_law_and_what_sets_are_worth(material):
     worth = {"naive": None, "synthetic": {"value": 2.0, "low": 1.5, "high": 8.0}}
-    axes = figures.few_shot_figure(material.curves, worth).axes[0]
+    axes = curves.few_shot_figure(material.curves, worth).axes[0]
     assert axes.get_xlabel().startswith("real training images per class")
     assert "(%)" in axes.get_ylabel()
     points, fitted, star = axes.lines
@@ -113,7 +113,7 @@ def test_few_shot_curve_has_every_interval_the_law_and_what_sets_are_worth(mater
 
 
 def test_scaling_curve_shows_synthetic_sets_beside_all_real_images(material):
-    axes = figures.scaling_figure(material.curves).axes[0]
+    axes = curves.scaling_figure(material.curves).axes[0]
     named = [line.get_label() for line in axes.lines if not line.get_label().startswith("_")]
     assert named == ["all real images", "naive", "synthetic"]
     assert set(axes.lines[0].get_ydata()) == {law(5, 80)}
@@ -124,8 +124,8 @@ def test_scaling_curve_shows_synthetic_sets_beside_all_real_images(material):
 
 def test_two_sizes_are_drawn_without_a_law(material):
     few = material.curves[material.curves["images_per_class"] < 5]
-    assert len(figures.few_shot_figure(few, {"naive": None, "synthetic": None}).axes[0].lines) == 1
-    assert len(figures.scaling_figure(few).axes[0].lines) == 3
+    assert len(curves.few_shot_figure(few, {"naive": None, "synthetic": None}).axes[0].lines) == 1
+    assert len(curves.scaling_figure(few).axes[0].lines) == 3
 
 
 def test_every_arm_has_its_interval_at_every_severity(material):
@@ -138,6 +138,17 @@ def test_every_arm_has_its_interval_at_every_severity(material):
         assert np.abs(line.get_xdata() - np.arange(6)).max() < 0.5
         np.testing.assert_allclose(np.array(bars.get_segments())[:, :, 1], own[["low", "high"]])
     assert "90 % intervals" in axes.get_xlabel()
+
+
+def test_the_few_shot_axis_ends_where_nothing_can_be_estimated(material):
+    wild = {"value": 3.0, "low": 1e-318, "high": 1e16}
+    axes = curves.few_shot_figure(material.curves, {"synthetic": wild}).axes[0]
+    assert axes.get_xlim() == pytest.approx((1 / 1.25, 4 * 5 * 1.25))
+    assert any("worth 3.0" in text.get_text() for text in axes.get_legend().get_texts())
+    flat = material.curves.assign(accuracy=[50.0, 50.0, 50.0] * 3)
+    unfitted = curves.few_shot_figure(flat, {"synthetic": wild}).axes[0]
+    assert len(unfitted.lines) == 1  # the points alone
+    assert unfitted.get_xlim() == axes.get_xlim()
 
 
 def test_roc_curves_are_drawn_on_logarithmic_axes_from_the_smallest_rate_that_was_measured():

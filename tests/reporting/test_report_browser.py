@@ -2,28 +2,17 @@
 everything shown.
 """
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.reporting.test_compare import run_of
-from tests.support.report_material import build_material
+from tests.support.browser import open_browser
+from tests.support.report_material import build_material, run_of
 from truelike.reporting.compare import compare_page
 from truelike.reporting.page import render
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-]
-FLAGS += ["--disable-component-update", "--disable-sync"]
 PHONE = {"width": 390, "height": 844}
 SIZES = """() => [...document.querySelectorAll('figure')].map(figure => {
   const svg = figure.querySelector('svg'), box = svg.getBoundingClientRect(), drawn = svg.getBBox();
@@ -38,17 +27,8 @@ OPEN = "() => document.querySelectorAll('details').forEach(details => { details.
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
-    """Debian's Chromium, or Chrome; without one the tests fail in CI and are skipped elsewhere."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        message = f"none of {', '.join(BROWSERS)} is installed: apt-get install -y chromium"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, headless=True, args=FLAGS)
+    with open_browser() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module", params=["report", "comparison"])

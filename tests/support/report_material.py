@@ -13,6 +13,7 @@ from truelike.audit.gaps import GAPS
 from truelike.config import Params, load_params
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.writing import Sample, write_image_set
+from truelike.reporting.compare import Run
 from truelike.reporting.material import Material
 from truelike.reporting.measures import MEASURES
 from truelike.reporting.provenance import ModelSource
@@ -285,6 +286,16 @@ def near_copies(sets: dict[str, list[ImageSet]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["set", "key", "nearest_key", "similarity"])
 
 
+def losses() -> pd.DataFrame:
+    """Losses that fall with the step, of everything that is trained."""
+    runs = [("inversion", "style"), ("adaptation", "adapter"), *(("training", a) for a in ARMS)]
+    tables = [
+        pd.DataFrame({"step": range(60), "loss": 1 / np.arange(1, 61), "kind": kind, "run": run})
+        for kind, run in runs
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
 def build_material(folder: Path, params: Params | None = None) -> Material:
     """Write small image sets below `folder` and make up the rest of a run on them."""
     sets = write_sets(folder)
@@ -317,6 +328,7 @@ def build_material(folder: Path, params: Params | None = None) -> Material:
     return Material(
         settings=settings_of(params or load_params(ROOT / "recipes/default.yaml")),
         real=real,
+        validation=real,
         naive=sets["naive"],
         synthetic=sets["synthetic"],
         captions=captions,
@@ -345,5 +357,15 @@ def build_material(folder: Path, params: Params | None = None) -> Material:
                 "see `models/README.md`",
             )
         ],
+        losses=losses(),
         costs=costs,
+    )
+
+
+def run_of(name: str, **settings: str) -> Run:
+    return Run(
+        name,
+        settings,
+        accuracy_metrics(),
+        audit_metrics({"real": 0.9, "naive": 0.3, "synthetic": 0.7}),
     )

@@ -15,6 +15,9 @@ from truelike.audit.samples import Features
 from truelike.evaluation.intervals import Interval, bootstrap_means, percentile_interval
 
 FEWEST_SIZES = 3
+LOWEST, HIGHEST = (1e-6, 1e-2, 0.0), (1000.0, 5.0, 100.0)  # scale, exponent, floor
+NEAR = 1e-3  # of a bound, relative
+FLAT = 0.1  # percent of accuracy in the whole curve
 REPEATS = 5
 MOST_IMAGES = 20_000  # that a probe is fitted on
 FARTHEST = 4  # times as many real images as there are
@@ -33,6 +36,14 @@ class PowerLaw:
     def accuracy(self, sizes: np.ndarray) -> np.ndarray:
         """Accuracy in percent at `sizes` images per class."""
         return 100 - self.scale * sizes.astype(float) ** -self.exponent - self.floor
+
+    @property
+    def at_bounds(self) -> bool:
+        """Whether a fit ended at a bound of scale or exponent, or found no curve at all: the
+        accuracies do not determine it.
+        """
+        steep = LOWEST[1] * (1 + NEAR) < self.exponent < HIGHEST[1] * (1 - NEAR)
+        return not (steep and FLAT < self.scale < HIGHEST[0] * (1 - NEAR))
 
     def size(self, accuracy: float) -> float:
         """The images per class that reach `accuracy` (percent); infinite where the curve never
@@ -53,7 +64,7 @@ def fit_power_law(sizes: np.ndarray, accuracies: np.ndarray) -> PowerLaw:
     fitted = least_squares(
         lambda x: x[0] * sizes ** -x[1] + x[2] - errors,
         start,
-        bounds=([1e-6, 1e-2, 0.0], [1000.0, 5.0, 100.0]),
+        bounds=(LOWEST, HIGHEST),
     )
     return PowerLaw(*map(float, fitted.x))
 

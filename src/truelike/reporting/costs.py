@@ -1,10 +1,11 @@
 """What each arm cost, out of the ledger of stages."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
+from truelike.reporting.material import Settings
 from truelike.synthesis.settings import PartialSet, Piece
 from truelike.training.settings import Arm
 
@@ -14,6 +15,30 @@ MAKERS = {  # stages whose images an arm's partner is
     "extra": (),
 }
 PIECE_MAKERS: dict[Piece, str] = {"caption": "caption", "style": "invert", "adapter": "adapt"}
+
+
+def active_stages(settings: Settings) -> set[str]:
+    """The stages that these settings ask to work, by the names that the ledger has."""
+    stages = {"prepare", "train", "evaluate", "audit", "report", "embed"}
+    switches = {
+        "caption": settings.caption.by != "none",
+        "invert": settings.invert.enabled,
+        "adapt": settings.adapt.enabled,
+        "select": bool(settings.select.sets),
+        "corrupt": settings.corrupt.images_per_class != 0 and bool(settings.corrupt.kinds),
+        "halves": bool(settings.shadows),
+        "attack": bool(settings.shadows),
+    }
+    stages |= {stage for stage, is_on in switches.items() if is_on}
+    parts: dict[str, Iterable[object]] = {
+        "naive": settings.synthesize.replicas,
+        "synthesize": settings.synthesize.replicas,
+        "partial": settings.partial,
+        "train": settings.train.arms,
+        "ood": settings.ood,
+        "shadow": settings.shadows,
+    }
+    return stages | {f"{stage}@{part}" for stage, names in parts.items() for part in names}
 
 
 def arm_costs(

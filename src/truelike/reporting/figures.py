@@ -6,11 +6,10 @@ from collections.abc import Mapping
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from truelike.audit.scaling import FEWEST_SIZES, fit_power_law
+from truelike.reporting.pooling import Pool
 from truelike.reporting.style import (
     LINES,
     LONGEST,
@@ -89,6 +88,28 @@ def runs_figure(accuracies: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
             axes.lines[-1].set_label(short(name, LONGEST))
         axes.set_xlabel("accuracy on real test images (%), with intervals")
         legend_above(axes)
+        settle(figure)
+    return figure
+
+
+def draws_figure(pool: Pool) -> Figure:
+    """Difference to `real` (percentage points) of every arm over draws of the data: a point per
+    draw, the mean with its t interval, a line at zero.
+    """
+    labels = [
+        f"{points(gain.mean.value)}  ({points(gain.mean.low)} to {points(gain.mean.high)})"
+        for gain in pool.gains.values()
+    ]
+    with mpl.rc_context(STYLE):
+        figure, axes = named_rows(list(pool.gains), labels)
+        for y, gain in enumerate(pool.gains.values()):
+            mean = gain.mean
+            draw_interval(axes, y, mean.value, mean.low, mean.high, PALETTE["synthetic"])
+            heights = np.full(len(gain.points), y + 0.28)
+            axes.plot(gain.points, heights, "o", color=PALETTE["real"], mfc="none", markersize=4)
+        axes.axvline(0, color=PALETTE["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        level = f"{100 * pool.confidence:g} % t interval over draws"
+        axes.set_xlabel(f"difference to real (percentage points), {level}")
         settle(figure)
     return figure
 
@@ -188,88 +209,6 @@ def waterfall_figure(
         )
         settle(figure)
     return figure
-
-
-def few_shot_figure(
-    curves: pd.DataFrame, worth: Mapping[str, Mapping[str, float] | None]
-) -> Figure:
-    """Accuracy against the number of real images, its fitted law, and on it what each set is worth.
-
-    `curves` are rows of set, images_per_class, accuracy, low, high (percent); `worth` has the
-    value, low and high of the real images per class by set.
-    """
-    tops = curves.groupby("set")["accuracy"].last()
-    sizes = [interval["value"] for interval in worth.values() if interval]
-    with mpl.rc_context(STYLE):
-        figure, axes = _curve_axes("real training images per class")
-        _curve(
-            axes,
-            curves,
-            "real",
-            max([curves.loc[curves["set"] == "real", "images_per_class"].max(), *sizes]),
-        )
-        for kind, interval in worth.items():
-            if interval:
-                x, y, colour = interval["value"], tops[kind], PALETTE[kind]
-                axes.hlines(
-                    y, interval["low"], interval["high"], color=colour, linewidth=2.4, alpha=0.5
-                )
-                axes.plot(
-                    x, y, "*", color=colour, markersize=11, label=f"all {kind}: worth {x:.1f}"
-                )
-        legend_above(axes)
-        settle(figure)
-    return figure
-
-
-def scaling_figure(curves: pd.DataFrame) -> Figure:
-    """Accuracy against the number of synthetic images, with fitted laws, and a line at that of all
-    real images.
-    """
-    real = curves.loc[curves["set"] == "real", "accuracy"].iloc[-1]
-    with mpl.rc_context(STYLE):
-        figure, axes = _curve_axes("synthetic images per class")
-        axes.axhline(
-            real, color=PALETTE["real"], linewidth=1, linestyle=(0, (4, 3)), label="all real images"
-        )
-        for kind in ("naive", "synthetic"):
-            _curve(axes, curves, kind, curves.loc[curves["set"] == kind, "images_per_class"].max())
-        legend_above(axes)
-        settle(figure)
-    return figure
-
-
-def _curve_axes(label: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, 3.0))
-    axes = figure.add_subplot()
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel(f"{label}, 95 % intervals of the accuracy")
-    axes.set_ylabel("accuracy of a linear probe (%)")
-    axes.grid(visible=True, axis="y")
-    return figure, axes
-
-
-def _curve(axes: Axes, curves: pd.DataFrame, kind: str, farthest: float) -> None:
-    """Draw a set's accuracies with their intervals, and the power law fitted to three of them or
-    more.
-    """
-    rows, colour = curves[curves["set"] == kind], PALETTE[kind]
-    sizes, fill = rows["images_per_class"].to_numpy(), "none" if kind == "real" else colour
-    axes.vlines(sizes, rows["low"], rows["high"], color=colour, linewidth=2.4, alpha=0.4)
-    axes.plot(
-        sizes, rows["accuracy"], MARKERS[kind], color=colour, mfc=fill, markersize=5, label=kind
-    )
-    if len(rows) >= FEWEST_SIZES:
-        x = np.geomspace(sizes[0], farthest, 60)
-        law = fit_power_law(sizes.astype(float), rows["accuracy"].to_numpy())
-        axes.plot(
-            x,
-            law.accuracy(x),
-            color=colour,
-            linewidth=1.2,
-            linestyle="-" if kind == "synthetic" else (0, (4, 2)),
-        )
 
 
 def severity_figure(ood: pd.DataFrame, partners: Mapping[str, str], confidence: float) -> Figure:

@@ -1,11 +1,12 @@
 """Everything the report tells of, as the stage hands it in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from truelike.adaptation.settings import Adapt, Invert
 from truelike.audit.settings import Audit
 from truelike.captioning.settings import Caption
 from truelike.evaluation.settings import Evaluate
@@ -21,14 +22,16 @@ from truelike.training.settings import Train
 
 @dataclass(frozen=True)
 class Settings:
-    """The sections of params.yaml that the report speaks of; `models` are paths by role, `texts`
-    every parameter by its dotted name.
+    """The sections of params.yaml that the report speaks of; `ood` are the sets' names, `shadows`
+    those of ``privacy``, `models` paths by role, `texts` every parameter by its dotted name.
     """
 
     data: Data
     corrupt: Corrupt
     prompts: Prompts
     caption: Caption
+    invert: Invert
+    adapt: Adapt
     synthesize: Synthesize
     partial: Mapping[str, PartialSet]
     select: Select
@@ -36,6 +39,8 @@ class Settings:
     evaluate: Evaluate
     audit: Audit
     report: Report
+    ood: Collection[str]
+    shadows: Collection[int]
     models: Mapping[str, str]
     texts: Mapping[str, str]
 
@@ -51,6 +56,7 @@ class Material:
 
     settings: Settings
     real: ImageSet
+    validation: ImageSet
     naive: Sequence[ImageSet]
     synthetic: Sequence[ImageSet]
     captions: pd.DataFrame
@@ -68,6 +74,7 @@ class Material:
     membership: pd.DataFrame
     privacy_metrics: Mapping[str, Any]
     models: Sequence[ModelSource]
+    losses: pd.DataFrame
     costs: pd.DataFrame
 
     def image_counts(self) -> dict[str, int]:

@@ -6,11 +6,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from truelike.audit.gaps import GAPS
-from truelike.reporting import figures
+from truelike.reporting import curves, figures
 from truelike.reporting.arms import describe_arm
 from truelike.reporting.card import dataset_card
 from truelike.reporting.caveats import caveats
-from truelike.reporting.costs import arm_costs
+from truelike.reporting.costs import active_stages, arm_costs
 from truelike.reporting.examples import (
     class_examples,
     dropped_examples,
@@ -33,6 +33,7 @@ SETS = ("real", "naive", "synthetic")
 def render(material: Material) -> str:
     """Render the page, HTML as one string; names and captions that come from a user are escaped."""
     settings, metrics = material.settings, material.accuracy_metrics
+    costs = material.costs[material.costs["stage"].isin(active_stages(settings))]
     steps = waterfall_steps(settings.report.waterfall, material.comparisons)
     return render_template(
         "report.html.j2",
@@ -49,10 +50,6 @@ def render(material: Material) -> str:
         classes=list(class_examples(material)),
         class_count=len(material.real.class_names),
         image_counts=material.image_counts(),
-        cut={
-            "captions": int(material.captions["truncated"].sum()),
-            "prompts": int(sum(images.index["truncated"].sum() for images in material.synthetic)),
-        },
         dropped=dropped_examples(material),
         ood=metrics["ood"],
         ood_pictures=list(ood_examples(material.ood_sets)),
@@ -66,17 +63,16 @@ def render(material: Material) -> str:
         pairs=near_copy_pairs(material),
         privacy=material.privacy_metrics,
         attacks=ATTACKS,
-        costs=material.costs.astype(object).where(material.costs.notna(), None).to_dict("records"),
-        arm_costs=arm_costs(
-            material.costs, settings.train.arms, settings.partial, metrics["accuracy"]
-        ),
+        costs=costs.astype(object).where(costs.notna(), None).to_dict("records"),
+        arm_costs=arm_costs(costs, settings.train.arms, settings.partial, metrics["accuracy"]),
         models=material.models,
+        loss_kinds=set(material.losses["kind"]),
     )
 
 
 def write_report(material: Material, folder: Path) -> None:
-    """Write ``report.html``, ``summary.md``, ``DATASET.md``, ``pictures.png`` and ``accuracy.png``
-    into `folder`.
+    """Write ``report.html``, ``summary.md``, ``DATASET.md``, the pictures ``pictures.png`` and
+    ``accuracy.png``, and ``losses/RUN.csv`` (step, loss) into `folder`.
     """
     settings, metrics = material.settings, material.accuracy_metrics
     confidence = settings.evaluate.confidence
@@ -88,6 +84,9 @@ def write_report(material: Material, folder: Path) -> None:
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
+    (folder / "losses").mkdir(exist_ok=True)
+    for run, rows in material.losses.groupby("run", sort=False):
+        rows[["step", "loss"]].to_csv(folder / "losses" / f"{run}.csv", index=False)
     overview(material).save(folder / "pictures.png")
     figure = figures.accuracy_figure(metrics["accuracy"], settings.partners, confidence)
     (folder / "accuracy.png").write_bytes(to_png(figure))
@@ -110,10 +109,12 @@ def _figures(material: Material, steps: pd.DataFrame) -> dict[str, Markup]:
         "accuracy": figures.accuracy_figure(accuracy, partners, level),
         "coverage": figures.class_figure(by_class, "coverage", "coverage (share of real images)"),
         "two_sample": figures.class_figure(by_class, "two_sample", "C2ST accuracy"),
-        "few_shot": figures.few_shot_figure(material.curves, worth),
-        "scaling": figures.scaling_figure(material.curves),
+        "few_shot": curves.few_shot_figure(material.curves, worth),
+        "scaling": curves.scaling_figure(material.curves),
         "similarity": figures.similarity_figure(material.near_copies),
     }
+    for kind, rows in material.losses.groupby("kind", sort=False):
+        drawn[f"loss_{kind}"] = curves.loss_figure(rows, partners)
     if differences:
         drawn["differences"] = figures.difference_figure(differences, partners, level)
     if len(steps):

@@ -45,7 +45,7 @@ def key_numbers(
     numbers = {
         "gain": {name: accuracy["verdict"][name] for name in ("arm", "points", "low", "high")},
         "accuracy": {arm: row["top1"] for arm, row in accuracy["accuracy"].items()},
-        "ood": ood | {"mean_corruption_error": error.get("value")},
+        "ood": {"arm": arm} | ood | {"mean_corruption_error": error.get("value")},
         "synthetic": {name: (synthetic[name] or {}).get("value") for name in KEY_MEASURES},
     }
     leaks = {
