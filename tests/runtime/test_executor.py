@@ -46,8 +46,9 @@ def recorder(until: int = 99) -> tuple[list[int], Callable[[Any, Any, Progress],
 
 
 def test_a_run_that_failed_keeps_its_parts_and_is_continued(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("truelike.runtime.progress.INTERVAL", 1e-9)  # seconds
     made, make = recorder(until=3)
     with pytest.raises(OSError, match="no power"):
         map_parts(PARTS, tmp_path, lambda: "model", make, "toy")
@@ -58,7 +59,7 @@ def test_a_run_that_failed_keeps_its_parts_and_is_continued(
     for number in range(5):
         assert (tmp_path / f"{number}.a").read_text() == f"model a{number}"
         assert (tmp_path / f"{number}.b").read_text() == f"model b{number}"
-    assert "50/50" in capsys.readouterr().err
+    assert "toy: 50 of 50 images" in capsys.readouterr().err
 
 
 def test_a_damaged_part_is_made_again_and_no_other_and_the_model_is_opened_only_for_work(

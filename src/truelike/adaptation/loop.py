@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor
-from tqdm import tqdm
 
 from truelike.runtime.devices import device
 from truelike.runtime.processes import sum_gradients
+from truelike.runtime.progress import track
 from truelike.runtime.scratch import finished, is_first, write_finished, write_once
 
 CHECKPOINT_FILE, LOG_FILE = "checkpoint.pt", "log.csv"
@@ -138,7 +138,8 @@ def optimize(
             f"{checkpoint}: goes on after step {len(state.log)} of {settings.steps}",
             file=sys.stderr,
         )
-    for step in _progress(settings, len(state.log)):
+    done, steps = len(state.log), settings.steps
+    for step in track(range(done, steps), settings.name, steps, "step", done, shown=is_first()):
         _take_step(state, losses_of, settings, step)
         at_checkpoint = (step + 1) % settings.checkpoint_every == 0
         if heldout is not None and (at_checkpoint or step + 1 == settings.steps):
@@ -149,17 +150,6 @@ def optimize(
     state.finish()
     if is_first():
         write_once(folder / LOG_FILE, lambda path: _write_log(path, state.log))
-
-
-def _progress(settings: LoopSettings, done: int) -> "tqdm[int]":
-    return tqdm(
-        range(done, settings.steps),
-        desc=settings.name,
-        initial=done,
-        total=settings.steps,
-        unit="step",
-        disable=not is_first(),
-    )
 
 
 def _take_step(state: LoopState, losses_of: Losses, settings: LoopSettings, step: int) -> None:

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from tqdm import tqdm
-
 import truelike
 from truelike.runtime.errors import TruelikeError
+from truelike.runtime.progress import Bar
 from truelike.runtime.scratch import finished, write_finished
 
 ATTEMPTS = 3  # at a part whose workers are lost
@@ -51,7 +50,7 @@ def map_parts(
     missing = [part for part in parts if not all(finished(folder / file) for file in part.files)]
     total, left = (sum(part.size for part in some) for some in (parts, missing))
     if missing:
-        with tqdm(desc=name, total=total, initial=total - left, unit=unit) as bar:
+        with Bar(name, total, unit, done=total - left) as bar:
             for part, contents in _executor()(missing, open_model, make, bar.update):
                 for file, content in zip(part.files, contents, strict=True):
                     write_finished(folder / file, partial(_write, content))

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from truelike.imageset.checks import STORAGE_COLUMNS
 from truelike.imageset.reading import INDEX_FILE, ImageSet
 from truelike.runtime.errors import TruelikeError
+from truelike.runtime.progress import track
 from truelike.sharing.selection import read_selection, selected_rows
 
 METADATA_FILE = "metadata.jsonl"
@@ -88,9 +88,7 @@ def export(path: Path, target: Path, dropped: bool = False) -> int:
     for images, (positions, labels) in zip(sets, chosen, strict=True):
         folders = folder_names(images.class_names)
         rows = zip(positions, labels, _splits(images)[positions], strict=True)
-        for position, label, split in tqdm(
-            rows, total=len(positions), desc=str(images.folder), disable=None
-        ):
+        for position, label, split in track(rows, str(images.folder), len(positions)):
             root = target / folder_names([split])[0] if len(splits) > 1 else target
             file = Path(folders[label], f"{images.keys[position]}.png")
             (root / file).parent.mkdir(parents=True, exist_ok=True)

@@ -4,9 +4,8 @@ import hashlib
 import sys
 from collections.abc import Collection, Sequence
 
-from tqdm import tqdm
-
 from truelike.runtime.errors import TruelikeError
+from truelike.runtime.progress import track
 from truelike.runtime.scratch import scratch_root
 from truelike.sources.decode import DEEP_COLOUR, decode
 from truelike.sources.settings import Reading
@@ -40,7 +39,7 @@ def digests(
     found: dict[str, bytes] = {}
     bad: list[str] = []
     ranges: dict[str, float] = {}
-    for record in tqdm(records, desc=f"checking {section}", unit="image", disable=None):
+    for record in track(records, f"checking {section}", len(records)):
         try:
             image, used = decode(read_bytes(record), record.source, settings.depth)
         except TruelikeError as error:

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.writing import Sample, write_image_set
 from truelike.runtime.errors import TruelikeError
+from truelike.runtime.progress import track
 from truelike.runtime.scratch import stack_on_disk
 from truelike.sources.checks import digests, read_bytes
 from truelike.sources.corruptions import SEVERITIES, corrupt
@@ -137,7 +137,7 @@ def _squared(
     resolution: int,
     square: str,
 ) -> Iterator[Sample]:
-    for record in tqdm(records, desc=section, unit="image", disable=None):
+    for record in track(records, section, len(records)):
         picture = decode_rgb(read_bytes(record), record.source, depth)
         columns = {"split": "test", "source": record.source}
         pixels = to_square(picture, resolution, square)

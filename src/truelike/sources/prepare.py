@@ -12,10 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
 from truelike.imageset.writing import Sample, write_image_set
 from truelike.runtime.errors import TruelikeError
+from truelike.runtime.progress import track
 from truelike.sources.checks import digests, read_bytes, without_repeats
 from truelike.sources.decode import square_pixels
 from truelike.sources.formats import check_classes, open_source, without_unused
@@ -155,7 +154,7 @@ def samples(
 ) -> Iterator[Sample]:
     """Read, decode and square the images of `records`, one at a time."""
     labels = {name: label for label, name in enumerate(source.class_names)}
-    for record in tqdm(records, desc=split, unit="image", disable=None):
+    for record in track(records, split, len(records)):
         pixels = square_pixels(read_bytes(record), record.source, settings)
         columns = {"split": split, "source": record.source}
         yield Sample(image_key(record.source), labels[record.class_name], pixels, columns)

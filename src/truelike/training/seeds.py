@@ -18,9 +18,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from truelike.runtime.processes import end_with, own_cores
+from truelike.runtime.progress import Bar
 from truelike.runtime.scratch import discard, finished, is_first, write_finished
 from truelike.training.images import LabelledImages
 from truelike.training.loop import Checkpoint, LogRow, fit, one_thread, predict
@@ -84,7 +84,7 @@ def train_seeds(
     pending = [seed for seed in seeds if not _has_result(training, seed, folder)]
     networks = 2 if training.has_teacher else 1
     steps = len(pending) * networks * training.optimization.steps
-    with tqdm(total=steps, unit="step", disable=None if is_first() else True) as bar:
+    with Bar("training", steps, "step", shown=is_first()) as bar:
         if torch.cuda.is_available():
             for seed in pending:
                 _train_seed(training, seed, folder, bar.update)
@@ -182,7 +182,7 @@ def _checkpoint(
 
 
 def _train_in_processes(
-    training: Training, pending: list[int], folder: Path, workers: int, bar: tqdm
+    training: Training, pending: list[int], folder: Path, workers: int, bar: Bar
 ) -> None:
     # A forked child has the images and the imports for free. It is safe here because this process
     # computes with one thread, so that no thread pool is copied in a broken state; elsewhere than
@@ -212,7 +212,7 @@ def _train_in_processes(
                             f"training of {process.name} ended with status {process.exitcode}, see "
                             "above"
                         )
-                bar.update(steps.value - bar.n)
+                bar.update(steps.value - bar.done)
         finally:
             for process in running.values():
                 process.terminate()
