@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.ledger import record
+from truelike.runtime.outlook import outlook
 from truelike.runtime.scratch import is_first, only_writer
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
@@ -39,6 +40,18 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_MMAP_THRESHOLD, 2**25)
 
 
+def say_what_next(name: str, number: int) -> None:
+    """Tell a person whose stage was stopped; without Python's buffers, which a signal can find in
+    use.
+    """
+    if is_first():
+        text = (
+            f"\n{name}: stopped by {signal.Signals(number).name}; what is finished is kept: "
+            "`dvc repro`, or the same `dvc exp run`, goes on from there\n"
+        )
+        os.write(2, text.encode())
+
+
 def run(stage: str, main: Callable[[], None]) -> None:
     """Run a stage's main function as a process: exit 1 with the message of a TruelikeError, record
     what it cost.
@@ -50,8 +63,15 @@ def run(stage: str, main: Callable[[], None]) -> None:
     gc.freeze()
     gc.enable()
     keep_freed_memory()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     name = "@".join([stage, *sys.argv[1:]])  # train@bridged, as DVC names it
+
+    def stop(number: int, frame: object) -> None:
+        say_what_next(name, number)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    if is_first() and (line := outlook(name)):
+        print(line, file=sys.stderr, flush=True)
     try:
         with (
             only_writer(Path(".work/running") / name),
@@ -62,5 +82,6 @@ def run(stage: str, main: Callable[[], None]) -> None:
         print(f"{stage}: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
+        say_what_next(name, signal.SIGINT)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)

@@ -1,5 +1,7 @@
 """What every stage's process has in common."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +46,35 @@ def test_a_stage_faults_no_page_in_twice(tmp_path: Path) -> None:
         return int(made.stdout)
 
     assert page_faults() * 10 < page_faults("outside of a stage")
+
+
+WAITING = """
+import time
+from stages import run
+
+def main():
+    print("at work", flush=True)
+    time.sleep(60)
+
+run("toy", main)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stage_that_a_signal_stops_says_what_to_do_next(number: int, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "at work\n"
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert f"toy: stopped by {signal.Signals(number).name}; what is finished is kept" in error
+    assert "`dvc repro`" in error
