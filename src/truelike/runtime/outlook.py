@@ -1,5 +1,5 @@
-"""How far the pipeline is: the stages still to come, from dvc.lock, and how long they took when they
-last ran, from the ledger.
+"""How far the pipeline is: the stages still to come, from dvc.lock, and how long they took last
+time, from the ledger.
 """
 
 import json
