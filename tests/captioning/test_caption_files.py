@@ -84,13 +84,18 @@ def test_keys_that_look_like_numbers_stay_words(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("latin.csv", "source,caption\na,café\n".encode("latin-1"), "is not UTF-8"),
+        ("latin.csv", "source,caption\na,café\n".encode("latin-1"), "is not UTF-8 .* at byte 20"),
         ("wide.csv", "source,caption\na,b\n".encode("utf-16"), "is not UTF-8"),
         ("empty.csv", b"", "it is empty"),
         ("header.csv", b"source,caption\n", "must have the columns .* not empty"),
         ("comma.csv", b"source,caption\nhat/0.png,a dog, a cat\n", "line 2 has 3 fields"),
         ("quote.csv", b'source,caption\na,"b\n', "cannot be read as a table"),
-        ("zero.csv", b"source,caption\na,b\0c\n", "cannot be read as a table|no caption for"),
+        ("zero.csv", b"source,caption\ntrain/hat/0.png,b\0c\n", "has control characters"),
+        (
+            "paths.csv",
+            b"source,caption\ntrain\\hat\\0.png,x\n",
+            r"no source in it is .* it has 'train\\\\hat\\\\0\.png', .* 'train/hat/0\.png'",
+        ),
         ("bad.parquet", b"PAR1 no", "cannot be read as a table"),
         ("empty.parquet", b"", "cannot be read as a table"),
         ("empty.jsonl", b"\n", "it is empty"),
@@ -112,6 +117,7 @@ def test_files_that_cannot_be_used_are_named(images, tmp_path, name, content, me
 @pytest.mark.parametrize(
     ("captions", "message"),
     [
+        (["a", "\u200b", "c"], "no caption for 1 of 3 images, the first is 'image-1'"),
         (["a", None, "c"], "no caption for 1 of 3 images, the first is 'image-1'"),
         ([["a", "b"], ["c"], ["d"]], r"the caption of 'train/hat/0\.png' must be a text"),
         ([1, 2, 3], r"the caption of 'train/hat/0\.png' must be a text, found 1"),

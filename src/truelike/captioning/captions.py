@@ -74,6 +74,11 @@ def read_caption_file(images: ImageSet, path: str) -> pd.DataFrame:
         raise TruelikeError(
             f"models.captioner: {path}: {by} {twice[0]!r} has more than one caption"
         )
+    if names and not set(names) & set(wanted):
+        raise TruelikeError(
+            f"models.captioner: {path}: no {by} in it is that of an image: it has {names[0]!r}, "
+            f"the images are named such as {wanted[0]!r}"
+        )
     given = {name: _words(text, path, name) for name, text in zip(names, texts, strict=True)}
     captions = [given.get(name, "") for name in wanted]
     return _checked(images.keys, captions, f"models.captioner: {path}").assign(truncated=False)
@@ -116,14 +121,20 @@ def _matched(
 
 
 def _words(text: Any, path: str, name: str) -> str:
-    """A caption with single spaces; empty for null and NaN."""
+    """A caption with single spaces; empty for null, NaN and marks that are not seen."""
     if text is None or (isinstance(text, float) and math.isnan(text)):
         return ""
     if not isinstance(text, str):
         raise TruelikeError(
             f"models.captioner: {path}: the caption of {name!r} must be a text, found {text!r}"
         )
-    return " ".join(text.split())
+    words = " ".join(text.split())
+    kinds = {unicodedata.category(letter) for letter in words}
+    if "Cc" in kinds:
+        raise TruelikeError(
+            f"models.captioner: {path}: the caption of {name!r} has control characters: {words!r}"
+        )
+    return words if kinds - {"Cf", "Zs"} else ""
 
 
 def rewrite_captions(captions: pd.DataFrame, rewriter: Model, settings: Rewrite) -> pd.DataFrame:
