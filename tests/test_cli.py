@@ -182,10 +182,12 @@ def test_verify(tmp_path, monkeypatch, capsys):
     assert "no image set here" in failure(monkeypatch, capsys, "verify", tmp_path / "elsewhere")
 
 
-def test_discarding_a_stray_file_leaves_the_sums(tmp_path, monkeypatch, capsys):
+def test_discarding_a_stray_file_or_link_leaves_the_sums(tmp_path, monkeypatch, capsys):
     folder = some_set(tmp_path / "set").folder
     (folder / ".DS_Store").write_bytes(b"x")
-    assert "1 problems" in failure(monkeypatch, capsys, "verify", "--discard", folder)
+    (folder / "latest").symlink_to(tmp_path / "nowhere")
+    (folder / "up").symlink_to(tmp_path)
+    assert "3 problems" in failure(monkeypatch, capsys, "verify", "--discard", folder)
     assert "6 images, all sound" in truelike("verify", folder)
 
 

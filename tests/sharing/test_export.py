@@ -81,6 +81,22 @@ def test_a_folder_of_its_own_for_every_split(project, tmp_path):
     assert "cat/k0-test.png" in files(tmp_path / "test")
 
 
+def test_a_class_may_be_called_like_the_table(tmp_path):
+    samples = [Sample(f"k{n}", n, np.zeros((4, 4, 3), np.uint8), {}) for n in (0, 1)]
+    write_image_set(tmp_path / "set", samples, ["Metadata.jsonl", "dog"])
+    assert export(tmp_path / "set", tmp_path / "out") == 2
+    expected = {"%4Detadata.jsonl/k0.png", "dog/k1.png", "metadata.jsonl"}
+    assert files(tmp_path / "out") == expected
+
+
+def test_columns_of_lists_and_of_nothing_go_along(tmp_path):
+    write_set(tmp_path / "set", "", box=[1, 2], score=float("nan"))
+    export(tmp_path / "set", tmp_path / "out")
+    row = json.loads((tmp_path / "out/metadata.jsonl").read_text().splitlines()[0])
+    assert row["box"] == [1, 2]
+    assert row["score"] is None
+
+
 def test_sets_that_share_keys_are_not_mixed(project, tmp_path):
     write_set(project / "outputs/naive/0", "-r0")
     with pytest.raises(TruelikeError, match=r"naive/0.*synthetic/0: all have an image 'k0-r0'"):

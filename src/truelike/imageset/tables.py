@@ -84,7 +84,8 @@ def read_user_table(path: Path, parameter: str) -> pd.DataFrame:
         return readers[path.suffix.lower()](path)
     except UnicodeDecodeError as error:
         raise TruelikeError(
-            f"{parameter}: {path}: is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+            f"{parameter}: {path}: is not UTF-8 ({error.reason} at byte {error.start}); save it as "
+            "UTF-8"
         ) from None
     except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
         raise TruelikeError(f"{parameter}: {path}: cannot be read as a table: {error}") from None

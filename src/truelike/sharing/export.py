@@ -20,7 +20,9 @@ from truelike.sharing.selection import read_selection, selected_rows
 
 METADATA_FILE = "metadata.jsonl"
 LONGEST = 120  # bytes of a folder's name
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # to Windows
+RESERVED = re.compile(  # to Windows, and to us
+    rf"(con|prn|aux|nul|(com|lpt)[\d¹²³])(\..*)?|{re.escape(METADATA_FILE)}", re.IGNORECASE
+)
 
 
 def sets_in(path: Path) -> list[Path]:
@@ -132,6 +134,6 @@ def _metadata(row: pd.Series) -> dict[str, Any]:
     values = {"text": row["prompt"]} if "prompt" in row else {}
     for name, value in row.items():
         if name not in hidden:
-            plain = value.item() if isinstance(value, np.generic) else value
-            values[str(name)] = None if pd.isna(plain) else plain
+            plain = value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+            values[str(name)] = None if pd.api.types.is_scalar(plain) and pd.isna(plain) else plain
     return values

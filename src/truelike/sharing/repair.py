@@ -13,7 +13,8 @@ def discard_damaged(folder: Path) -> list[Path]:
 
     A listed file that does not match ``SHA256SUMS`` is removed, and where DVC linked it from its
     cache, there too, or DVC would put the damaged bytes back; ``SHA256SUMS`` goes with it unless
-    DVC's cache shows that it is sound. A file that is not listed is removed from the folder alone.
+    DVC's cache shows that it is sound. A file or link that is not listed is removed from the folder
+    alone.
     Where ``SHA256SUMS`` is missing or does not list the index, nothing but itself is removed: it
     says nothing about the other files, and has to be restored first. `dvc checkout`, `dvc pull` or
     `dvc repro` then restore what is missing.
@@ -25,12 +26,12 @@ def discard_damaged(folder: Path) -> list[Path]:
     if INDEX_FILE not in listed:
         return _remove([*_cached(sums), sums])
     others = [path for path in sorted(folder.iterdir()) if path.is_file() and path != sums]
-    stray = [path for path in others if path.name not in listed]
+    links = [path for path in folder.iterdir() if path.is_symlink()]
+    stray = sorted(path for path in {*others, *links} if path.name not in listed)
     damaged = [path for path in others if path.name in listed and listed[path.name] != sha256(path)]
     if damaged and not _is_sound(sums):
         damaged.append(sums)
-    links = [link for path in damaged for link in [*_cached(path), path]]
-    return _remove([*stray, *links])
+    return _remove([*stray, *(file for path in damaged for file in [*_cached(path), path])])
 
 
 def _remove(paths: list[Path]) -> list[Path]:
