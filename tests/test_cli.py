@@ -1,5 +1,6 @@
 """The `truelike` command as a person uses it."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from ruamel.yaml import YAML
@@ -158,6 +160,22 @@ def test_peek_counts_and_draws(tmp_path):
     assert re.search(r"a/b: c +4 +4 +4", output)
     assert re.search(r"all +6 +6 +6", output)
     assert Image.open(tmp_path / "new/sheet.png").width > 4 * 64
+
+
+def test_browse_finds_the_selection_and_the_real_images_of_the_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    some_set(Path("outputs/real/train"))
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    made = [Sample(f"k{n}-r0", 0, pixels, {"source_key": f"k{n}", "prompt": "x"}) for n in (0, 1)]
+    write_image_set(Path("outputs/synthetic/0"), made, ["hat", "a/b: c"])
+    Path("outputs/selection").mkdir()
+    table = pd.DataFrame({"key": ["k0-r0", "k1-r0"], "keep": [True, False], "reason": ["", "why"]})
+    table.to_parquet("outputs/selection/synthetic.parquet")
+    assert "2 images: .work/gallery/index.html" in truelike("browse", "outputs/synthetic")
+    page = Path(".work/gallery/index.html").read_text()
+    data = json.loads(re.search(r"const data = (.*);", page)[1])
+    assert (data["reasons"], data["sources"]) == (["", "why"], [0, 1])
+    truelike("browse", "outputs/synthetic")  # its own folder is written anew
 
 
 @pytest.mark.parametrize("out", ["sheet", "sheet.xyz", "folder.png"])

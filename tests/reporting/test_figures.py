@@ -10,8 +10,9 @@ from tests.support.report_material import build_material, membership
 from truelike.reporting import curves, figures
 from truelike.reporting.material import Material
 from truelike.reporting.pictures import contact_sheet, data_uri, scale_to
+from truelike.reporting.rendering import number
 from truelike.reporting.settings import Rung
-from truelike.reporting.style import to_svg
+from truelike.reporting.style import points, to_svg
 from truelike.reporting.waterfall import waterfall_steps
 
 
@@ -28,6 +29,10 @@ def test_figures_are_valid_svg_that_follows_the_theme(material):
     assert {"real", "naive", "synthetic", "Stiefel & Söhne", "t-shirt"} <= texts
     assert "var(--synthetic, #0969c8)" in svg
     assert "<style" not in svg
+
+
+def test_a_value_that_rounds_to_zero_has_no_minus():
+    assert (points(-0.04), points(-0.4), number(-0.04)) == ("+0.0", "−0.4", "0.0")
 
 
 def test_a_dollar_in_a_name_is_no_formula(material):

@@ -75,10 +75,10 @@ def flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A number with a true minus sign; a dash where there is none."""
+    """A number with a true minus sign, none before a zero; a dash where there is no number."""
     if value is None or np.isnan(value):
         return "–"
-    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return f"{value:z.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def p_value(value: float) -> str:

@@ -92,8 +92,8 @@ def to_png(figure: Figure) -> bytes:
 
 
 def points(value: float, digits: int = 1) -> str:
-    """A signed number with a true minus sign: ``+2.7``, ``−0.4``."""
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    """A signed number with a true minus sign: ``+2.7``, ``−0.4``; no minus before a zero."""
+    return f"{value:+z.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def named_rows(
