@@ -1,5 +1,6 @@
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,22 @@ def test_an_unpinned_pointer_warns_and_a_failed_download_is_explained(
     ):
         resolve(pointer)
     assert "pin it to a commit" in capsys.readouterr().err
+
+
+def test_a_hub_that_does_not_answer_is_named_within_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source.constants, "ENDPOINT", "http://192.0.2.1")  # an address of no one
+    monkeypatch.setattr(source.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(source, "TIMEOUT", 0.5)
+    source.unreachable.cache_clear()
+    pointer = tmp_path / "sd.yaml"
+    pointer.write_text("hub: owner/name\nrevision: " + "ab" * 20)
+    start = time.monotonic()
+    with pytest.raises(TruelikeError, match=r"cannot download .*192\.0\.2\.1 cannot be reached"):
+        resolve(pointer)
+    assert time.monotonic() - start < 5
+    source.unreachable.cache_clear()
 
 
 def test_a_pointer_with_unknown_entries_is_refused(tmp_path: Path) -> None:

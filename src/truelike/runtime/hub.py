@@ -5,15 +5,17 @@ and its revision.
 import json
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, get_session, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.yaml import read_yaml
 
+TIMEOUT = 5.0  # seconds until the hub counts as not reachable
 FILES = (
     "*.json",
     "*.jinja",
@@ -82,18 +84,39 @@ def read_pointer(path: Path) -> HubModel:
         ) from None
 
 
+@cache
+def unreachable() -> str:
+    """Why the hub does not answer, empty if it does; then this process takes what is in the hub's
+    cache, without the hub's own retries, which last half a minute.
+    """
+    try:
+        get_session().head(constants.ENDPOINT, timeout=TIMEOUT)
+    except Exception as error:  # each version of the hub's library has its own kinds
+        constants.HF_HUB_OFFLINE = True
+        return f"{constants.ENDPOINT} cannot be reached ({error})"
+    return ""
+
+
+def why_not(error: Exception) -> str:
+    """Why a download failed, in one line."""
+    if unreachable() and isinstance(error, LocalEntryNotFoundError):
+        return f"{unreachable()}, and the hub's cache on this machine does not hold it"
+    return str(error)
+
+
 def _download(path: Path, model: HubModel) -> Path:
     if model.revision is None:
         print(
             f"{path}: no revision: {model.hub} may change under you; pin it to a commit",
             file=sys.stderr,
         )
+    unreachable()
     files = [*FILES[:-1], f"*.{model.variant}.safetensors"] if model.variant else list(FILES)
     try:
         return Path(snapshot_download(model.hub, revision=model.revision, allow_patterns=files))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise TruelikeError(
-            f"{path}: cannot download {model.hub} at {model.revision or 'main'}: {error}"
+            f"{path}: cannot download {model.hub} at {model.revision or 'main'}: {why_not(error)}"
         ) from None
 
 

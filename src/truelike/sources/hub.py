@@ -36,6 +36,8 @@ def download(path: Path, settings: Reading) -> tuple[Path, Reading]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    from truelike.runtime.hub import unreachable, why_not
+
     try:
         data = HubData.model_validate(read_yaml(path))
     except ValidationError as error:
@@ -48,6 +50,7 @@ def download(path: Path, settings: Reading) -> tuple[Path, Reading]:
             f"{path}: no revision: {data.hub} may change under you; pin it to a commit",
             file=sys.stderr,
         )
+    unreachable()
     try:
         folder = Path(
             snapshot_download(
@@ -59,7 +62,7 @@ def download(path: Path, settings: Reading) -> tuple[Path, Reading]:
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise TruelikeError(
-            f"{path}: cannot download {data.hub} at {data.revision or 'main'}: {error}"
+            f"{path}: cannot download {data.hub} at {data.revision or 'main'}: {why_not(error)}"
         ) from None
     if not next(folder.rglob("*.parquet"), None):
         raise TruelikeError(
