@@ -18,7 +18,6 @@ from tests.support.learning import (
 from tests.support.models import float32
 from truelike.adaptation import loop
 from truelike.adaptation.inversion import initial_embedding, learn_style, style_of, style_tokens
-from truelike.generator import generator as generator_module
 from truelike.generator.adapter import read_adapter, write_no_adapter
 from truelike.generator.generator import Generator
 from truelike.generator.guidance import guidance_vectors, guide
@@ -28,32 +27,6 @@ from truelike.imageset.reading import ImageSet
 from truelike.runtime.errors import TruelikeError
 
 # Conditioning
-
-
-def test_states_equal_the_stock_pipeline_s(generator: Path) -> None:
-    opened = Generator.open(float32(generator))
-    states = opened.encode_prompts(["a boot", "a bag", "a boot"])["encoder_hidden_states"]
-    with torch.no_grad():
-        stock = opened.pipeline.encode_prompt(["a boot", "a bag", "a boot"], "cpu", 1, False)[0]
-    torch.testing.assert_close(states, stock)
-    assert torch.equal(states[0], states[2])
-
-
-def test_the_states_of_the_last_prompts_are_kept(
-    generator: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(generator_module, "CACHED", 2)
-    opened = Generator.open(float32(generator))
-    encoded = []
-    encode = opened.encode_prompt
-    monkeypatch.setattr(
-        opened, "encode_prompt", lambda prompt: encoded.append(prompt) or encode(prompt)
-    )
-    for prompts in (["a", "b", "c"], ["b"], ["d"], ["b", "d", "c"]):
-        states = opened.encode_prompts(prompts)["encoder_hidden_states"]
-        fresh = Generator(opened.pipeline).encode_prompts(prompts)["encoder_hidden_states"]
-        assert torch.equal(states, fresh)
-    assert encoded == ["a", "b", "c", "d", "c"]
 
 
 def test_guidance_replaces_the_last_state_only() -> None:

@@ -24,8 +24,10 @@ from tests.support.learning import (
 )
 from tests.support.models import float32
 from tests.support.tiny_models import SCHEDULER
-from truelike.adaptation.inversion import class_styles, learn_style, split_classes
+from truelike.adaptation.heldout import split_classes
+from truelike.adaptation.inversion import class_styles, learn_style
 from truelike.adaptation.lora import learn_adapter
+from truelike.generator import generator as generator_module
 from truelike.generator.adapter import read_adapter
 from truelike.generator.generator import Generator
 from truelike.generator.prompts import training_prompts
@@ -128,14 +130,15 @@ def test_the_first_losses_of_adaptation_are_the_formula_s(
 
 
 def test_latents_on_disk_are_those_of_the_vae_in_its_order_in_memory(
-    generator: Path, real: ImageSet
+    generator: Path, real: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = Generator.open(float32(generator))
     with torch.no_grad():
         expected = torch.cat(
             [opened.to_latents(torch.from_numpy(batch)) for batch in real.batches(4)]
         )
-    found = opened.encode_images(real, 4)
+    monkeypatch.setattr(generator_module, "ENCODED_PIXELS", 4 * 16 * 16)
+    found = opened.encode_images(real)
     assert torch.equal(found, expected)
     assert found.stride() == expected.stride()
 
@@ -250,18 +253,17 @@ def test_style_words_are_shared_or_numbered_by_class() -> None:
 
 
 def test_images_are_held_out_of_learning_only_to_choose_the_best(real: ImageSet) -> None:
-    members, held = split_classes(real, INVERT)
-    assert held == {}
+    members, held = split_classes(real, "invert", "last", 0)
+    assert [len(positions) for positions in held.values()] == [0, 0]
     assert {label: positions.tolist() for label, positions in members.items()} == {
         0: [0, 2, 4, 6, 8],
         1: [1, 3, 5, 7, 9],
     }
-    best = INVERT.model_copy(update={"choose": "best"})
-    kept, held = split_classes(real, best)
+    kept, held = split_classes(real, "invert", "best", 0)
     for label, positions in members.items():
         assert len(held[label]) == 1
         assert sorted([*kept[label].tolist(), *held[label].tolist()]) == positions.tolist()
-    again = split_classes(real, best)[1]
+    again = split_classes(real, "invert", "best", 0)[1]
     assert all(torch.equal(again[label], held[label]) for label in held)
 
 
@@ -269,11 +271,10 @@ def test_a_class_of_one_image_cannot_be_held_out(real: ImageSet) -> None:
     class One:
         labels, class_names = np.array([0, 0, 1]), ("boot", "bag")
 
-    best = INVERT.model_copy(update={"choose": "best"})
     with pytest.raises(
-        TruelikeError, match=r"invert\.choose is 'best', but the class 'bag' has 1 training image"
+        TruelikeError, match=r"adapt\.choose is 'best', but the class 'bag' has 1 training image"
     ):
-        split_classes(One(), best)  # type: ignore[arg-type]
+        split_classes(One(), "adapt", "best", 0)  # type: ignore[arg-type]
 
 
 def test_the_held_out_loss_uses_the_held_out_images_and_the_same_noise(

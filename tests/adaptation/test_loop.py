@@ -77,3 +77,30 @@ def test_each_parameter_ends_where_its_held_out_loss_was_lowest(
     rows = [row.split(",") for row in (tmp_path / "log.csv").read_text().splitlines()]
     assert rows[0] == ["step", "loss", "heldout"]
     assert [row[2] for row in rows[1:]] == ["", "3", "", "1.5", "", "1.5", "0.75"]
+
+
+def test_with_an_average_it_is_the_average_that_is_judged_and_kept(tmp_path: Path) -> None:
+    parameters, judged = {"x": number(1.0)}, []
+    losses = iter([2.0, 1.0, 3.0])
+
+    def heldout() -> dict[str, float]:
+        judged.append(parameters["x"].item())
+        return {"x": next(losses)}
+
+    settings = replace(TOY, steps=3, checkpoint_every=1, ema_decay=0.2)
+    optimize(
+        parameters, lambda rng, step: {"loss": parameters["x"].sum()}, tmp_path, settings, heldout
+    )
+    values = adam_steps(1.0, 3, 0.1)
+    averages = [values[1]]
+    for decay, value in zip([2 / 11, 0.2], values[2:], strict=True):
+        averages.append(decay * averages[-1] + (1 - decay) * value)
+    assert judged == pytest.approx(averages)
+    assert parameters["x"].item() == pytest.approx(averages[1])
+
+
+def test_after_each_step_its_number_is_told(tmp_path: Path) -> None:
+    parameters, told = {"x": number(1.0)}, []
+    losses = lambda rng, step: {"loss": parameters["x"].sum()}  # noqa: E731
+    optimize(parameters, losses, tmp_path, replace(TOY, steps=3), after_step=told.append)
+    assert told == [1, 2, 3]

@@ -13,6 +13,7 @@ from truelike.adaptation.lora import TrainingImages, learn_adapter, lora_shape
 from truelike.adaptation.settings import Adapt, DistributionMatching, Invert
 from truelike.generator.adapter import write_adapter
 from truelike.generator.generator import Generator
+from truelike.generator.states import map_states
 from truelike.generator.style import write_style
 from truelike.imageset.reading import ImageSet
 
@@ -48,6 +49,10 @@ ADAPT = Adapt(
     dm=DistributionMatching(
         weight=0.003, kernel="linear", reduction="sum", timesteps="per_sample", groups="batch"
     ),
+    micro_batch_size=None,
+    gradient_checkpointing="auto",
+    choose="last",
+    preview_every=None,
     checkpoint_every=3,
     seed=0,
 )
@@ -70,8 +75,8 @@ def training_images(
 ) -> TrainingImages:
     """Real images as adaptation takes them; their prompts are of the class unless given."""
     texts = prompts or [f"a {name}" for name in real.index["class_name"]]
-    labels = torch.tensor(real.labels)
-    return TrainingImages(opened.encode_images(real), labels, texts, vectors)
+    states = map_states(opened, [*texts, ""])
+    return TrainingImages(real, opened.encode_images(real), texts, states, vectors)
 
 
 def learn_and_write_style(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from truelike.adaptation.heldout import DRAWS, split_classes
 from truelike.adaptation.loop import LOG_FILE, LoopSettings, optimize
 from truelike.adaptation.objective import NoiseSchedule, diffusion_loss, draw_noised, noise_schedule
 from truelike.adaptation.settings import Invert
@@ -18,12 +19,10 @@ from truelike.generator.generator import Generator
 from truelike.generator.prompts import inversion_prompt, truncated
 from truelike.generator.style import Style, add_tokens, write_style
 from truelike.imageset.reading import ImageSet
+from truelike.runtime.devices import training_dtype
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.hub import Model
 from truelike.runtime.scratch import publish, scratch, scratch_key
-
-# Of invert.choose "best": the share of a class's images, and the noise draws of each.
-HELD_OUT, DRAWS = 0.1, 8
 
 
 def style_tokens(token: str, count: int) -> tuple[str, ...]:
@@ -98,32 +97,6 @@ def new_rows(tokenizer: Any, text_encoder: Any, token: str, rows: Tensor) -> Ite
         hook.remove()
 
 
-def split_classes(real: ImageSet, settings: Invert) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """The positions of the training images to learn from and to choose by, for each class that is
-    present.
-
-    With ``choose: best`` a tenth of each class's training images, at least one, is left out of
-    learning; with ``last`` none. Raises TruelikeError if a class has a single image and one is to
-    be left out.
-    """
-    labels = torch.tensor(real.labels)
-    members = {label: (labels == label).nonzero()[:, 0] for label in sorted(set(labels.tolist()))}
-    if settings.choose == "last":
-        return members, {}
-    rng = torch.Generator().manual_seed(settings.seed)
-    kept, held = {}, {}
-    for label, positions in members.items():
-        if len(positions) < 2:
-            raise TruelikeError(
-                f"invert.choose is 'best', but the class {real.class_names[label]!r} has 1 "
-                "training image: give at least 2 per class, or set invert.choose to 'last'"
-            )
-        count = max(1, int(HELD_OUT * len(positions)))
-        shuffled = positions[torch.randperm(len(positions), generator=rng)]
-        held[label], kept[label] = shuffled[:count], shuffled[count:]
-    return kept, held
-
-
 @dataclass(frozen=True)
 class ClassPrompt:
     """A class's prompt with its style, the first word of that style, and the positions of the
@@ -139,12 +112,12 @@ class ClassPrompt:
 def class_prompts(real: ImageSet, settings: Invert) -> list[ClassPrompt]:
     """The prompt of every class that is present."""
     styles = class_styles(settings, real.class_names)
-    kept, held = split_classes(real, settings)
+    kept, held = split_classes(real, "invert", settings.choose, settings.seed)
     prompts = []
     for label, images in kept.items():
         name = real.class_names[label]
         text = inversion_prompt(settings.template, name, " ".join(styles[name]))
-        prompts.append(ClassPrompt(text, styles[name][0], images, held.get(label, images[:0])))
+        prompts.append(ClassPrompt(text, styles[name][0], images, held[label]))
     return prompts
 
 
@@ -171,7 +144,7 @@ class StyleObjective:
             for name, rows in split_rows(self.generator, self.rows[own.token]).items():
                 tokenizer, text_encoder = self.generator.text_encoders[name]
                 hooks.enter_context(new_rows(tokenizer, text_encoder, own.token, rows))
-            conditioning = self.generator.encode_prompt(own.prompt)
+            conditioning = self.generator.encode([own.prompt])
         states = {
             name: value.expand(len(clean), *value.shape[1:]) for name, value in conditioning.items()
         }
@@ -218,7 +191,7 @@ def learn_style(
     }
     classes = class_prompts(real, settings)
     truncated(generator.tokenizer, [own.prompt for own in classes])
-    latents = generator.encode_images(real)
+    latents = _latents(generator, real)
     schedule = noise_schedule(generator.scheduler, generator.device)
     objective = StyleObjective(generator, latents, schedule, classes, rows, settings)
     loop = LoopSettings(
@@ -231,8 +204,17 @@ def learn_style(
         checkpoint_every=settings.checkpoint_every,
     )
     heldout = objective.heldout_losses if settings.choose == "best" else None
-    optimize(rows, objective.losses, folder, loop, heldout)
+    with generator.checkpointed("auto"):
+        optimize(rows, objective.losses, folder, loop, heldout)
     return split_rows(generator, torch.cat(list(rows.values())).detach())
+
+
+def _latents(generator: Generator, real: ImageSet) -> Tensor:
+    """The latents of the real images; then the VAE leaves the device, and the rest comes."""
+    generator.place(["vae"])
+    latents = generator.encode_images(real)
+    generator.place([name for name in generator.modules if name != "vae"])
+    return latents
 
 
 def style_key(settings: Invert, generator: Model, real: Path) -> str:
@@ -250,6 +232,7 @@ def invert(settings: Invert, generator: Model, real: Path, out: Path) -> None:
         if not settings.enabled:
             publish(write_style(folder, style, None), out)
             return
-        opened = Generator.open(replace(generator, dtype="float32"))
+        frozen = replace(generator, dtype=training_dtype(generator.dtype))
+        opened = Generator.open(frozen, parts=["vae"])
         learned = learn_style(opened, images, settings, generator.dtype, folder)
         publish([*write_style(folder, style, learned), folder / LOG_FILE], out)

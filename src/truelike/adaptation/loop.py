@@ -119,6 +119,7 @@ def optimize(
     folder: Path,
     settings: LoopSettings,
     heldout: Callable[[], dict[str, float]] | None = None,
+    after_step: Callable[[int], None] | None = None,
 ) -> None:
     """Minimise ``losses_of(rng, step)["loss"]`` over `parameters` in place with AdamW, and write
     ``log.csv``.
@@ -126,7 +127,8 @@ def optimize(
     A parameter without a gradient in a step is left as it is, momentum included. With `heldout`, a
     loss for each name in `parameters`, which is called at every checkpoint and at the end, each
     parameter ends as it was where its held-out loss was lowest; the log's column `heldout` is their
-    mean.
+    mean. With a moving average both are the average's. `after_step` is called with the number of
+    steps that are taken.
 
     Every `checkpoint_every` steps the state goes to ``folder/checkpoint.pt``; a run that finds one
     continues from it and ends with the same bytes as an uninterrupted run.
@@ -143,8 +145,9 @@ def optimize(
         _take_step(state, losses_of, settings, step)
         at_checkpoint = (step + 1) % settings.checkpoint_every == 0
         if heldout is not None and (at_checkpoint or step + 1 == settings.steps):
-            with torch.no_grad(), settings.autocast():
-                state.note(heldout())
+            _choose(state, heldout, settings)
+        if after_step is not None:
+            after_step(step + 1)
         if at_checkpoint and is_first():
             write_finished(checkpoint, partial(torch.save, state.content()))
     state.finish()
@@ -165,6 +168,19 @@ def _take_step(state: LoopState, losses_of: Losses, settings: LoopSettings, step
         state.average.step(state.parameters.values())
     values = {key: float(value.detach()) for key, value in losses.items()}
     state.log.append({"step": step} | values)
+
+
+def _choose(
+    state: LoopState, heldout: Callable[[], dict[str, float]], settings: LoopSettings
+) -> None:
+    values, average = state.parameters.values(), state.average
+    if average is not None:
+        average.store(values)
+        average.copy_to(values)
+    with torch.no_grad(), settings.autocast():
+        state.note(heldout())
+    if average is not None:
+        average.restore(values)
 
 
 def _write_log(path: Path, log: list[dict[str, float]]) -> None:

@@ -58,6 +58,8 @@ class DistributionMatching(Section):
 class Adapt(Section):
     """LoRA: one adapter for the whole set, or one for each class, the steps divided over the
     classes.
+
+    `micro_batch_size` images go through the denoiser at once, all of a batch if None.
     """
 
     enabled: bool
@@ -74,6 +76,10 @@ class Adapt(Section):
     min_snr_gamma: Rate | None
     caption_dropout: Probability
     dm: DistributionMatching
+    micro_batch_size: Positive | None
+    gradient_checkpointing: Literal["auto", "on", "off"]
+    choose: Literal["last", "best"]
+    preview_every: Positive | None
     checkpoint_every: Positive
     seed: Count
 

@@ -2,7 +2,7 @@
 parts.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,15 +22,15 @@ class Family:
     """A family of pipelines as data.
 
     `denoiser` is the pipeline's attribute that LoRA adapts at the modules of `attention`; `encode`
-    gives the conditioning of one prompt, with gradients if they are on; `denoise` calls the
-    denoiser on noisy latents at timesteps; `encoders` maps the name of a style's vectors to the
+    gives the conditioning of N prompts, with gradients if they are on; `denoise` calls the denoiser
+    on noisy latents at timesteps; `encoders` maps the name of a style's vectors to the
     tokenizer and text encoder that they belong to; `options` are for ``from_pretrained``;
     `upcasts_vae` says that the VAE overflows in float16 where its config says so.
     """
 
     denoiser: str
     attention: Mapping[str, tuple[str, ...]]
-    encode: Callable[[Any, str], Conditioning]
+    encode: Callable[[Any, Sequence[str]], Conditioning]
     denoise: Callable[[Any, Tensor, Tensor, Conditioning], Tensor]
     encoders: dict[str, tuple[str, str]]
     visual_guidance: bool = False
@@ -39,31 +39,30 @@ class Family:
 
 
 def token_ids(
-    tokenizer: Any, prompt: str, device: torch.device, length: int | None = None
+    tokenizer: Any, text_encoder: Any, prompts: Sequence[str], length: int | None = None
 ) -> Tensor:
-    """Token ids (1, L) of a prompt, padded and cut to `length`, or else to the tokenizer's
-    limit.
+    """Token ids (N, L) of prompts where the text encoder is, padded and cut to `length`, or else to
+    the tokenizer's limit.
     """
     length = length or tokenizer.model_max_length
     tokens = tokenizer(
-        [prompt], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     )
-    return tokens.input_ids.to(device)
+    return tokens.input_ids.to(text_encoder.device)
 
 
-def clip_states(
-    tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """The last but one states (1, L, W) and the projected pooled embedding (1, D) of a CLIP text
+def clip_states(tokenizer: Any, text_encoder: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """The last but one states (N, L, W) and the projected pooled embedding (N, D) of a CLIP text
     encoder.
     """
-    output = text_encoder(token_ids(tokenizer, prompt, device), output_hidden_states=True)
+    ids = token_ids(tokenizer, text_encoder, prompts)
+    output = text_encoder(ids, output_hidden_states=True)
     return output.hidden_states[-2], output[0]
 
 
-def encode_sd(pipeline: Any, prompt: str) -> Conditioning:
+def encode_sd(pipeline: Any, prompts: Sequence[str]) -> Conditioning:
     """Stable Diffusion 1.x and 2.x: the last states of one text encoder."""
-    ids = token_ids(pipeline.tokenizer, prompt, pipeline.device)
+    ids = token_ids(pipeline.tokenizer, pipeline.text_encoder, prompts)
     return {"encoder_hidden_states": pipeline.text_encoder(ids)[0]}
 
 
@@ -74,14 +73,12 @@ def denoise_sd(
     return pipeline.unet(latents, timesteps, **conditioning).sample
 
 
-def encode_sdxl(pipeline: Any, prompt: str) -> Conditioning:
+def encode_sdxl(pipeline: Any, prompts: Sequence[str]) -> Conditioning:
     """Stable Diffusion XL: the states of two text encoders side by side, the second's pooled
     embedding.
     """
-    first, _ = clip_states(pipeline.tokenizer, pipeline.text_encoder, prompt, pipeline.device)
-    second, pooled = clip_states(
-        pipeline.tokenizer_2, pipeline.text_encoder_2, prompt, pipeline.device
-    )
+    first, _ = clip_states(pipeline.tokenizer, pipeline.text_encoder, prompts)
+    second, pooled = clip_states(pipeline.tokenizer_2, pipeline.text_encoder_2, prompts)
     return {"encoder_hidden_states": torch.cat([first, second], dim=-1), "text_embeds": pooled}
 
 
@@ -100,21 +97,18 @@ def denoise_sdxl(
     ).sample
 
 
-def encode_sd3(pipeline: Any, prompt: str) -> Conditioning:
+def encode_sd3(pipeline: Any, prompts: Sequence[str]) -> Conditioning:
     """Stable Diffusion 3: the states of two CLIPs side by side, those of T5 (zeros without it)
     after them.
     """
-    first, pooled = clip_states(pipeline.tokenizer, pipeline.text_encoder, prompt, pipeline.device)
-    second, pooled_2 = clip_states(
-        pipeline.tokenizer_2, pipeline.text_encoder_2, prompt, pipeline.device
-    )
+    first, pooled = clip_states(pipeline.tokenizer, pipeline.text_encoder, prompts)
+    second, pooled_2 = clip_states(pipeline.tokenizer_2, pipeline.text_encoder_2, prompts)
     clip = torch.cat([first, second], dim=-1)
     if pipeline.text_encoder_3 is None:
-        t5 = clip.new_zeros(1, T5_LENGTH, pipeline.transformer.config.joint_attention_dim)
+        t5 = clip.new_zeros(len(clip), T5_LENGTH, pipeline.transformer.config.joint_attention_dim)
     else:
-        t5 = pipeline.text_encoder_3(
-            token_ids(pipeline.tokenizer_3, prompt, pipeline.device, T5_LENGTH)
-        )[0]
+        ids = token_ids(pipeline.tokenizer_3, pipeline.text_encoder_3, prompts, T5_LENGTH)
+        t5 = pipeline.text_encoder_3(ids)[0]
     clip = torch.nn.functional.pad(clip, (0, t5.shape[-1] - clip.shape[-1]))
     states = torch.cat([clip, t5.to(clip)], dim=1)
     return {

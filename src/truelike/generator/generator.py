@@ -5,9 +5,10 @@ where there are any.
 import itertools
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers.utils.logging
 import torch
@@ -19,12 +20,12 @@ from truelike.generator.adapter import LORA_FILE, Adapter, check_lora, class_ada
 from truelike.generator.families import FAMILIES, Conditioning, denoiser_of, family_of
 from truelike.generator.style import Style, add_tokens, read_embeds, read_style
 from truelike.imageset.reading import ImageSet
-from truelike.runtime.devices import device, torch_dtype
+from truelike.runtime.devices import check_dtype, device, torch_dtype
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.hub import Model, resolve, variant
 from truelike.runtime.scratch import fingerprint, stack_on_disk
 
-CACHED = 1024  # prompts whose states are kept
+ENCODED, ENCODED_PIXELS = 16, 2**20  # images, and pixels, that the VAE encodes at once
 
 # Bars for loading would hide those of the work itself.
 diffusers.utils.logging.disable_progress_bar()
@@ -39,20 +40,22 @@ def identify(path: str) -> str:
 
 
 class Generator:
-    """A diffusers pipeline of a known family, all of its weights frozen; it keeps the states of the
-    prompts that it encoded last.
-    """
+    """A diffusers pipeline of a known family, all of its weights frozen."""
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
         self.family = family_of(pipeline)
-        self._states: dict[str, Conditioning] = {}
+        self.device = device()
 
     @classmethod
-    def open(cls, model: Model) -> "Generator":
-        """Open a pipeline for inference; raises TruelikeError if there is none or if it is of an
-        unknown family.
+    def open(cls, model: Model, parts: Collection[str] | None = None) -> "Generator":
+        """Open a pipeline, with the named parts of it on the device and the others in the CPU's
+        memory; all of them, unless given, on the device.
+
+        Raises TruelikeError if there is none or if it is of an unknown family, or if the device
+        cannot compute in its type.
         """
+        check_dtype(model.dtype)
         folder = resolve(model.path, "model_index.json")
         found = json.loads((folder / "model_index.json").read_text())["_class_name"]
         if found not in FAMILIES:
@@ -73,7 +76,10 @@ class Generator:
         upcast = FAMILIES[found].upcasts_vae and pipeline.vae.config.force_upcast
         if upcast and model.dtype == "float16":
             pipeline.vae.float()  # it overflows, as the stock pipeline knows
-        return cls(pipeline.to(device()))
+        opened = cls(pipeline)
+        opened.tune()
+        opened.place(opened.modules if parts is None else parts)
+        return opened
 
     @property
     def name(self) -> str:
@@ -81,8 +87,41 @@ class Generator:
         return type(self.pipeline).__name__
 
     @property
-    def device(self) -> torch.device:
-        return self.pipeline.device
+    def modules(self) -> dict[str, nn.Module]:
+        """The parts of the pipeline that have weights."""
+        parts = self.pipeline.components.items()
+        return {name: part for name, part in parts if isinstance(part, nn.Module)}
+
+    @property
+    def encoders(self) -> list[str]:
+        """The names of the text encoders, also of those that can have no style."""
+        return [name for name in self.modules if name.startswith("text_encoder")]
+
+    def place(self, parts: Collection[str]) -> None:
+        """Move these parts of the pipeline to the device and all others to the CPU's memory."""
+        for name, module in self.modules.items():
+            if name not in parts:
+                module.to("cpu")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        for name in parts:
+            self.modules[name].to(self.device)
+
+    def tune(self) -> None:
+        """Set what makes the parts small or fast on an accelerator, and changes rounding only.
+
+        Images are decoded one by one, and in tiles where they are larger than those that the VAE
+        was trained on.
+        """
+        if self.device.type == "cpu":
+            return
+        self.pipeline.vae.enable_slicing()
+        self.pipeline.vae.enable_tiling()
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32
+            torch.backends.cudnn.allow_tf32 = True
+            for part in (self.pipeline.vae, self.denoiser):
+                part.to(memory_format=torch.channels_last)
 
     @property
     def denoiser(self) -> Any:
@@ -114,26 +153,21 @@ class Generator:
             for name, (tokenizer, encoder) in self.family.encoders.items()
         }
 
-    def encode_prompt(self, prompt: str) -> Conditioning:
-        """The conditioning of one prompt, each tensor (1, ...), with gradients if they are on."""
-        return self.family.encode(self.pipeline, prompt)
-
-    @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """The conditioning of prompts, each tensor (N, ...); each distinct prompt is encoded once.
-
-        Prompts are encoded one by one, so that a prompt's states do not depend on its neighbours.
+    @contextmanager
+    def checkpointed(self, choice: Literal["auto", "on", "off"]) -> Iterator[None]:
+        """While open, the denoiser keeps few activations and computes the others again for the
+        gradients; ``auto`` is on where there is an accelerator.
         """
-        states = self._states
-        for prompt in dict.fromkeys(prompts):
-            states[prompt] = states.pop(prompt) if prompt in states else self.encode_prompt(prompt)
-        joined = {
-            name: torch.cat([states[prompt][name] for prompt in prompts])
-            for name in states[prompts[0]]
-        }
-        for prompt in list(states)[:-CACHED]:
-            del states[prompt]
-        return joined
+        if choice == "on" or (choice == "auto" and self.device.type != "cpu"):
+            self.denoiser.enable_gradient_checkpointing()
+        try:
+            yield
+        finally:
+            self.denoiser.disable_gradient_checkpointing()
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """The conditioning of N prompts, each tensor (N, ...), with gradients if they are on."""
+        return self.family.encode(self.pipeline, prompts)
 
     def denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """What the denoiser predicts, of the shape of `latents` (N, C, h, w)."""
@@ -144,11 +178,7 @@ class Generator:
         encode images of this size.
         """
         factor = self.pipeline.vae_scale_factor
-        if height % factor or width % factor:
-            raise TruelikeError(
-                f"data.resolution: images are {width} x {height} pixels, the generator needs "
-                f"multiples of {factor}"
-            )
+        check_size(height, width, factor, self.denoiser.config.get("patch_size", 1))
         return self.denoiser.config.in_channels, height // factor, width // factor
 
     def to_latents(self, pixels: Tensor) -> Tensor:
@@ -171,16 +201,18 @@ class Generator:
         return levels.permute(0, 2, 3, 1).cpu()
 
     @torch.no_grad()
-    def encode_images(self, images: ImageSet, batch_size: int = 16) -> Tensor:
-        """Encode a whole image set into scaled latents (N, C, h, w), on the CPU and mapped from the
-        scratch folder.
+    def encode_images(self, images: ImageSet) -> Tensor:
+        """Encode a whole image set into scaled latents (N, C, h, w), float32, on the CPU and mapped
+        from the scratch folder.
         """
-        self.latent_shape(*image_size(images))
+        height, width = image_size(images)
+        self.latent_shape(height, width)
+        batch_size = max(1, min(ENCODED, ENCODED_PIXELS // (height * width)))
         batches = (self.to_latents(torch.from_numpy(batch)) for batch in images.batches(batch_size))
         # Channels last, as the VAE gives them: the order in memory decides how the denoiser rounds
         # its sums.
         rows = itertools.chain.from_iterable(
-            batch.permute(0, 2, 3, 1).cpu().numpy() for batch in batches
+            batch.permute(0, 2, 3, 1).float().cpu().numpy() for batch in batches
         )
         return torch.from_numpy(stack_on_disk(rows)).permute(0, 3, 1, 2)
 
@@ -198,7 +230,6 @@ class Generator:
             first = add_tokens(tokenizer, text_encoder, style.tokens)
             rows = text_encoder.get_input_embeddings().weight.data
             rows[first : first + len(style.tokens)] = embeds[name]
-        self._states.clear()
         return style
 
     def add_adapter(self, folder: Path, lora_scale: float) -> Adapter:
@@ -227,6 +258,18 @@ class Generator:
     def use_class(self, label: int, lora_scale: float) -> None:
         """Give the denoiser the LoRA of one class, with weight `lora_scale`."""
         self.denoiser.set_adapters(class_adapter(label), lora_scale)
+
+
+def check_size(height: int, width: int, factor: int, patch: int) -> None:
+    """Raise TruelikeError unless a VAE that divides sides by `factor`, and a denoiser that takes
+    latents in squares of `patch`, can take images of this size.
+    """
+    multiple = factor * patch
+    if height % multiple or width % multiple:
+        raise TruelikeError(
+            f"data.resolution: images are {width} x {height} pixels, the generator needs multiples "
+            f"of {multiple}"
+        )
 
 
 def image_size(images: ImageSet) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from truelike.generator.families import Conditioning
+from truelike.generator.families import Conditioning, Family
 from truelike.generator.generator import Generator
 from truelike.generator.settings import VisualGuidance
 from truelike.runtime.errors import TruelikeError
@@ -20,7 +20,8 @@ def guidance_vectors(
     """
     if settings.kind == "off":
         return None
-    check_guidance(generator, features.shape[1], settings)
+    expected = generator.denoiser.config.get("cross_attention_dim")
+    check_guidance(generator.family, generator.name, expected, features.shape[1], settings)
     if settings.kind == "image":
         return features
     from sklearn.cluster import KMeans  # a second of import that few runs need
@@ -38,15 +39,18 @@ def guidance_vectors(
     return vectors
 
 
-def check_guidance(generator: Generator, width: int, settings: VisualGuidance) -> None:
-    """Raise TruelikeError unless features of this width can stand for a state of the generator."""
-    if not generator.family.visual_guidance:
+def check_guidance(
+    family: Family, name: str, expected: int | None, width: int, settings: VisualGuidance
+) -> None:
+    """Raise TruelikeError unless features of this width can stand for a state of a generator of the
+    class `name`, whose states have the `expected` width.
+    """
+    if not family.visual_guidance:
         raise TruelikeError(
-            f"visual_guidance.kind is {settings.kind!r}, but the text states of a {generator.name} "
-            "come from several encoders, and no image embedding stands for them: set "
-            "visual_guidance.kind to 'off'"
+            f"visual_guidance.kind is {settings.kind!r}, but the text states of a {name} come from "
+            "several encoders, and no image embedding stands for them: set visual_guidance.kind to "
+            "'off'"
         )
-    expected = generator.denoiser.config.cross_attention_dim
     if width != expected:
         raise TruelikeError(
             f"visual_guidance.kind is {settings.kind!r}, but models.encoder gives features of "

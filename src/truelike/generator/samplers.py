@@ -56,9 +56,23 @@ class Sampling:
     strength: float = 1.0
 
 
+FLOW_MATCHING = "FlowMatch"  # how the names of its schedulers begin
+
+
 def is_flow(scheduler: Any) -> bool:
     """Whether a checkpoint's scheduler is of flow matching: x_t = (1 - sigma) x_0 + sigma eps."""
-    return type(scheduler).__name__.startswith("FlowMatch")
+    return type(scheduler).__name__.startswith(FLOW_MATCHING)
+
+
+def check_sampler(name: SamplerName, scheduler: str, section: str = "synthesize") -> None:
+    """Raise TruelikeError if the sampler of a section of the parameters cannot sample from a
+    generator with a scheduler of this class.
+    """
+    if scheduler.startswith(FLOW_MATCHING) and name not in FLOW_SAMPLERS:
+        raise TruelikeError(
+            f"{section}.sampler: {name!r} cannot sample from a flow-matching generator; use one of "
+            f"{', '.join(FLOW_SAMPLERS)}"
+        )
 
 
 def make_sampler(name: SamplerName, scheduler: Any) -> Any:
@@ -71,11 +85,7 @@ def make_sampler(name: SamplerName, scheduler: Any) -> Any:
     if not is_flow(scheduler):
         kind, options = SAMPLERS[name]
         return kind.from_config(config, **options)
-    if name not in FLOW_SAMPLERS:
-        raise TruelikeError(
-            f"sampler: {name!r} cannot sample from a flow-matching generator; use one of "
-            f"{', '.join(FLOW_SAMPLERS)}"
-        )
+    check_sampler(name, type(scheduler).__name__)
     kind, options = FLOW_SAMPLERS[name]
     shift = (
         {"flow_shift": config["shift"]} if "use_flow_sigmas" in options else {}

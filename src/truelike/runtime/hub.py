@@ -7,22 +7,22 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import constants, get_session, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.yaml import read_yaml
 
 TIMEOUT = 5.0  # seconds until the hub counts as not reachable
-FILES = (
-    "*.json",
-    "*.jinja",
-    "*.txt",
-    "*.model",
-    "*.safetensors",
-)  # weights without pickle, and no code
+PIPELINE = "model_index.json"  # the file that makes a directory a pipeline
+SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")  # all but weights, and no code
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,20 @@ def resolve(path: str | Path, marker: str = "config.json") -> Path:
     a pipeline). Raises TruelikeError if there is no such model, or if the directory holds something
     else.
     """
-    path = Path(path)
+    return _resolve(Path(path), marker, weights=True)
+
+
+def resolve_configuration(path: str | Path, marker: str = "config.json") -> Path:
+    """As `resolve`, but of a pointer only the small files are downloaded, not the weights."""
+    return _resolve(Path(path), marker, weights=False)
+
+
+def _resolve(path: Path, marker: str, weights: bool) -> Path:
     if path.is_dir():
         folder = path
     elif path.is_file():
-        folder = _download(path, read_pointer(path))
+        model = read_pointer(path)
+        folder = _download(path, model, marker, weights)
     else:
         raise TruelikeError(
             f"{path}: no such model; give a directory in the hub's layout, "
@@ -97,27 +106,68 @@ def unreachable() -> str:
     return ""
 
 
-def why_not(error: Exception) -> str:
-    """Why a download failed, in one line."""
-    if unreachable() and isinstance(error, LocalEntryNotFoundError):
-        return f"{unreachable()}, and the hub's cache on this machine does not hold it"
-    return str(error)
+def why_not(error: Exception, name: str) -> str:
+    """Why the download of a repository failed, and what to do, in one line."""
+    if isinstance(error, GatedRepoError):
+        return (
+            f"it needs your consent: accept its terms at {constants.ENDPOINT}/{name}, then "
+            "`hf auth login`"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return "there is no such repository, or it is private: check the name, or `hf auth login`"
+    if isinstance(error, RevisionNotFoundError):
+        return "it has no such revision: pin it to a commit that it has"
+    if unreachable():
+        return (
+            f"{unreachable()}, and the hub's cache on this machine does not hold it: run once with "
+            "a network and without HF_HUB_OFFLINE, or give a directory"
+        )
+    return f"{error}; run again, files that are whole are kept"
 
 
-def _download(path: Path, model: HubModel) -> Path:
+def _download(path: Path, model: HubModel, marker: str, weights: bool) -> Path:
     if model.revision is None:
         print(
             f"{path}: no revision: {model.hub} may change under you; pin it to a commit",
             file=sys.stderr,
         )
     unreachable()
-    files = [*FILES[:-1], f"*.{model.variant}.safetensors"] if model.variant else list(FILES)
     try:
-        return Path(snapshot_download(model.hub, revision=model.revision, allow_patterns=files))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise TruelikeError(
-            f"{path}: cannot download {model.hub} at {model.revision or 'main'}: {why_not(error)}"
-        ) from None
+        if marker != PIPELINE:
+            files = [*SMALL_FILES, *(_weights(model) if weights else ())]
+            return _snapshot(model, files, ignore_patterns=["*/*"])
+        folder = _snapshot(model, [*SMALL_FILES])
+        return _download_pipeline(model) if weights else folder
+    except Exception as error:  # the errors are those of whatever HTTP library the client uses
+        where = f"{path}: cannot download {model.hub} at {model.revision or 'main'}"
+        raise TruelikeError(f"{where}: {why_not(error, model.hub)}") from error
+
+
+def _snapshot(model: HubModel, files: list[str], **options: Any) -> Path:
+    folder = snapshot_download(model.hub, revision=model.revision, allow_patterns=files, **options)
+    return Path(folder)
+
+
+def _weights(model: HubModel) -> list[str]:
+    """The names under which transformers and timm keep the safetensors of one variant."""
+    stem = f"model.{model.variant}" if model.variant else "model"
+    return [f"{stem}.safetensors", f"{stem}-?????-of-?????.safetensors"]
+
+
+def _download_pipeline(model: HubModel) -> Path:
+    """Fetch the parts that a pipeline opens, as diffusers selects them: repositories hold the same
+    weights several times.
+    """
+    from diffusers import DiffusionPipeline
+
+    folder = DiffusionPipeline.download(
+        model.hub,
+        revision=model.revision,
+        variant=model.variant,
+        use_safetensors=True,
+        safety_checker=None,
+    )
+    return Path(folder)
 
 
 def variant(path: str | Path) -> dict[str, str]:

@@ -61,9 +61,8 @@ def download(path: Path, settings: Reading) -> tuple[Path, Reading]:
             )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise TruelikeError(
-            f"{path}: cannot download {data.hub} at {data.revision or 'main'}: {why_not(error)}"
-        ) from None
+        where = f"{path}: cannot download {data.hub} at {data.revision or 'main'}"
+        raise TruelikeError(f"{where}: {why_not(error, f'datasets/{data.hub}')}") from None
     if not next(folder.rglob("*.parquet"), None):
         raise TruelikeError(
             f"{path}: {data.hub} has no parquet files; try `revision: refs/convert/parquet`"

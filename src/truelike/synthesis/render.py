@@ -16,6 +16,7 @@ from truelike.generator.families import Conditioning
 from truelike.generator.generator import Generator, image_size
 from truelike.generator.guidance import guide
 from truelike.generator.samplers import Sampling, draw_noise, image_rngs, make_sampler, sample
+from truelike.generator.states import PromptStates, map_states
 from truelike.imageset.reading import ImageSet
 
 
@@ -31,7 +32,7 @@ class Renderer:
     real: ImageSet
     vectors: np.ndarray | None
     class_lora_scale: float | None = None
-    one_at_a_time: Lock = field(default_factory=Lock)  # tokenizers and files are not thread-safe
+    one_at_a_time: Lock = field(default_factory=Lock)  # open files are not thread-safe
 
     def render_all(self, batches: Sequence[pd.DataFrame]) -> Iterator[np.ndarray]:
         """Render batches of a plan ahead of their use, in order: `render` of each.
@@ -43,13 +44,15 @@ class Renderer:
         """
         threads = torch.get_num_threads()
         parallel = self.generator.device.type == "cpu" and self.class_lora_scale is None
+        threads = torch.get_num_threads()
         workers = threads if parallel else 1
+        states = self._encode(batches)
         torch.set_num_threads(threads // workers)
         ahead: deque[Future[np.ndarray]] = deque()
         try:
             with ThreadPoolExecutor(workers) as pool:
                 for batch in batches:
-                    ahead.append(pool.submit(self.render, batch))
+                    ahead.append(pool.submit(self._render_classes, batch, states))
                     if len(ahead) > workers:
                         yield ahead.popleft().result()
                 while ahead:
@@ -57,22 +60,35 @@ class Renderer:
         finally:
             torch.set_num_threads(threads)
 
-    @torch.inference_mode()
     def render(self, rows: pd.DataFrame) -> np.ndarray:
         """Render one batch of a plan, uint8 (N, H, W, 3); the same rows give the same bytes.
 
         A row's image depends on the other rows of its batch by rounding only, so identity needs the
         whole batch. With an adapter per class the rows are sorted by class.
         """
+        return next(self.render_all([rows]))
+
+    def _encode(self, batches: Sequence[pd.DataFrame]) -> PromptStates:
+        """The states of all prompts, made before the denoiser and the VAE come to the device."""
+        prompts: list[str] = []
+        for batch in batches:
+            prompts += [*batch["prompt"], *batch["negative_prompt"]]
+        self.generator.place(self.generator.encoders)
+        states = map_states(self.generator, prompts)
+        self.generator.place([self.generator.family.denoiser, "vae"])
+        return states
+
+    @torch.inference_mode()
+    def _render_classes(self, rows: pd.DataFrame, states: PromptStates) -> np.ndarray:
         if self.class_lora_scale is None:
-            return self._render(rows)
+            return self._render(rows, states)
         images = []
         for label, group in rows.groupby("label"):
             self.generator.use_class(int(str(label)), self.class_lora_scale)
-            images.append(self._render(group))
+            images.append(self._render(group, states))
         return np.concatenate(images)
 
-    def _render(self, rows: pd.DataFrame) -> np.ndarray:
+    def _render(self, rows: pd.DataFrame, states: PromptStates) -> np.ndarray:
         settings = rows.iloc[0]
         how = Sampling(
             steps=int(settings["steps"]),
@@ -80,30 +96,25 @@ class Renderer:
             guidance_interval=(float(settings["guidance_low"]), float(settings["guidance_high"])),
             strength=float(settings["strength"]),
         )
-        conditioning, negative, pixels = self._inputs(rows, with_pixels=how.strength < 1)
+        positions = pd.Index(self.real.index["key"]).get_indexer(rows["source_key"]).tolist()
+        conditioning = self._states(states, rows["prompt"].tolist())
+        negative = self._states(states, [settings["negative_prompt"]])
+        if self.vectors is not None:
+            conditioning = guide(conditioning, torch.from_numpy(self.vectors[positions]))
         rngs = image_rngs(rows["seed"].tolist())
         noise = draw_noise(rngs, self.generator.latent_shape(*image_size(self.real)))
         noise = noise.to(conditioning["encoder_hidden_states"])
         prior = None
-        if pixels is not None:
-            prior = self.generator.to_latents(torch.from_numpy(pixels)).to(noise)
+        if how.strength < 1:
+            with self.one_at_a_time:
+                pixels = torch.from_numpy(self.real.load(positions))
+            prior = self.generator.to_latents(pixels).to(noise)
         sampler = make_sampler(settings["sampler"], self.generator.scheduler)
         latents = sample(
             self.generator.denoise, sampler, conditioning, negative, noise, rngs, how, prior
         )
         return self.generator.to_pixels(latents).numpy()
 
-    def _inputs(
-        self, rows: pd.DataFrame, with_pixels: bool
-    ) -> tuple[Conditioning, Conditioning, np.ndarray | None]:
-        """The conditioning of rows, that of their negative prompt, and their real images' pixels or
-        None.
-        """
-        positions = pd.Index(self.real.index["key"]).get_indexer(rows["source_key"]).tolist()
-        with self.one_at_a_time:
-            conditioning = self.generator.encode_prompts(rows["prompt"].tolist())
-            negative = self.generator.encode_prompts([rows.iloc[0]["negative_prompt"]])
-            pixels = self.real.load(positions) if with_pixels else None
-        if self.vectors is not None:
-            conditioning = guide(conditioning, torch.from_numpy(self.vectors[positions]))
-        return conditioning, negative, pixels
+    def _states(self, states: PromptStates, prompts: Sequence[str]) -> Conditioning:
+        device = self.generator.device
+        return {name: value.to(device) for name, value in states.of(prompts).items()}

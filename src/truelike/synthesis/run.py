@@ -55,7 +55,7 @@ def open_renderer(job: SynthesisJob, real: ImageSet) -> Renderer:
     """Open the generator with style, adapter and visual guidance; raises TruelikeError where these
     do not fit.
     """
-    generator = Generator.open(job.generator)
+    generator = Generator.open(job.generator, parts=[])
     generator.latent_shape(*image_size(real))
     if job.style:
         generator.add_style(job.style)

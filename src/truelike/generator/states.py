@@ -1,0 +1,59 @@
+"""The conditioning of any number of prompts, made once and mapped from the scratch folder."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from truelike.generator.families import Conditioning
+from truelike.generator.generator import Generator
+from truelike.runtime.scratch import stack_on_disk
+
+BATCH = (
+    32  # prompts at once on an accelerator; the CPU's bytes do not depend on a prompt's neighbours
+)
+
+
+@dataclass(frozen=True)
+class PromptStates:
+    """A flat row for each distinct prompt, on disk, with the shapes of the tensors in it."""
+
+    rows: Tensor
+    positions: dict[str, int]
+    shapes: dict[str, torch.Size]
+
+    def of(self, prompts: Sequence[str]) -> Conditioning:
+        """The conditioning of some of the prompts, each tensor (N, ...) on the CPU."""
+        chosen = self.rows[[self.positions[prompt] for prompt in prompts]]
+        parts = chosen.split([shape.numel() for shape in self.shapes.values()], dim=1)
+        return {
+            name: part.reshape(len(prompts), *shape)
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
+
+
+@torch.no_grad()
+def map_states(generator: Generator, prompts: Sequence[str]) -> PromptStates:
+    """Encode each distinct prompt; its text encoders must be on the generator's device."""
+    distinct = list(dict.fromkeys(prompts))
+    first = generator.encode(distinct[:1])
+    shapes = {name: value.shape[1:] for name, value in first.items()}
+    (dtype,) = {value.dtype for value in first.values()}
+    size = 1 if generator.device.type == "cpu" else BATCH
+
+    def rows() -> Iterator[np.ndarray]:
+        for start in range(0, len(distinct), size):
+            states = generator.encode(distinct[start : start + size])
+            flat = torch.cat([value.flatten(1) for value in states.values()], dim=1).cpu()
+            yield from flat.view(_storage(dtype)).numpy()
+
+    positions = {prompt: position for position, prompt in enumerate(distinct)}
+    stored = torch.from_numpy(stack_on_disk(rows()))
+    return PromptStates(stored.view(dtype), positions, shapes)
+
+
+def _storage(dtype: torch.dtype) -> torch.dtype:
+    """A type of the same size that numpy knows: it has no bfloat16."""
+    return torch.int16 if dtype.itemsize == 2 else dtype
