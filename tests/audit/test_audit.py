@@ -33,7 +33,8 @@ def planted(
     values[:, :3] += 4 * labels[:, None]
     low = rng.normal(size=(size, 3)) + shift
     given = np.where(np.arange(size) < wrong, 1 - labels, labels)
-    return Features([f"{name}{row}" for row in range(size)], given, values.astype(np.float32), low)
+    keys = [f"{name}{row}" for row in range(size)]
+    return Features(keys, keys, given, values.astype(np.float32), low)
 
 
 @pytest.fixture(scope="module")

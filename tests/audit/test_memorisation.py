@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from tests.support.models import float32
-from truelike.audit.memorisation import authentic, copy_threshold, near_copy_rate, views
+from truelike.audit.memorisation import authentic, clustered_interval, copy_threshold, views
+from truelike.evaluation.intervals import wilson_interval
 from truelike.features import neighbours
 from truelike.features.encoder import Encoder, open_encoder
 from truelike.features.neighbours import nearest
@@ -47,8 +48,8 @@ def test_a_planted_copy_is_found_and_counted() -> None:
     threshold = copy_threshold(nearest(held_out, train)[1])
     assert positions[17] == 5
     assert similarity[17] == pytest.approx(1, abs=1e-6)
-    assert near_copy_rate(similarity[17:18], threshold) == 1
-    assert near_copy_rate(nearest(held_out, train)[1], threshold) == pytest.approx(0.01, abs=0.005)
+    assert similarity[17] > threshold
+    assert (nearest(held_out, train)[1] > threshold).mean() == pytest.approx(0.01, abs=0.005)
 
 
 def test_authentic_by_hand() -> None:
@@ -122,4 +123,31 @@ def test_planted_copies_are_found_with_the_embedded_encoder(
     planted = np.stack([disguise(image) for image in train[:40]])
     positions, similarity = nearest(encoder.embed(planted, 64), references)
     assert (positions % TRAINED_ON == np.arange(40)).mean() >= share
-    assert near_copy_rate(similarity, threshold) >= share
+    assert (similarity > threshold).mean() >= share
+
+
+def test_images_of_one_source_count_as_far_as_they_differ() -> None:
+    rng = np.random.default_rng(0)
+    names = [f"s{row // 6}" for row in range(600)]  # six images of each of 100 sources
+    alike = np.repeat(rng.random(100) < 0.2, 6)
+    share = float(alike.mean())
+    found = clustered_interval(alike, names, 0.95)
+    expected = wilson_interval(share, 99, 0.95)  # as if there were one image of each
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (share, expected.low, expected.high), abs=1e-3
+    )
+    apart = rng.random(600) < 0.2
+    expected = wilson_interval(float(apart.mean()), 600, 0.95)
+    assert clustered_interval(apart, names, 0.95).high == pytest.approx(expected.high, abs=0.01)
+    none = clustered_interval(np.zeros(600, bool), names, 0.95)
+    assert none == wilson_interval(0.0, 100, 0.95)
+
+
+def test_the_clustered_interval_covers_the_share() -> None:
+    rng = np.random.default_rng(1)
+    names, covered = [f"s{row // 5}" for row in range(400)], 0
+    for _ in range(200):
+        hits = rng.random(400) < np.repeat(rng.beta(0.3, 0.9, 80), 5)  # 25 % on average
+        interval = clustered_interval(hits, names, 0.95)
+        covered += interval.low <= 0.25 <= interval.high
+    assert 182 <= covered <= 200

@@ -14,13 +14,13 @@ from truelike.audit.gaps import gap_intervals
 from truelike.audit.measures import class_measures, set_measures
 from truelike.audit.memorisation import (
     authentic,
+    clustered_interval,
     copy_threshold,
-    near_copy_rate,
     near_copy_table,
 )
 from truelike.audit.samples import Features, class_sample
 from truelike.audit.scaling import learning_curves
-from truelike.evaluation.intervals import Interval, class_resamples, wilson_interval
+from truelike.evaluation.intervals import Interval, class_resamples
 from truelike.features.neighbours import nearest
 
 HELD_OUT = "real"
@@ -95,17 +95,18 @@ def audit(
         by_class = class_measures(reference, sample, class_names, neighbours, resamples, seed)
         rows += [(name, *row) for row in by_class]
         is_copy = copies[name][1] > threshold
-        rows += [(name, *row) for row in _class_copies(is_copy, features.labels, class_names)]
+        rows += [(name, *row) for row in _class_copies(is_copy, features, class_names)]
     measures = {
         name: {key: interval_of(estimate) for key, estimate in row.items()}
         for name, row in estimates.items()
     }
     for name, features in sets.items():
-        similarity = copies[name][1]
-        share = near_copy_rate(similarity, threshold)
-        authentic_share = float(authentic(features.values, train.values).mean())
-        measures[name]["near_copy_rate"] = wilson_interval(share, len(similarity), CONFIDENCE)
-        measures[name]["authentic"] = wilson_interval(authentic_share, len(similarity), CONFIDENCE)
+        shares = {
+            "near_copy_rate": copies[name][1] > threshold,
+            "authentic": authentic(features.values, train.values),
+        }
+        for measure, hits in shares.items():
+            measures[name][measure] = clustered_interval(hits, features.sources, CONFIDENCE)
     curves, worth = learning_curves(train, sets, HELD_OUT, bootstrap, seed)
     for name, interval in worth.items():
         measures[name]["real_equivalent"] = interval
@@ -116,18 +117,19 @@ def audit(
 
 
 def _class_copies(
-    is_copy: np.ndarray, labels: np.ndarray, class_names: list[str]
+    is_copy: np.ndarray, features: Features, class_names: list[str]
 ) -> Iterator[tuple[str, str, Interval | float | None]]:
     """(class name, measure, its number): the near-copy rate and the number of images of each
     class.
     """
     for label, class_name in enumerate(class_names):
-        chosen = is_copy[labels == label]
+        rows = np.flatnonzero(features.labels == label)
         rate = None
-        if len(chosen):
-            rate = wilson_interval(float(chosen.mean()), len(chosen), CONFIDENCE)
+        if len(rows):
+            sources = [features.sources[row] for row in rows]
+            rate = clustered_interval(is_copy[rows], sources, CONFIDENCE)
         yield class_name, "near_copy_rate", rate
-        yield class_name, "images", len(chosen)
+        yield class_name, "images", len(rows)
 
 
 def _class_table(rows: list[ClassRow]) -> pd.DataFrame:

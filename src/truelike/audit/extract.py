@@ -30,9 +30,11 @@ def extract(
         np.concatenate([column[name] for column in columns]) for name in ("embedding", "low_level")
     )
     keys = [key for images in sets for key in images.keys]
+    tables = [images.index for images in sets]
+    sources = [key for table in tables for key in table.get("source_key", table["key"])]
     labels = np.concatenate([images.labels for images in sets])
     rows = [row for row, key in enumerate(keys) if kept is None or key in kept]
-    return Features(keys, labels, values, statistics).take(np.array(rows, int))
+    return Features(keys, sources, labels, values, statistics).take(np.array(rows, int))
 
 
 def extract_views(images: ImageSet, encoder: Model, batch_size: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import pandas as pd
 from PIL import Image
 
 from truelike.audit.samples import Features
+from truelike.evaluation.intervals import Interval, wilson_interval
 from truelike.features.neighbours import nearest
 
 # Of each image: the row of its nearest reference, and their cosine similarity.
@@ -58,11 +59,22 @@ def copy_threshold(held_out_similarity: np.ndarray) -> float:
     return float(np.quantile(held_out_similarity, 0.99))
 
 
-def near_copy_rate(similarity: np.ndarray, threshold: float) -> float:
-    """Share of images more similar to a training image than `threshold`; new real images give about
-    0.01.
+def clustered_interval(hits: np.ndarray, sources: Sequence[str], confidence: float) -> Interval:
+    """The Wilson interval of a share of images (N,), of which those of one source are alike.
+
+    It counts as many images as would be independent: N over the design effect, the variance of the
+    share by sources (a ratio estimator) over that of independent images (Kish, "Survey Sampling",
+    1965, section 8.2). Where all images or none are hits, the variance is not known, and it counts
+    the sources.
     """
-    return float(np.mean(similarity > threshold))
+    rate, size = float(hits.mean()), len(hits)
+    groups = pd.Series(hits.astype(float) - rate).groupby(np.asarray(sources)).sum().to_numpy()
+    count = len(groups)
+    if rate in (0, 1) or count == 1:
+        return wilson_interval(rate, count, confidence)
+    variance = count / (count - 1) * float((groups**2).sum()) / size**2
+    effect = variance / (rate * (1 - rate) / size)
+    return wilson_interval(rate, size / max(1.0, effect), confidence)
 
 
 def near_copy_table(

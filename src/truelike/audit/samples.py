@@ -8,19 +8,22 @@ import numpy as np
 @dataclass(frozen=True)
 class Features:
     """Some images: keys, labels (N,), encoder features `values` (N, D) and `low_level` statistics
-    (N, S).
+    (N, S), and the keys of the real images they were made from, of real images their own.
     """
 
     keys: list[str]
+    sources: list[str]
     labels: np.ndarray
     values: np.ndarray
     low_level: np.ndarray
 
     def take(self, positions: np.ndarray) -> "Features":
         """The images at these positions, in this order."""
-        keys = [self.keys[position] for position in positions]
+        keys, sources = (
+            [names[position] for position in positions] for names in (self.keys, self.sources)
+        )
         return Features(
-            keys, self.labels[positions], self.values[positions], self.low_level[positions]
+            keys, sources, self.labels[positions], self.values[positions], self.low_level[positions]
         )
 
 

@@ -77,7 +77,7 @@ def recentred(value: float, draws: np.ndarray) -> np.ndarray:
     return draws - draws.mean() + value
 
 
-def wilson_interval(rate: float, count: int, confidence: float) -> Interval:
+def wilson_interval(rate: float, count: float, confidence: float) -> Interval:
     """The score interval of a share of `count` images (Wilson 1927): unlike a bootstrap, no point
     at 0 or 1.
     """
