@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import constants, get_session, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
+    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -117,7 +118,7 @@ def why_not(error: Exception, name: str) -> str:
         return "there is no such repository, or it is private: check the name, or `hf auth login`"
     if isinstance(error, RevisionNotFoundError):
         return "it has no such revision: pin it to a commit that it has"
-    if unreachable():
+    if unreachable() and isinstance(error, LocalEntryNotFoundError):
         return (
             f"{unreachable()}, and the hub's cache on this machine does not hold it: run once with "
             "a network and without HF_HUB_OFFLINE, or give a directory"
