@@ -9,6 +9,7 @@ import pandas as pd
 
 from stages import run
 from truelike.config import load_params
+from truelike.evaluation.classes import class_table, summarise_classes
 from truelike.evaluation.ood import ood_accuracy, summarise_ood
 from truelike.evaluation.verdict import (
     REFERENCE,
@@ -24,6 +25,7 @@ from truelike.imageset.tables import write_table
 from truelike.paths import (
     ACCURACY,
     ARMS,
+    CLASSES,
     CLASSIFIER,
     COMPARISONS,
     CONFUSION,
@@ -60,8 +62,11 @@ def main() -> None:
     write_table(ACCURACY, pd.concat(rows, ignore_index=True))
     confidence = params.evaluate.confidence
     write_table(COMPARISONS, compare_all(arm_scores(splits["test"]), confidence))
+    classes = class_table(splits["test"], class_names)
+    write_table(CLASSES, classes)
     write_table(CONFUSION, confusion_table(splits["test"], class_names))
     metrics = summarise(splits["validation"], splits["test"], arms, confidence, class_names)
+    metrics["classes"] = summarise_classes(classes)
     sets = {name: ImageSet(OOD / name) for name in ("corrupted", *params.ood)}
     predicted = {
         name: {arm: read_predictions(table, f"ood/{name}") for arm, table in tables.items()}

@@ -28,6 +28,7 @@ CLASSIFIER = OUTPUTS / "classifier"  # the network of the verdict's arm
 
 ACCURACY = OUTPUTS / "accuracy.parquet"
 COMPARISONS = OUTPUTS / "comparisons.parquet"
+CLASSES = OUTPUTS / "classes.parquet"
 CONFUSION = OUTPUTS / "confusion.parquet"
 OOD_ACCURACY = OUTPUTS / "ood.parquet"
 AUDIT = OUTPUTS / "audit"
