@@ -23,7 +23,7 @@ from truelike.config import load_params
 from truelike.imageset.reading import ImageSet, open_replicas
 from truelike.imageset.tables import undecided
 from truelike.imageset.writing import encode_png
-from truelike.training.images import LabelledImages, load_kept
+from truelike.training.images import LabelledImages, load_images, load_kept
 from truelike.training.loop import predict
 from truelike.training.networks import input_statistics, open_classifier
 from truelike.training.phases import learning_rate
@@ -46,7 +46,7 @@ def usual(training: Training, folder: Path, seed: int, workers: int = WORKERS) -
     (N, K).
     """
     torch.manual_seed(seed)
-    optimization, size = training.optimization, training.partner.pixels.shape[1]
+    optimization, size = training.optimization, training.resolution
     model = open_classifier(
         training.classifier, training.num_classes, optimization.pretrained, size
     ).train()
@@ -120,6 +120,7 @@ def main() -> None:
     validation = ImageSet("outputs/real/validation")
     replicas = open_replicas("outputs/synthetic", params.synthesize.replicas)
     images = load_kept(pd.concat(map(undecided, replicas)), validation.class_names)
+    assert isinstance(images, LabelledImages)
     training = Training(
         classifier=params.models.classifier,
         num_classes=len(validation.class_names),
@@ -127,7 +128,7 @@ def main() -> None:
         optimization=params.train.optimization,
         real=images,
         partner=images,
-        evaluated={"validation": validation.load()},
+        evaluated={"validation": load_images(validation)},
         checkpoint_every=params.train.steps,
     )
     theirs: dict[int, np.ndarray] = {}

@@ -119,7 +119,7 @@ def test_both_loops_train_the_same_network_on_the_same_images(tmp_path: Path) ->
         optimization=params.optimization,
         real=images,
         partner=images,
-        evaluated={"validation": images.pixels},
+        evaluated={"validation": images},
         checkpoint_every=80,
     )
     training.write_folder(tmp_path / "images", images)

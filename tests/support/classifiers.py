@@ -15,6 +15,7 @@ CLASSES = ["red", "green", "blue"]
 OPTIMIZATION = Optimization(
     pretrained=False,
     resolution=None,
+    streaming=False,
     steps=12,
     batch_size=8,
     optimizer="adamw",
@@ -81,7 +82,7 @@ def training(
         optimization=optimization,
         real=coloured(30, 0),
         partner=coloured(24, 1),
-        evaluated={"validation": coloured(6, 7).pixels, "test": coloured(9, 8).pixels},
+        evaluated={"validation": coloured(6, 7), "test": coloured(9, 8)},
         checkpoint_every=5,
     )
 

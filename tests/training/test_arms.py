@@ -110,12 +110,23 @@ def test_networks_are_kept_as_asked_and_say_what_the_predictions_say(
         assert network.class_names == CLASSES
         probs = table["probs"][(table["seed"] == seed) & (table["split"] == "test")]
         np.testing.assert_allclose(
-            predict(network.model, test.load()), np.stack(probs.tolist()), atol=1e-5
+            predict(network.model, load_images(test)), np.stack(probs.tolist()), atol=1e-5
         )
         config = json.loads((out / "networks" / str(seed) / "config.json").read_text())
         assert config["training"]["arm"] == "mixed"
         assert config["training"]["seed"] == seed
         assert config["training"]["optimization"]["steps"] == 6
+
+
+def test_an_arm_may_stream_its_images(project: Path, classifier: str) -> None:
+    chosen = {"streaming": True, "seeds": [0], "steps": 3}
+    out = run_arm("mixed", classifier, Train.model_validate(TRAIN | chosen))
+    network = open_trained(out / "networks/0")
+    table = pd.read_parquet(out / "predictions.parquet")
+    expected = predict(network.model, load_images(ImageSet("outputs/real/test")))
+    found = np.stack(table["probs"][table["split"] == "test"].tolist())
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.isfinite(pd.read_csv(out / "log.csv")["loss"]).all()
 
 
 def test_images_are_scaled_to_the_resolution_of_the_networks(
@@ -131,7 +142,7 @@ def test_images_are_scaled_to_the_resolution_of_the_networks(
         images = load_images(ImageSet(Path("outputs") / name), 48)
         assert images.pixels.shape[1:] == (48, 48, 3)
         expected = np.stack(own["probs"][own["split"] == split].tolist())
-        np.testing.assert_allclose(predict(network.model, images.pixels), expected, atol=1e-5)
+        np.testing.assert_allclose(predict(network.model, images), expected, atol=1e-5)
 
 
 def test_sets_of_another_look_are_predicted_and_change_nothing_else(

@@ -46,7 +46,7 @@ def test_training_learns_the_colours(classifier: str) -> None:
             seed=0,
         )
         test = coloured(90, 99)
-        probs = predict(model, test.pixels)
+        probs = predict(model, test)
     assert probs.dtype == np.float32
     np.testing.assert_allclose(probs.sum(1), 1, atol=1e-5)
     assert (probs.argmax(1) == test.labels).mean() > 0.9
@@ -96,6 +96,7 @@ def test_phases_train_on_their_own_images_with_their_own_schedule(classifier: st
         {"optimizer": "adamw"},
         {"optimizer": "sgd", "ema_decay": 0.9, "dtype": "float16", "sampling": "balanced"},
         {"color_jitter": 0.4, "dtype": "bfloat16", "log_every": 3},
+        {"streaming": True, "log_every": 3},
     ],
 )
 def test_a_training_killed_at_any_step_goes_on_from_its_checkpoint(
@@ -258,7 +259,7 @@ def test_lower_precision_learns_the_colours_with_weights_in_float32(
             seed=0,
         )
         test = coloured(90, 99)
-        probs = predict(model, test.pixels)
+        probs = predict(model, test)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert (probs.argmax(1) == test.labels).mean() > 0.9
 

@@ -121,9 +121,7 @@ def test_workers_end_with_their_parent_also_in_the_middle_of_a_long_step(
 
 def test_the_teacher_is_the_network_of_the_arm_real(classifier: str, tmp_path: Path) -> None:
     work = training(classifier, Phase(on="partner", soft_labels=1.0))
-    teacher = replace(
-        training(classifier, Phase(on="real")), evaluated={"partner": work.partner.pixels}
-    )
+    teacher = replace(training(classifier, Phase(on="real")), evaluated={"partner": work.partner})
     for folder, arm in (("student", work), ("teacher", teacher)):
         (tmp_path / folder).mkdir()
         train_seeds(arm, [4], tmp_path / folder, 1)

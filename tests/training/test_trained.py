@@ -13,7 +13,7 @@ from tests.support.classifiers import CLASSES, coloured
 from truelike.runtime.errors import TruelikeError
 from truelike.sources.settings import Data
 from truelike.training.arms import kept_seeds
-from truelike.training.images import resized
+from truelike.training.images import LabelledImages, resized
 from truelike.training.loop import predict
 from truelike.training.networks import CONFIG, WEIGHTS, input_statistics, open_classifier
 from truelike.training.prediction import export_onnx, predict_images
@@ -109,7 +109,7 @@ def test_a_folder_is_classified_as_the_pipeline_does_it(classifier: str, tmp_pat
     table = predict_images(open_trained(tmp_path / "kept"), tmp_path / "pictures", DATA)
     assert table["path"].tolist() == ["0.PNG", "2.PNG", "4.PNG", "deep/1.png", "deep/3.png"]
     larger = np.stack([resized(pixels, 48) for pixels in images[[0, 2, 4, 1, 3]]])
-    expected = predict(model, larger)
+    expected = predict(model, LabelledImages(larger, np.zeros(5)))
     assert table.columns.tolist() == ["path", "class", "p:red", "p:green", "p:blue"]
     np.testing.assert_allclose(table.iloc[:, 2:].to_numpy(), expected, atol=1e-5)
     assert table["class"].tolist() == [CLASSES[label] for label in expected.argmax(1)]
@@ -120,7 +120,6 @@ def test_a_folder_is_classified_as_the_pipeline_does_it(classifier: str, tmp_pat
 def test_images_are_scaled_once_and_antialiased() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
-    assert resized(stripes, None) is stripes
     assert resized(stripes, 64) is stripes
     small = resized(stripes, 16)
     assert small.shape == (16, 16, 3)
@@ -137,7 +136,7 @@ def test_onnx_says_what_torch_says_for_any_number_of_images(
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     pixels = coloured(7, 3).pixels
     (found,) = session.run(None, {"pixels": pixels})
-    np.testing.assert_allclose(found, predict(model, pixels), atol=1e-5)
+    np.testing.assert_allclose(found, predict(model, coloured(7, 3)), atol=1e-5)
     properties = session.get_modelmeta().custom_metadata_map
     assert properties["class_names"].split("\n") == CLASSES
 

@@ -45,7 +45,7 @@ def summarise_classes(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """
     found = {}
     for arm, rows in table[table["images"] > 0].groupby("arm", sort=False):
-        worst = rows.loc[rows["recall"].idxmin()]
+        worst = rows.sort_values("recall", kind="stable").iloc[0]
         found[str(arm)] = {
             "macro_f1": round(float(rows["f1"].mean()), 2),
             "worst_class": {

@@ -135,19 +135,18 @@ def answer(
     `images` by arm (N,).
     """
     answers = {}
+    stored = pipeline.train.resolution, pipeline.train.streaming
     for name, arm in arms.items():
-        partner = load_kept(
-            partner_rows(selection, arm), half.class_names, pipeline.train.resolution
-        )
+        partner = load_kept(partner_rows(selection, arm), half.class_names, *stored)
         check_partner(name, arm, partner, half.class_names)
         training = Training(
             classifier=pipeline.classifier,
             num_classes=len(half.class_names),
             phases=arm.phases,
             optimization=pipeline.train.optimization,
-            real=load_images(half, pipeline.train.resolution),
+            real=load_images(half, *stored),
             partner=partner,
-            evaluated={"images": load_images(images, pipeline.train.resolution).pixels},
+            evaluated={"images": load_images(images, *stored)},
             checkpoint_every=pipeline.train.checkpoint_every,
         )
         place = folder / "arms" / name

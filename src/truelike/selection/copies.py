@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from truelike.features.neighbours import nearest
+from truelike.training.images import Images, one_by_one
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def pixel_distance(first: Iterable[np.ndarray], second: Iterable[np.ndarray]) ->
     return np.sqrt(np.array(squares))
 
 
-def copy_limits(features: np.ndarray, pixels: np.ndarray) -> CopyLimits:
+def copy_limits(features: np.ndarray, real: Images) -> CopyLimits:
     """Calibrate the limits on the real training images: nearer than distinct real images are to
     each other.
 
@@ -38,5 +39,5 @@ def copy_limits(features: np.ndarray, pixels: np.ndarray) -> CopyLimits:
     not move them. Ours, not a paper's.
     """
     positions, similarity = nearest(features, features, exclude_self=True)
-    distance = pixel_distance(pixels, (pixels[position] for position in positions))
+    distance = pixel_distance(one_by_one(real), one_by_one(real, positions))
     return CopyLimits(float(np.quantile(similarity, 0.999)), float(np.quantile(distance, 0.001)))

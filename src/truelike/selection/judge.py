@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from truelike.selection.settings import Select
-from truelike.training.images import LabelledImages
+from truelike.training.images import Images
 from truelike.training.loop import fit, one_thread, predict
 from truelike.training.networks import open_classifier
 from truelike.training.settings import Optimization, Phase
@@ -26,13 +26,13 @@ class Judge:
         return cls(classifier, optimization.model_copy(update=steps), settings.seed)
 
     def class_probabilities(
-        self, real: LabelledImages, num_classes: int, sets: Sequence[LabelledImages]
+        self, real: Images, num_classes: int, sets: Sequence[Images]
     ) -> list[np.ndarray]:
         """The probability of every class for each image of the sets, float32 of shape (N, K) each.
 
         The network sees the images `real` only; predictions are of the plain image.
         """
-        size = real.pixels.shape[1]
+        size = real.resolution
         with one_thread():
             model = fit(
                 lambda: open_classifier(
@@ -43,4 +43,4 @@ class Judge:
                 self.optimization,
                 self.seed,
             )
-            return [predict(model, images.pixels) for images in sets]
+            return [predict(model, images) for images in sets]

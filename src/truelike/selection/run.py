@@ -15,7 +15,7 @@ from truelike.selection.copies import copy_limits, pixel_distance
 from truelike.selection.decisions import decide, relabel
 from truelike.selection.judge import Judge
 from truelike.selection.settings import Select
-from truelike.training.images import load_images
+from truelike.training.images import load_images, one_by_one
 
 ENCODER_BATCH = 64
 
@@ -29,10 +29,13 @@ def select(
     judge: Judge,
 ) -> pd.DataFrame:
     """The selection table of some image sets, judged with nothing but the real training images."""
-    real = load_images(train, judge.optimization.resolution)
+    real = load_images(train, judge.optimization.resolution, judge.optimization.streaming)
     real_features = read_features(features_file, train.keys)
-    limits = copy_limits(real_features, real.pixels)
-    loaded = [load_images(images, judge.optimization.resolution) for images in sets]
+    limits = copy_limits(real_features, real)
+    loaded = [
+        load_images(images, judge.optimization.resolution, judge.optimization.streaming)
+        for images in sets
+    ]
     judged = judge.class_probabilities(real, len(train.class_names), loaded)
     tables = []
     for images, decoded, probabilities in zip(sets, loaded, judged, strict=True):
@@ -46,7 +49,7 @@ def select(
             nearest_key=np.array(train.keys)[positions],
             nearest_similarity=similarity,
         )
-        distance = pixel_distance(decoded.pixels, (real.pixels[position] for position in positions))
+        distance = pixel_distance(one_by_one(decoded), one_by_one(real, positions))
         chosen = limits if settings.drop_near_copies else None
         tables.append(decide(table, distance, settings.min_class_probability, chosen))
     return pd.concat(tables, ignore_index=True)

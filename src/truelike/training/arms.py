@@ -15,7 +15,7 @@ from truelike.imageset.tables import undecided, write_table
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.processes import joined, own_part, wait_for_all
 from truelike.runtime.scratch import is_first, publish, scratch, scratch_key
-from truelike.training.images import LabelledImages, load_images, load_kept
+from truelike.training.images import Images, load_images, load_kept
 from truelike.training.networks import CONFIG, open_classifier
 from truelike.training.phases import phase_steps
 from truelike.training.seeds import Training, seed_file, train_seeds, weights_file
@@ -49,7 +49,7 @@ def train_arm(
     train, evaluated = ImageSet(real / "train"), {split: ImageSet(real / split) for split in SPLITS}
     evaluated |= {f"ood/{folder.name}": other for folder in ood if len(other := ImageSet(folder))}
     rows = partner_rows(pd.read_parquet(selection), arm)
-    partner = load_kept(rows, train.class_names, settings.resolution)
+    partner = load_kept(rows, train.class_names, settings.resolution, settings.streaming)
     out.mkdir(parents=True, exist_ok=True)
     summary: dict[str, Any] = {
         "classes": train.class_names,
@@ -65,10 +65,10 @@ def train_arm(
         num_classes=len(train.class_names),
         phases=arm.phases,
         optimization=settings.optimization,
-        real=load_images(train, settings.resolution),
+        real=load_images(train, settings.resolution, settings.streaming),
         partner=partner,
         evaluated={
-            split: load_images(images, settings.resolution).pixels
+            split: load_images(images, settings.resolution, settings.streaming)
             for split, images in evaluated.items()
         },
         checkpoint_every=settings.checkpoint_every,
@@ -113,7 +113,7 @@ def partner_rows(selection: pd.DataFrame, arm: Arm) -> pd.DataFrame:
     return selection[selection["folder"].isin(folders)]
 
 
-def check_partner(name: str, arm: Arm, partner: LabelledImages, class_names: Sequence[str]) -> None:
+def check_partner(name: str, arm: Arm, partner: Images, class_names: Sequence[str]) -> None:
     """Raise TruelikeError if the arm is to train on a partner set in which some class has no image.
 
     Extra real images may lack a class, as long as the real ones are beside them.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from truelike.runtime.devices import device
 from truelike.runtime.scratch import finished, write_finished
 from truelike.training.augmentation import augment, normalise
-from truelike.training.images import TrainingSet
+from truelike.training.images import Images, StoredImages, TrainingSet, fetched
 from truelike.training.losses import batch_loss
 from truelike.training.networks import input_statistics, reset_head
 from truelike.training.phases import (
@@ -28,6 +28,7 @@ from truelike.training.phases import (
     next_positions,
     one_pass,
     phase_steps,
+    streamed_positions,
 )
 from truelike.training.settings import Optimization, Phase
 
@@ -59,6 +60,7 @@ class PhaseState:
     average: ModelEmaV3 | None  # of the model's weights
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    seed: Sequence[int]
     rng: np.random.Generator  # of order and mixing
     augmentation: torch.Generator
     waiting: list[np.ndarray]  # of each set, see `next_positions`
@@ -183,7 +185,7 @@ def _begin(
     average = ModelEmaV3(model, decay, use_warmup=True) if decay else None
     scaler = torch.amp.GradScaler(device().type, enabled=optimization.dtype == "float16")
     waiting = [np.zeros(0, np.int64)] * sets
-    return PhaseState(model, average, optimizer, scaler, rng, augmentation, waiting, 0, [])
+    return PhaseState(model, average, optimizer, scaler, seed, rng, augmentation, waiting, 0, [])
 
 
 def _run_phase(
@@ -197,17 +199,15 @@ def _run_phase(
     """Take the phase's steps that are left, and yield the learning rate of each."""
     labels = [images.labels for images in sets]
     weights = phase.joint or (1.0,)
-    while state.step < steps:
+    batches = _streamed if optimization.streaming else _drawn
+    for drawn in batches(state, sets, labels, phase, optimization, steps):
         lr = learning_rate(state.step, steps, phase.lr_scale, optimization)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
-        positions = _next_batches(state, labels, phase, optimization)
         losses = []
-        for weight, images, own_labels, chosen in zip(
-            weights, sets, labels, positions, strict=True
-        ):
-            inputs = _inputs(state, images.take(chosen), optimization)
-            targets = torch.from_numpy(own_labels[chosen]).to(inputs.device)
+        for weight, own_labels, (positions, pixels) in zip(weights, labels, drawn, strict=True):
+            inputs = _inputs(state, pixels, optimization)
+            targets = torch.from_numpy(own_labels[positions]).to(inputs.device)
             with autocast(optimization.dtype):
                 loss = batch_loss(
                     state.model,
@@ -237,36 +237,72 @@ def autocast(dtype: str) -> torch.autocast:
     return torch.autocast(device().type, reduced, enabled=dtype != "float32")
 
 
-def _next_batches(
-    state: PhaseState, labels: Sequence[np.ndarray], phase: Phase, optimization: Optimization
-) -> list[np.ndarray]:
-    """Positions of the next batch of each set."""
-    drawn = [
-        next_positions(waiting, partial(one_pass, own, optimization.sampling, state.rng), size)
-        for waiting, own, size in zip(
-            state.waiting, labels, batch_sizes(phase, optimization.batch_size), strict=True
+Batch = tuple[np.ndarray, Tensor]  # positions, and pixels uint8 (B, H, W, 3)
+
+
+def _drawn(
+    state: PhaseState,
+    sets: Sequence[TrainingSet],
+    labels: Sequence[np.ndarray],
+    phase: Phase,
+    optimization: Optimization,
+    steps: int,
+) -> Iterator[list[Batch]]:
+    """Batches of each set for the steps that are left, their order drawn as they are needed."""
+    sizes = batch_sizes(phase, optimization.batch_size)
+    for _ in range(state.step, steps):
+        batches = []
+        for number, (images, own, size) in enumerate(zip(sets, labels, sizes, strict=True)):
+            draw_pass = partial(one_pass, own, optimization.sampling, state.rng)
+            positions, state.waiting[number] = next_positions(
+                state.waiting[number], draw_pass, size
+            )
+            pixels = torch.from_numpy(images.take(positions))
+            batches.append((positions, pixels.pin_memory() if device().type == "cuda" else pixels))
+        yield batches
+
+
+def _streamed(
+    state: PhaseState,
+    sets: Sequence[TrainingSet],
+    labels: Sequence[np.ndarray],
+    phase: Phase,
+    optimization: Optimization,
+    steps: int,
+) -> Iterator[list[Batch]]:
+    """Batches of each set for the steps that are left, fetched ahead in the order of their step."""
+    sizes = batch_sizes(phase, optimization.batch_size)
+    left = range(state.step, steps)
+    streams = [
+        fetched(
+            images,
+            streamed_positions(own, optimization.sampling, [*state.seed, number], size, left),
         )
+        for number, (images, own, size) in enumerate(zip(sets, labels, sizes, strict=True))
     ]
-    state.waiting = [waiting for _, waiting in drawn]
-    return [positions for positions, _ in drawn]
+    yield from map(list, zip(*streams, strict=True))
 
 
-def _inputs(state: PhaseState, pixels: np.ndarray, optimization: Optimization) -> Tensor:
+def _inputs(state: PhaseState, pixels: Tensor, optimization: Optimization) -> Tensor:
     """Augmented inputs of a network, float32 (B, 3, H, W), of pixels uint8 (B, H, W, 3)."""
-    batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device())
+    batch = pixels.to(device(), non_blocking=True).permute(0, 3, 1, 2)
     return augment(batch, optimization, *input_statistics(state.model), state.augmentation)
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, pixels: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """Class probabilities of uint8 images (N, H, W, 3), without augmentation: float32 of shape (N,
-    K).
-    """
+def predict(model: nn.Module, images: Images, batch_size: int = 256) -> np.ndarray:
+    """Class probabilities of images, without augmentation: float32 of shape (N, K)."""
     mean, std = input_statistics(model)
     where = next(model.parameters()).device
+    starts = range(0, len(images), batch_size)
+    parts = [np.arange(start, min(start + batch_size, len(images))) for start in starts]
+    if isinstance(images, StoredImages):
+        batches = (pixels for _, pixels in fetched(images, parts))
+    else:
+        batches = (torch.from_numpy(images.take(part)) for part in parts)
     probabilities = []
-    for start in range(0, len(pixels), batch_size):
-        batch = torch.from_numpy(pixels[start : start + batch_size]).permute(0, 3, 1, 2).to(where)
-        inputs = normalise(batch, mean, std).contiguous(memory_format=torch.channels_last)
+    for pixels in batches:
+        inputs = normalise(pixels.permute(0, 3, 1, 2).to(where), mean, std)
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
         probabilities.append(model(inputs).float().softmax(1).cpu().numpy())
     return np.concatenate(probabilities)

@@ -1,13 +1,13 @@
 """The phases of an arm: their steps, images, batches and learning rates."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
-from truelike.training.images import LabelledImages, TrainingSet, Union
+from truelike.training.images import Images, TrainingSet, Union
 from truelike.training.settings import Optimization, Phase
 
 Sampling = Literal["uniform", "balanced"]
@@ -21,8 +21,8 @@ def phase_steps(steps: int, shares: Sequence[float]) -> list[int]:
 
 def phase_images(
     phase: Phase,
-    real: LabelledImages,
-    partner: LabelledImages,
+    real: Images,
+    partner: Images,
     taught: np.ndarray | None = None,
 ) -> list[TrainingSet]:
     """The images of a phase: one set, of which `real+partner` is the plain union, or both sets of a
@@ -75,6 +75,25 @@ def next_positions(
     while len(waiting) < batch_size:
         waiting = np.concatenate([waiting, draw_pass()])
     return waiting[:batch_size], waiting[batch_size:]
+
+
+def streamed_positions(
+    labels: np.ndarray, sampling: Sampling, seed: Sequence[int], batch_size: int, steps: range
+) -> Iterator[np.ndarray]:
+    """Positions of the batches of some steps, each a function of its step and the seed alone."""
+    length = len(one_pass(labels, sampling, np.random.default_rng(0)))
+    number, begun = divmod(steps.start * batch_size, length)
+
+    def draw_pass() -> np.ndarray:
+        nonlocal number
+        rng = np.random.default_rng([*seed, number])
+        number += 1
+        return one_pass(labels, sampling, rng)
+
+    waiting = draw_pass()[begun:]
+    for _ in steps:
+        positions, waiting = next_positions(waiting, draw_pass, batch_size)
+        yield positions
 
 
 def learning_rate(step: int, steps: int, scale: float, optimization: Optimization) -> float:

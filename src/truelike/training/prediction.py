@@ -15,7 +15,7 @@ from truelike.runtime.errors import TruelikeError
 from truelike.sources.decode import square_pixels
 from truelike.sources.settings import Data
 from truelike.training.augmentation import normalise
-from truelike.training.images import resized
+from truelike.training.images import LabelledImages, resized
 from truelike.training.loop import predict
 from truelike.training.networks import input_statistics
 from truelike.training.trained import Classifier
@@ -54,9 +54,9 @@ def predict_images(classifier: Classifier, folder: Path, data: Data) -> pd.DataF
     return pd.concat([table, each], axis=1)
 
 
-def _batches(pixels: Iterator[np.ndarray], resolution: int) -> Iterator[np.ndarray]:
+def _batches(pixels: Iterator[np.ndarray], resolution: int) -> Iterator[LabelledImages]:
     while batch := [resized(image, resolution) for image in islice(pixels, BATCH)]:
-        yield np.stack(batch)
+        yield LabelledImages(np.stack(batch), np.zeros(len(batch), np.int64))
 
 
 class FromPixels(nn.Module):

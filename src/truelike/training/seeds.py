@@ -22,7 +22,7 @@ from torch import nn
 from truelike.runtime.processes import end_with, own_cores
 from truelike.runtime.progress import Bar
 from truelike.runtime.scratch import discard, finished, is_first, write_finished
-from truelike.training.images import LabelledImages
+from truelike.training.images import Images
 from truelike.training.loop import Checkpoint, LogRow, fit, one_thread, predict
 from truelike.training.networks import WEIGHTS, open_classifier, open_proxy
 from truelike.training.phases import phase_images
@@ -40,9 +40,9 @@ class Training:
     num_classes: int
     phases: Sequence[Phase]
     optimization: Optimization
-    real: LabelledImages
-    partner: LabelledImages
-    evaluated: dict[str, np.ndarray]  # pixels by name, predicted after training
+    real: Images
+    partner: Images
+    evaluated: dict[str, Images]  # by name, predicted after training
     checkpoint_every: int
     keep_weights: bool = False
 
@@ -52,7 +52,7 @@ class Training:
 
     @property
     def resolution(self) -> int:
-        return self.real.pixels.shape[1]
+        return self.real.resolution
 
 
 def seed_file(folder: Path, seed: int) -> Path:
@@ -123,7 +123,7 @@ def _train_seed(
         proxy=proxy,
         checkpoint=_checkpoint(training, folder, seed, "student"),
     )
-    results = {name: predict(model, pixels) for name, pixels in training.evaluated.items()}
+    results = {name: predict(model, images) for name, images in training.evaluated.items()}
 
     if training.keep_weights:
         weights_file(folder, seed).parent.mkdir(exist_ok=True)
@@ -151,7 +151,7 @@ def _teach(
         on_row=_counted(count),
         checkpoint=_checkpoint(training, folder, seed, "teacher"),
     )
-    return predict(teacher, training.partner.pixels)
+    return predict(teacher, training.partner)
 
 
 def _counted(count: Callable[[int], object]) -> Callable[[LogRow], None]:

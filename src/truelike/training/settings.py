@@ -75,6 +75,7 @@ class Optimization(Section):
 
     pretrained: bool
     resolution: Positive | None
+    streaming: bool
     steps: Positive
     batch_size: Annotated[int, Field(ge=2)]  # batch normalisation has no variance of one image
     optimizer: Literal["adamw", "sgd"]
