@@ -163,7 +163,7 @@ def test_limits_are_those_of_the_nearest_real_pair() -> None:
     pixels = np.zeros((3, 2, 2, 3), np.uint8)
     pixels[1] = 10
     pixels[2] = 13
-    found = copy_limits(features, pixels)
+    found = copy_limits(features, LabelledImages(pixels, np.arange(3)))
     assert found.similarity == pytest.approx(0.8, abs=0.01)
     assert found.distance == pytest.approx(3, abs=0.1)
     np.testing.assert_allclose(pixel_distance(pixels[:1], pixels[1:2]), [10])

@@ -52,11 +52,15 @@ def test_images_on_disk_are_trained_on_as_those_in_memory(
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
     phases = [Phase(on="real+partner", share=0.5, soft_labels=0.5), Phase(on="real", share=0.5)]
     in_memory = training(classifier, *phases)
+
+    def stored(images: LabelledImages) -> LabelledImages:
+        return replace(images, pixels=stack_on_disk(images.pixels))
+
     on_disk = replace(
         in_memory,
-        real=replace(in_memory.real, pixels=stack_on_disk(in_memory.real.pixels)),
-        partner=replace(in_memory.partner, pixels=stack_on_disk(in_memory.partner.pixels)),
-        evaluated={name: stack_on_disk(pixels) for name, pixels in in_memory.evaluated.items()},
+        real=stored(in_memory.real),
+        partner=stored(in_memory.partner),
+        evaluated={name: stored(images) for name, images in in_memory.evaluated.items()},
     )
     for name, work in {"memory": in_memory, "disk": on_disk}.items():
         (tmp_path / name).mkdir()
