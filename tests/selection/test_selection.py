@@ -18,6 +18,7 @@ from truelike.selection.decisions import decide, relabel
 from truelike.selection.judge import Judge
 from truelike.selection.run import select
 from truelike.selection.settings import Select
+from truelike.training.images import LabelledImages
 
 FEATURES = Path("outputs/features.parquet")
 JUDGE = optimization(batch_size=64, warmup_fraction=0.05)
