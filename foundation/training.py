@@ -120,8 +120,7 @@ def schedule(
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Warm up for 100 steps (a tenth of a short run), hold, then decay by a cosine to zero.
 
-    ``hold`` is the share of the steps before the decay. A run that is stopped while it holds has
-    lost nothing of a longer one.
+    ``hold`` is the share of the steps before the decay.
     """
     warmup = min(100, max(1, steps // 10))
 
