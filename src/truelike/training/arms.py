@@ -39,12 +39,10 @@ def train_arm(
     """Train an arm on the image sets under `real` and its partner's `selection`; write `out`.
 
     Files: predictions.parquet (seed, split, key, label, probs), log.csv (seed, step, phase, loss,
-    lr), summary.json, and ``networks/SEED`` of the seeds that `settings.keep` asks for. Validation
-    and test images and those of the sets `ood` (split ``ood/NAME``) are only predicted, when
-    training is over. A killed run goes on from its checkpoints. Several processes share the seeds,
-    and the first writes `out`. An arm on extra real images where there are none would repeat
-    another arm: it is not trained, no seed in its summary.json says so, and the other files are not
-    written.
+    lr), summary.json, and ``networks/SEED`` of the seeds that `settings.keep` asks for. Validation,
+    test and `ood` images (split ``ood/NAME``) are only predicted, when training is over. A killed
+    run goes on from its checkpoints. Processes share the seeds, and the first writes `out`. An arm
+    on extra real images where there are none is not trained: its summary.json has no seed.
     """
     train, evaluated = ImageSet(real / "train"), {split: ImageSet(real / split) for split in SPLITS}
     evaluated |= {f"ood/{folder.name}": other for folder in ood if len(other := ImageSet(folder))}
@@ -60,20 +58,7 @@ def train_arm(
         print(f"train.arms.{name}: there are no extra real images, so there is nothing to train")
         return
     check_partner(name, arm, partner, train.class_names)
-    training = Training(
-        classifier=classifier,
-        num_classes=len(train.class_names),
-        phases=arm.phases,
-        optimization=settings.optimization,
-        real=load_images(train, settings.resolution, settings.streaming),
-        partner=partner,
-        evaluated={
-            split: load_images(images, settings.resolution, settings.streaming)
-            for split, images in evaluated.items()
-        },
-        checkpoint_every=settings.checkpoint_every,
-        keep_weights=settings.keep != "none",
-    )
+    training = _training(arm, settings, classifier, train, partner, evaluated)
     model = _open(training)
     key = _key(
         training, arm, selection, [train, *evaluated.values()], rows["folder"].unique().tolist()
@@ -101,6 +86,32 @@ def train_arm(
         network = out / NETWORKS / str(seed)
         publish([weights_file(folder, seed)], network)
         write_config(model, training.resolution, train.class_names, described, network / CONFIG)
+
+
+def _training(
+    arm: Arm,
+    settings: Train,
+    classifier: str,
+    train: ImageSet,
+    partner: Images,
+    evaluated: Mapping[str, ImageSet],
+) -> Training:
+    """What decides the arm's networks, with its images decoded, or opened for streaming."""
+
+    def load(images: ImageSet) -> Images:
+        return load_images(images, settings.resolution, settings.streaming)
+
+    return Training(
+        classifier=classifier,
+        num_classes=len(train.class_names),
+        phases=arm.phases,
+        optimization=settings.optimization,
+        real=load(train),
+        partner=partner,
+        evaluated={split: load(images) for split, images in evaluated.items()},
+        checkpoint_every=settings.checkpoint_every,
+        keep_weights=settings.keep != "none",
+    )
 
 
 def partner_rows(selection: pd.DataFrame, arm: Arm) -> pd.DataFrame:
