@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from truelike.config import load_params
 from truelike.runtime.yaml import read_yaml
@@ -91,3 +93,23 @@ def test_a_mistake_stops_the_stage_with_its_name(project, setting, message):
     assert code != 0
     assert message in output
     run(project, "git", "checkout", "-q", "params.yaml")
+
+
+@pytest.mark.slow
+def test_a_folder_of_ones_own_is_queued_after_dvc_add(project):
+    """As README says; without `dvc add` the copy that the queue runs in would not have it."""
+    draw = np.random.default_rng(0)
+    for name in ("bag", "coat"):
+        (project / "own pictures" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(project / "own pictures" / name / f"{number}.png")
+    assert run(project, "dvc", "add", "-q", "own pictures")[0] == 0
+    settings = ["-S", 'data.source="own pictures"', "-S", "data.shots=1,2"]
+    code, output = run(project, "dvc", "exp", "run", "--queue", *settings)
+    assert code == 0, output
+    code, output = run(project, "dvc", "exp", "run", "--run-all")
+    assert code == 0, output
+    shown = run(project, "dvc", "exp", "show", "--csv")[1]
+    assert shown.count("own pictures") >= 2, output + shown
+    run(project, "git", "checkout", "-q", ".")
