@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from truelike.imageset.reading import ImageSet
 from truelike.reporting.pictures import data_uri
 from truelike.reporting.rendering import render_template
 from truelike.runtime.errors import TruelikeError
+from truelike.runtime.progress import track
 
 BLOCK = 200  # images in a script
 SIDE = 96  # pixels of a thumbnail
@@ -107,7 +107,7 @@ def _write_blocks(
 ) -> None:
     """Write a script per BLOCK images: their thumbnails and index rows."""
     starts = range(0, len(places), BLOCK)
-    for number, start in enumerate(tqdm(starts, desc="gallery", unit="block", disable=None)):
+    for number, start in enumerate(track(starts, "gallery", len(starts), "block")):
         block = places[start : start + BLOCK]
         content = {
             "rows": [_row(images, row, captions) for images, row in block],
