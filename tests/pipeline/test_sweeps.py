@@ -2,28 +2,19 @@
 is kept.
 """
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.commands import ENVIRONMENT
 from truelike.config import load_params
 from truelike.runtime.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-WHO = {
-    f"GIT_{role}_{what}": "t@example.org"
-    for role in ("AUTHOR", "COMMITTER")
-    for what in ("NAME", "EMAIL")
-}
-ENVIRONMENT = (
-    os.environ | WHO | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-)
 PIPELINE = """
 stages:
   prepare:

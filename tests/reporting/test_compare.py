@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from tests.pipeline.test_sweeps import ENVIRONMENT
+from tests.support.commands import ENVIRONMENT
 from tests.support.report_material import run_of
 from truelike.evaluation.verdict import Predictions
 from truelike.reporting.compare import (

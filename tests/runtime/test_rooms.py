@@ -49,6 +49,6 @@ def test_excluded_directories_are_neither_listed_nor_followed(house: Path) -> No
 
 def test_a_stage_is_made_of_the_rooms_below_it() -> None:
     assert rooms_of(ROOT / "stages" / "embed.py") == ["features", "imageset"]
-    assert rooms_of(ROOT / "src/truelike/training/loop.py") == ["training"]
+    assert rooms_of(ROOT / "src/truelike/evaluation/intervals.py") == ["evaluation"]
     rooms = {path.parent.name for path in (ROOT / "src/truelike").glob("*/settings.py")}
     assert set(rooms_of(ROOT / "src/truelike/config.py")) == rooms - {"runtime"}
