@@ -113,7 +113,6 @@ def test_both_loops_train_the_same_network_on_the_same_images(tmp_path: Path) ->
     )
     arm = Training(
         classifier=str(ROOT / "models/backbone"),
-        pretrained=False,
         num_classes=2,
         phases=[Phase(on="partner")],
         optimization=params.optimization,
