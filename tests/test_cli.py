@@ -302,3 +302,9 @@ def test_check_names_what_is_not_there(project, monkeypatch, capsys):
     assert "every parameter is valid" in truelike("check")
     (project / "params.yaml").write_text(text.replace("shots: 16", "shots: many"))
     assert "params.yaml: data.shots: " in failure(monkeypatch, capsys, "check")
+    (project / "params.yaml").write_text(text.replace("resolution: 32", "resolution: 33"))
+    assert "data.resolution: images are 33 x 33" in failure(monkeypatch, capsys, "check")
+    (project / "params.yaml").write_text(
+        text.replace("tokens_per_style: 1", "tokens_per_style: 99")
+    )
+    assert "the generator's tokenizer cuts after" in failure(monkeypatch, capsys, "check")

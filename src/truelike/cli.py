@@ -90,13 +90,20 @@ def use(
 
 @app.command(epilog="Example: `truelike check && dvc repro`")
 def check() -> None:
-    """Say which parameters in params.yaml are wrong, and which sources or models are not there.
+    """Say which parameters in params.yaml are wrong, do not fit the generator, or name what is not
+    there.
 
-    Every stage does so too, but DVC reads the file first, and speaks of its own templates.
+    Every stage does so too, but DVC reads the file first, and speaks of its own templates; and a
+    prompt that the generator's tokenizer would cut is named here before anything is learned.
     """
     from truelike.config import PARAMS_FILE, check_files, load_params
+    from truelike.sources.formats import open_source
+    from truelike.synthesis.checks import check_generator
 
-    check_files(load_params())
+    params = load_params()
+    check_files(params)
+    side = params.data.resolution
+    check_generator(params, open_source(params.data).class_names, (side, side))
     print(f"{PARAMS_FILE}: every parameter is valid, and what it names is there")
 
 
