@@ -1,6 +1,7 @@
 """Put the verdict, the figures and the pictures on one page that works offline."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 
@@ -28,6 +29,7 @@ from truelike.paths import (
     selection_table,
 )
 from truelike.reporting.gates import breaches
+from truelike.reporting.losses import read_losses
 from truelike.reporting.material import Material, Settings
 from truelike.reporting.page import write_report
 from truelike.reporting.provenance import model_sources, used_models
@@ -61,7 +63,7 @@ def main() -> None:
         membership=pd.read_parquet(MEMBERSHIP),
         privacy_metrics=json.loads((METRICS / "privacy.json").read_text()),
         models=model_sources(used_models(settings.models, params.caption)),
-        losses=read_losses(params),
+        losses=read_losses(trainings(params)),
         costs=latest_costs(),
     )
     accuracy, audit, privacy = (
@@ -77,23 +79,11 @@ def main() -> None:
         raise TruelikeError("\n".join(lines))
 
 
-def read_losses(params: Params) -> pd.DataFrame:
-    """Losses by step of what was trained: kind (inversion, adaptation, training), run, step, loss,
-    the mean over
-    seeds and over the adapters of several classes.
-    """
-    runs = [("training", arm, ARMS / arm) for arm in params.train.arms]
-    if params.adapt.enabled:
-        runs.insert(0, ("adaptation", "adapter", ADAPTER))
-    if params.invert.enabled:
-        runs.insert(0, ("inversion", "style", STYLE))
-    tables = [pd.DataFrame(columns=["step", "loss", "kind", "run"])]
-    for kind, name, folder in runs:
-        logs = [pd.read_csv(file) for file in sorted(folder.rglob("log.csv"))]
-        if logs and len(table := pd.concat(logs)):
-            loss = table.groupby("step")["loss"].mean().reset_index()
-            tables.append(loss.assign(kind=kind, run=name))
-    return pd.concat(tables[1:] or tables, ignore_index=True)
+def trainings(params: Params) -> list[tuple[str, str, Path]]:
+    """What was trained: its kind, its name, and the directory of its ``log.csv``."""
+    inversion = [("inversion", "style", STYLE)] if params.invert.enabled else []
+    adaptation = [("adaptation", "adapter", ADAPTER)] if params.adapt.enabled else []
+    return inversion + adaptation + [("training", arm, ARMS / arm) for arm in params.train.arms]
 
 
 def settings_of(params: Params) -> Settings:
