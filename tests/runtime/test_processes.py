@@ -2,9 +2,7 @@
 one writes.
 """
 
-import multiprocessing
 import os
-import socket
 import time
 from functools import partial
 from pathlib import Path
@@ -16,13 +14,14 @@ from safetensors.torch import load_file
 
 from tests.support.learning import ADAPT, training_images
 from tests.support.models import float32
+from tests.support.processes import run_two
 from truelike.adaptation.lora import learn_adapter, lora_shape
 from truelike.adaptation.settings import Adapt
 from truelike.generator.adapter import LORA_FILE, write_adapter
 from truelike.generator.generator import Generator
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.errors import TruelikeError
-from truelike.runtime.processes import joined, own_cores, own_part, own_rows, wait_for_all
+from truelike.runtime.processes import own_cores, own_part, own_rows, wait_for_all
 from truelike.runtime.scratch import is_first
 from truelike.training.loop import one_thread
 
@@ -34,33 +33,6 @@ def learn(generator: Path, real: ImageSet, settings: Adapt, folder: Path) -> Non
     learn_adapter(opened, images, settings, "float32", folder)
     if is_first():
         write_adapter(folder, opened.pipeline, lora_shape(opened, settings), "")
-
-
-def as_one_of_two(rank: int, port: int, work: partial, folder: Path) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(
-        {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    )
-    os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"})
-    with joined():
-        work(folder)
-
-
-def run_two(work: partial, parent: Path) -> list[int | None]:
-    """The exit codes of two processes that work in ``parent/0`` and ``parent/1``."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    both = [
-        fork.Process(target=as_one_of_two, args=(rank, port, work, parent / str(rank)))
-        for rank in range(2)
-    ]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join()
-    return [process.exitcode for process in both]
 
 
 @pytest.mark.parametrize(

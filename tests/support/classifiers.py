@@ -33,6 +33,7 @@ OPTIMIZATION = Optimization(
     ema_decay=None,
     deterministic=True,
     log_every=1,
+    divide="seeds",
 )
 TRAIN: dict[str, Any] = OPTIMIZATION.model_dump() | {
     "steps": 6,

@@ -48,6 +48,11 @@ def own_cores() -> int:
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
+def process_count() -> int:
+    """How many processes torchrun started for this stage, 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
+
+
 def own_part() -> slice:
     """The elements of a sequence that are this process's share."""
     return (

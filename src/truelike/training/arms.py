@@ -13,7 +13,7 @@ from torch import nn
 from truelike.imageset.reading import INDEX_FILE, ImageSet
 from truelike.imageset.tables import undecided, write_table
 from truelike.runtime.errors import TruelikeError
-from truelike.runtime.processes import joined, own_part, wait_for_all
+from truelike.runtime.processes import joined, own_part, process_count, wait_for_all
 from truelike.runtime.scratch import is_first, publish, scratch, scratch_key
 from truelike.training.images import Images, load_images, load_kept
 from truelike.training.networks import CONFIG, open_classifier
@@ -65,7 +65,8 @@ def train_arm(
     )
     # In this order: none starts before the first may write.
     with scratch("train", key) as folder, joined(WAIT):
-        train_seeds(training, settings.seeds[own_part()], folder)
+        own = own_part() if settings.divide == "seeds" else slice(None)
+        train_seeds(training, settings.seeds[own], folder)
         wait_for_all()
         if not is_first():
             return
@@ -77,15 +78,14 @@ def train_arm(
         "seeds": list(settings.seeds),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
+    if settings.divide == "batch":
+        summary["processes"] = process_count()
     _write_summary(out, summary)
     accuracy = _accuracy(results, evaluated["validation"].labels)
     for seed in kept_seeds(settings.keep, accuracy):
         described = {"arm": name, "seed": seed, "validation_accuracy": accuracy[seed]}
-        described |= {"images": summary["images"], "steps": summary["steps"]}
-        described |= {"optimization": training.optimization.model_dump()}
-        network = out / NETWORKS / str(seed)
-        publish([weights_file(folder, seed)], network)
-        write_config(model, training.resolution, train.class_names, described, network / CONFIG)
+        publish([weights_file(folder, seed)], out / NETWORKS / str(seed))
+        _write_config(out / NETWORKS / str(seed), training, model, summary | described)
 
 
 def _training(
@@ -156,6 +156,8 @@ def _key(
 ) -> str:
     """Changes with everything that decides the arm's files; not with its number of seeds."""
     decides = [arm.model_dump(), training.optimization.model_dump()]
+    if training.optimization.divide == "batch":
+        decides.append({"processes": process_count()})
     indexes = [images.folder / INDEX_FILE for images in sets]
     indexes += [Path(folder) / INDEX_FILE for folder in partners]
     return scratch_key(__file__, decides, training.classifier, selection, *indexes)
@@ -169,6 +171,15 @@ def _open(training: Training) -> nn.Module:
         training.optimization.pretrained,
         training.resolution,
     )
+
+
+def _write_config(
+    network: Path, training: Training, model: nn.Module, described: dict[str, Any]
+) -> None:
+    known = ("arm", "seed", "validation_accuracy", "images", "steps")
+    summary = {name: described[name] for name in known}
+    summary["optimization"] = training.optimization.model_dump()
+    write_config(model, training.resolution, described["classes"], summary, network / CONFIG)
 
 
 def _accuracy(

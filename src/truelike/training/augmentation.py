@@ -3,6 +3,7 @@ generator on the CPU.
 """
 
 import math
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,6 +14,16 @@ from truelike.training.settings import Optimization, Phase
 
 GREY = (0.2989, 0.587, 0.114)  # weights of red, green and blue in the luma of ITU-R BT.601
 ASPECT = math.log(4 / 3)  # log of the largest aspect ratio of a crop, the usual 3/4 to 4/3
+
+
+@dataclass(frozen=True)
+class Share:
+    """The rows of a batch that images are: all, or those of one of several processes, each of which
+    draws the random numbers of the whole batch.
+    """
+
+    batch: int
+    rows: slice = field(default_factory=lambda: slice(None))
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -51,23 +62,33 @@ def crop_matrices(size: int, crop_scale: float, flip: bool, generator: torch.Gen
 
 
 def random_resized_crop(
-    images: Tensor, crop_scale: float, flip: bool, generator: torch.Generator
+    images: Tensor,
+    crop_scale: float,
+    flip: bool,
+    generator: torch.Generator,
+    share: Share | None = None,
 ) -> Tensor:
     """Crop, resize back and mirror each image of a float batch (B, 3, H, W) with its own random
     parameters.
     """
-    matrices = crop_matrices(len(images), crop_scale, flip, generator).to(images.device)
+    share = share or Share(len(images))
+    matrices = crop_matrices(share.batch, crop_scale, flip, generator)[share.rows]
+    matrices = matrices.to(images.device)
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def color_jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def color_jitter(
+    images: Tensor, strength: float, generator: torch.Generator, share: Share | None = None
+) -> Tensor:
     """Scale brightness, contrast and saturation of each image (B, 3, H, W) in [0, 1] by its own
     factors, uniform in 1 - `strength` to 1 + `strength`, clipped to [0, 1] after each.
 
     As torchvision's ColorJitter, but that a batch shares one random order of the three.
     """
-    factors = 1 + strength * (2 * torch.rand(3, len(images), 1, 1, 1, generator=generator) - 1)
+    share = share or Share(len(images))
+    drawn = torch.rand(3, share.batch, 1, 1, 1, generator=generator)[:, share.rows]
+    factors = 1 + strength * (2 * drawn - 1)
     for change in torch.randperm(3, generator=generator).tolist():
         factor = factors[change].to(images.device)
         images = (factor * images + (1 - factor) * _opposite(images, change)).clamp(0, 1)
@@ -88,18 +109,21 @@ def augment(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     generator: torch.Generator,
+    share: Share | None = None,
 ) -> Tensor:
     """Normalised inputs of a network, float32 (B, 3, H, W), randomly cropped, mirrored and coloured
     from uint8 pixels of that shape.
     """
     inputs = normalise(pixels, mean, std)
     if optimization.crop_scale < 1 or optimization.flip:
-        inputs = random_resized_crop(inputs, optimization.crop_scale, optimization.flip, generator)
+        inputs = random_resized_crop(
+            inputs, optimization.crop_scale, optimization.flip, generator, share
+        )
     if optimization.color_jitter:
         scale, shift = (
             torch.tensor(values, device=inputs.device).view(-1, 1, 1) for values in (std, mean)
         )
-        coloured = color_jitter(inputs * scale + shift, optimization.color_jitter, generator)
+        coloured = color_jitter(inputs * scale + shift, optimization.color_jitter, generator, share)
         inputs = (coloured - shift) / scale
     return inputs
 

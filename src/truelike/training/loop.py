@@ -12,13 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from truelike.runtime.devices import device
-from truelike.runtime.scratch import finished, write_finished
-from truelike.training.augmentation import augment, normalise
+from truelike.runtime.errors import TruelikeError
+from truelike.runtime.processes import own_rows
+from truelike.runtime.scratch import finished, is_first, write_finished
+from truelike.training.augmentation import Share, augment, normalise
 from truelike.training.images import Images, StoredImages, TrainingSet, fetched
 from truelike.training.losses import batch_loss
 from truelike.training.networks import input_statistics, reset_head
@@ -57,6 +61,7 @@ class PhaseState:
     """All that the steps of a phase change; `state_dict` and `load_state_dict` are torch's."""
 
     model: nn.Module
+    network: nn.Module  # the model, or what divides its batches among processes
     average: ModelEmaV3 | None  # of the model's weights
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -100,9 +105,12 @@ class PhaseState:
 
     def mean_loss(self) -> float:
         """The mean loss since this was asked before; waits for the device."""
-        mean = torch.stack(self.losses).mean().item()
+        mean = torch.stack(self.losses).mean()
         self.losses = []
-        return mean
+        if self.network is not self.model:
+            dist.all_reduce(mean)
+            mean /= dist.get_world_size()
+        return mean.item()
 
 
 def fit(
@@ -131,6 +139,7 @@ def fit(
     torch.backends.cudnn.deterministic = optimization.deterministic
     torch.backends.cudnn.benchmark = not optimization.deterministic
     model = open_model().to(device()).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    network = _divided(model) if divides_batches(optimization) else model
     if proxy is not None:
         proxy = proxy.to(device()).eval().requires_grad_(False)
     saved = _read(checkpoint, optimization.steps)
@@ -142,7 +151,9 @@ def fit(
         before = sum(counts[:number])
         if saved and number < saved["phase"]:
             continue
-        state = _begin(model, phase, len(sets := sources(phase)), optimization, [seed, number])
+        state = _begin(
+            model, network, phase, len(sets := sources(phase)), optimization, [seed, number]
+        )
         if saved and number == saved["phase"]:
             state.load_state_dict(saved)
         for lr in _run_phase(state, proxy, sets, phase, optimization, steps):
@@ -150,22 +161,54 @@ def fit(
             if state.step % optimization.log_every == 0 or state.step == steps:
                 log.append((done - 1, number, state.mean_loss(), lr))
                 on_row(log[-1])
-            if checkpoint is not None and done % checkpoint.every == 0:
+            if checkpoint is not None and done % checkpoint.every == 0 and is_first():
                 reached = {"log": log, "phase": number, "done": done}
                 write_finished(checkpoint.file, partial(torch.save, state.state_dict() | reached))
-    return (state.average.module if state.average else model).eval()
+    trained = state.average.module if state.average else model
+    if network is not model:
+        for buffer in trained.buffers():  # of batch normalisation: the first process's
+            dist.broadcast(buffer, 0)
+    return trained.eval()
+
+
+def divides_batches(optimization: Optimization) -> bool:
+    """Whether this process trains on its rows of every batch, as others do on theirs."""
+    return optimization.divide == "batch" and dist.is_initialized()
+
+
+def _divided(model: nn.Module) -> nn.Module:
+    """The model with gradients that are the mean over all processes."""
+    own = [torch.cuda.current_device()] if device().type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=own, broadcast_buffers=False)
+
+
+def _share(size: int, optimization: Optimization) -> Share:
+    if not divides_batches(optimization):
+        return Share(size)
+    if size % dist.get_world_size():
+        raise TruelikeError(
+            f"train.batch_size: {dist.get_world_size()} processes cannot divide {size} images "
+            "evenly (of a joint phase, half a batch of each set); change it or start fewer"
+        )
+    return Share(size, own_rows(size))
 
 
 def _read(checkpoint: Checkpoint | None, steps: int) -> dict[str, Any] | None:
     if checkpoint is None or not finished(checkpoint.file):
         return None
     saved = torch.load(checkpoint.file, weights_only=True, map_location="cpu")
-    print(f"{checkpoint.file}: goes on after step {saved['done']} of {steps}", file=sys.stderr)
+    if is_first():
+        print(f"{checkpoint.file}: goes on after step {saved['done']} of {steps}", file=sys.stderr)
     return saved
 
 
 def _begin(
-    model: nn.Module, phase: Phase, sets: int, optimization: Optimization, seed: Sequence[int]
+    model: nn.Module,
+    network: nn.Module,
+    phase: Phase,
+    sets: int,
+    optimization: Optimization,
+    seed: Sequence[int],
 ) -> PhaseState:
     rng = np.random.default_rng(seed)
     torch.manual_seed(int(rng.integers(2**62)))
@@ -185,7 +228,9 @@ def _begin(
     average = ModelEmaV3(model, decay, use_warmup=True) if decay else None
     scaler = torch.amp.GradScaler(device().type, enabled=optimization.dtype == "float16")
     waiting = [np.zeros(0, np.int64)] * sets
-    return PhaseState(model, average, optimizer, scaler, seed, rng, augmentation, waiting, 0, [])
+    return PhaseState(
+        model, network, average, optimizer, scaler, seed, rng, augmentation, waiting, 0, []
+    )
 
 
 def _run_phase(
@@ -205,12 +250,14 @@ def _run_phase(
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         losses = []
-        for weight, own_labels, (positions, pixels) in zip(weights, labels, drawn, strict=True):
-            inputs = _inputs(state, pixels, optimization)
+        for weight, own_labels, (positions, pixels, share) in zip(
+            weights, labels, drawn, strict=True
+        ):
+            inputs = _inputs(state, pixels, share, optimization)
             targets = torch.from_numpy(own_labels[positions]).to(inputs.device)
             with autocast(optimization.dtype):
                 loss = batch_loss(
-                    state.model,
+                    state.network,
                     proxy,
                     inputs,
                     targets,
@@ -237,7 +284,8 @@ def autocast(dtype: str) -> torch.autocast:
     return torch.autocast(device().type, reduced, enabled=dtype != "float32")
 
 
-Batch = tuple[np.ndarray, Tensor]  # positions, and pixels uint8 (B, H, W, 3)
+# Positions, pixels uint8 (B, H, W, 3), and what share of the batch they are.
+Batch = tuple[np.ndarray, Tensor, Share]
 
 
 def _drawn(
@@ -257,8 +305,11 @@ def _drawn(
             positions, state.waiting[number] = next_positions(
                 state.waiting[number], draw_pass, size
             )
+            share = _share(size, optimization)
+            positions = positions[share.rows]
             pixels = torch.from_numpy(images.take(positions))
-            batches.append((positions, pixels.pin_memory() if device().type == "cuda" else pixels))
+            pixels = pixels.pin_memory() if device().type == "cuda" else pixels
+            batches.append((positions, pixels, share))
         yield batches
 
 
@@ -273,20 +324,20 @@ def _streamed(
     """Batches of each set for the steps that are left, fetched ahead in the order of their step."""
     sizes = batch_sizes(phase, optimization.batch_size)
     left = range(state.step, steps)
-    streams = [
-        fetched(
-            images,
-            streamed_positions(own, optimization.sampling, [*state.seed, number], size, left),
-        )
-        for number, (images, own, size) in enumerate(zip(sets, labels, sizes, strict=True))
-    ]
-    yield from map(list, zip(*streams, strict=True))
+    shares = [_share(size, optimization) for size in sizes]
+    streams = []
+    for number, (images, own, share) in enumerate(zip(sets, labels, shares, strict=True)):
+        seed = [*state.seed, number]
+        order = streamed_positions(own, optimization.sampling, seed, share.batch, left)
+        streams.append(fetched(images, (positions[share.rows] for positions in order)))
+    for batches in zip(*streams, strict=True):
+        yield [(*batch, share) for batch, share in zip(batches, shares, strict=True)]
 
 
-def _inputs(state: PhaseState, pixels: Tensor, optimization: Optimization) -> Tensor:
+def _inputs(state: PhaseState, pixels: Tensor, share: Share, optimization: Optimization) -> Tensor:
     """Augmented inputs of a network, float32 (B, 3, H, W), of pixels uint8 (B, H, W, 3)."""
     batch = pixels.to(device(), non_blocking=True).permute(0, 3, 1, 2)
-    return augment(batch, optimization, *input_statistics(state.model), state.augmentation)
+    return augment(batch, optimization, *input_statistics(state.model), state.augmentation, share)
 
 
 @torch.inference_mode()

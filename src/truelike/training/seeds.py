@@ -23,7 +23,7 @@ from truelike.runtime.processes import end_with, own_cores
 from truelike.runtime.progress import Bar
 from truelike.runtime.scratch import discard, finished, is_first, write_finished
 from truelike.training.images import Images
-from truelike.training.loop import Checkpoint, LogRow, fit, one_thread, predict
+from truelike.training.loop import Checkpoint, LogRow, divides_batches, fit, one_thread, predict
 from truelike.training.networks import WEIGHTS, open_classifier, open_proxy
 from truelike.training.phases import phase_images
 from truelike.training.settings import Optimization, Phase
@@ -77,9 +77,10 @@ def train_seeds(
 ) -> None:
     """Train the seeds that have no file in `folder` yet, or lack the weights that are to be kept.
 
-    On a GPU one after the other; on CPUs up to `workers` (default: the cores of this process) at
-    once, each in a process with one thread, so that the bytes do not depend on their number. Raises
-    RuntimeError if a process fails, after its own message.
+    On a GPU, or with batches divided among processes, one after the other; on CPUs up to `workers`
+    (default: the cores of this process) at once, each in a process with one thread, so that the
+    bytes do not depend on their number. Raises RuntimeError if a process fails, after its own
+    message.
     """
     pending = [seed for seed in seeds if not _has_result(training, seed, folder)]
     networks = 2 if training.has_teacher else 1
@@ -88,6 +89,10 @@ def train_seeds(
         if torch.cuda.is_available():
             for seed in pending:
                 _train_seed(training, seed, folder, bar.update)
+        elif divides_batches(training.optimization):
+            with one_thread():
+                for seed in pending:
+                    _train_seed(training, seed, folder, bar.update)
         elif pending:
             _train_in_processes(
                 training, pending, folder, min(workers or own_cores(), len(pending)), bar
@@ -123,6 +128,8 @@ def _train_seed(
         proxy=proxy,
         checkpoint=_checkpoint(training, folder, seed, "student"),
     )
+    if divides_batches(training.optimization) and not is_first():
+        return
     results = {name: predict(model, images) for name, images in training.evaluated.items()}
 
     if training.keep_weights:

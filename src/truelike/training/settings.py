@@ -93,6 +93,7 @@ class Optimization(Section):
     ema_decay: Fraction | None
     deterministic: bool
     log_every: Positive
+    divide: Literal["seeds", "batch"]
 
 
 class Train(Optimization):
@@ -120,5 +121,9 @@ class Train(Optimization):
             if not self.pretrained and any(phase.proxy_guidance for phase in arm.phases):
                 raise ValueError(
                     f"the arm {name} has proxy_guidance, which needs train.pretrained: true"
+                )
+            if self.divide == "batch" and any(phase.proxy_guidance for phase in arm.phases):
+                raise ValueError(
+                    f"the arm {name} has proxy_guidance, which needs train.divide: seeds"
                 )
         return self

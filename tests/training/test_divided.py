@@ -1,0 +1,98 @@
+"""One network on several processes: what one process learns, and resuming after a kill."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.support.classifiers import OPTIMIZATION, images_of, optimization, training
+from tests.support.processes import run_two
+from truelike.runtime.errors import TruelikeError
+from truelike.training import loop
+from truelike.training.loop import Checkpoint, LogRow, fit, one_thread
+from truelike.training.networks import open_classifier
+from truelike.training.settings import Phase
+
+PHASES = [
+    Phase(on="partner", share=0.4),
+    Phase(on="real+partner", share=0.3, joint=(1.0, 0.5)),
+    Phase(on="real", share=0.3, reset_head=True),
+]
+
+
+def learn(network: str, changes: dict[str, Any], die_at: int | None, folder: Path) -> None:
+    """Train in `folder`; with `die_at` the process ends after that step, without a word."""
+    folder.mkdir(exist_ok=True)
+    chosen = optimization(divide="batch", color_jitter=0.4, ema_decay=0.9, **changes)
+    work = training(network, *PHASES, optimization=chosen)
+    log: list[LogRow] = []
+
+    def note(row: LogRow) -> None:
+        log.append(row)
+        if row[0] == die_at:
+            os._exit(9)
+
+    def opened() -> nn.Module:
+        return open_classifier(network, 3, False, 32)
+
+    shared = Checkpoint(folder.parent / f"network-{changes.get('optimizer')}.pt", 4)
+    kept = shared if die_at is not None or shared.file.exists() else None
+    model = fit(opened, partial(images_of, work), PHASES, chosen, 0, on_row=note, checkpoint=kept)
+    torch.save(model.state_dict(), folder / "weights.pt")
+    np.save(folder / "log.npy", np.array(log))
+
+
+@pytest.fixture
+def vit(tmp_path: Path) -> str:
+    """A network with layer normalisation alone."""
+    (tmp_path / "vit.yaml").write_text("timm: test_vit\n")
+    return str(tmp_path / "vit.yaml")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_two_processes_learn_what_one_learns_without_batch_normalisation(
+    vit: str, tmp_path: Path, streaming: bool
+) -> None:
+    work = partial(learn, vit, {"streaming": streaming}, None)
+    with one_thread():
+        work(tmp_path / "alone")
+        assert run_two(work, tmp_path) == [0, 0]
+    one, first, second = (
+        torch.load(tmp_path / name / "weights.pt", weights_only=True)
+        for name in ("alone", "0", "1")
+    )
+    moved = OPTIMIZATION.lr * OPTIMIZATION.steps  # as far as a weight may have moved
+    for name, value in one.items():
+        torch.testing.assert_close(first[name], value, rtol=0, atol=0.01 * moved)
+        assert torch.equal(first[name], second[name])
+    np.testing.assert_allclose(
+        np.load(tmp_path / "0/log.npy"), np.load(tmp_path / "alone/log.npy"), rtol=1e-4
+    )
+
+
+def test_two_killed_processes_go_on_to_the_same_bytes(classifier: str, tmp_path: Path) -> None:
+    changes = {"optimizer": "adamw"}  # the network has batch normalisation
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    whole.mkdir()
+    again.mkdir()
+    with one_thread():
+        assert run_two(partial(learn, classifier, changes, None), whole) == [0, 0]
+        assert run_two(partial(learn, classifier, changes, 9), again) == [9, 9]
+        assert (again / "network-adamw.pt").exists()
+        assert run_two(partial(learn, classifier, changes, None), again) == [0, 0]
+    expected = torch.load(whole / "0/weights.pt", weights_only=True)
+    found = torch.load(again / "0/weights.pt", weights_only=True)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    np.testing.assert_array_equal(np.load(again / "0/log.npy"), np.load(whole / "0/log.npy"))
+
+
+def test_batches_that_cannot_be_divided_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
+    with pytest.raises(TruelikeError, match=r"train\.batch_size: 3 processes cannot divide 8"):
+        loop._share(8, optimization(divide="batch"))
