@@ -73,19 +73,23 @@ def train_arm(
         results = {seed: dict(np.load(seed_file(folder, seed))) for seed in settings.seeds}
     write_table(out / "predictions.parquet", _predictions(results, evaluated))
     _log(results).to_csv(out / "log.csv", index=False)
-    summary |= {
-        "steps": phase_steps(settings.steps, [phase.share for phase in arm.phases]),
-        "seeds": list(settings.seeds),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-    }
-    if settings.divide == "batch":
-        summary["processes"] = process_count()
+    summary |= _trained(settings, arm, model)
     _write_summary(out, summary)
     accuracy = _accuracy(results, evaluated["validation"].labels)
     for seed in kept_seeds(settings.keep, accuracy):
         described = {"arm": name, "seed": seed, "validation_accuracy": accuracy[seed]}
         publish([weights_file(folder, seed)], out / NETWORKS / str(seed))
         _write_config(out / NETWORKS / str(seed), training, model, summary | described)
+
+
+def _trained(settings: Train, arm: Arm, model: nn.Module) -> dict[str, Any]:
+    """What summary.json says of a training that is over."""
+    found: dict[str, Any] = {
+        "steps": phase_steps(settings.steps, [phase.share for phase in arm.phases]),
+        "seeds": list(settings.seeds),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    return found | ({"processes": process_count()} if settings.divide == "batch" else {})
 
 
 def _training(
