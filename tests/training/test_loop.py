@@ -289,7 +289,7 @@ def test_the_moving_average_is_of_the_last_phase(classifier: str) -> None:
 
 def test_biases_and_norms_have_no_weight_decay(classifier: str) -> None:
     model = open_classifier(classifier, 3, False)
-    state = loop._begin(model, Phase(on="real"), 1, OPTIMIZATION, [0, 0])
+    state = loop._begin(model, model, Phase(on="real"), 1, OPTIMIZATION, [0, 0])
     decays = {
         id(parameter): group["weight_decay"]
         for group in state.optimizer.param_groups
