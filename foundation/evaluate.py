@@ -7,6 +7,7 @@ source images of the corpus's held-out part in their original look, and prompts 
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import timm
@@ -40,15 +41,20 @@ def predict(
     return {head: [heads[head][i] for i in block.argmax(1)] for head, block in blocks.items()}
 
 
-def share(found: list[str], expected: list[str]) -> float:
+def share(answers: Sequence[str], expected: Sequence[str]) -> float:
     """Share of equal words."""
-    return float(np.mean([a == b for a, b in zip(found, expected, strict=True)]))
+    return float(np.mean([a == b for a, b in zip(answers, expected, strict=True)]))
 
 
-def share_by_class(found: list[str], expected: list[str]) -> dict[str, float]:
+def share_by_class(answers: Sequence[str], expected: Sequence[str]) -> dict[str, float]:
     """Share of equal words among those of each class."""
-    found, expected = np.array(found), np.array(expected)
-    return {name: float((found[expected == name] == name).mean()) for name in CLASS_NAMES}
+    answers, expected = np.array(answers), np.array(expected)
+    return {name: float((answers[expected == name] == name).mean()) for name in CLASS_NAMES}
+
+
+def white_or_grey(colours: Sequence[str]) -> float:
+    """Share of white and grey, which garments in the user's look have."""
+    return float(np.mean([colour in ("white", "grey") for colour in colours]))
 
 
 def judge(settings: Evaluation) -> nn.Module:
@@ -134,91 +140,105 @@ def contact_sheet(rows: list[Tensor]) -> Image.Image:
     )
 
 
-def main() -> None:
-    settings = Settings.load().evaluation
-    images, table = load_corpus("held-out")
-    table = {name: table[name].tolist() for name in HEADS}
-    original, labels = codec.held_out_originals()
-    original_classes = [CLASS_NAMES[i] for i in labels]
-    model = judge(settings)
-    judged = predict(model, images, HEADS)
-
+def open_generator() -> StableDiffusionPipeline:
+    """Open the generator with the sampler that `sample` uses."""
     pipeline = StableDiffusionPipeline.from_pretrained(MODELS / "generator", dtype=torch.float32)
     pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def measure_prompts(
+    pipeline: StableDiffusionPipeline, model: nn.Module, settings: Evaluation
+) -> tuple[dict[str, dict[str, float]], list[Tensor]]:
+    """Measure what the judge recognises in images of prompts by class, by colour, and of pairs of
+    colour and ground that the corpus leaves out: measures by name, and the three sets of images.
+    """
     classes = [CLASS_NAMES[i % len(CLASS_NAMES)] for i in range(settings.prompts)]
-    by_class = sample(pipeline, [class_prompt(name) for name in classes], settings)
     colours = [list(COLOURS)[i % len(COLOURS)] for i in range(settings.prompts)]
-    by_colour = sample(
-        pipeline,
-        [f"a {colour} {name}" for colour, name in zip(colours, classes, strict=True)],
-        settings,
-    )
     pairs = [HELD_OUT[i // len(CLASS_NAMES) % len(HELD_OUT)] for i in range(settings.prompts)]
-    unseen = sample(
-        pipeline,
-        [
-            f"a {c} {NOUNS[name]} on a {g} background, plain"
-            for (c, g), name in zip(pairs, classes, strict=True)
-        ],
-        settings,
-    )
-    recognised = predict(model, by_class, HEADS)["class"]
-    found, composed = predict(model, by_colour, HEADS), predict(model, unseen, HEADS)
-
-    captions = [read_caption(text) for text in caption(images)]
-    original_captions = [read_caption(text) for text in caption(original)]
-    base = timm.create_model(f"local-dir:{MODELS / 'backbone'}", pretrained=True).eval()
-    named = predict(base, images, backbone.HEADS)
-
-    metrics = {
+    by_class = [class_prompt(name) for name in classes]
+    by_colour = [f"a {colour} {name}" for colour, name in zip(colours, classes, strict=True)]
+    unseen = [
+        f"a {colour} {NOUNS[name]} on a {ground} background, plain"
+        for (colour, ground), name in zip(pairs, classes, strict=True)
+    ]
+    sets = [sample(pipeline, prompts, settings) for prompts in (by_class, by_colour, unseen)]
+    class_answers, colour_answers, unseen_answers = [predict(model, s, HEADS) for s in sets]
+    measures = {
         "generator": {
-            "class_of_class_prompts": share(recognised, classes),
-            "colour_of_colour_prompts": share(found["colour"], colours),
-            "class_of_colour_prompts": share(found["class"], classes),
+            "class_of_class_prompts": share(class_answers["class"], classes),
+            "colour_of_colour_prompts": share(colour_answers["colour"], colours),
+            "class_of_colour_prompts": share(colour_answers["class"], classes),
         },
-        "generator_by_class": share_by_class(recognised, classes),
-        "codec": {
-            **codec.measure(pipeline.vae, settings),
-            "psnr_corpus": codec.psnr(codec.reconstruct(pipeline.vae, images), images),
+        "generator_by_class": share_by_class(class_answers["class"], classes),
+        "unseen": {
+            "generator_class": share(unseen_answers["class"], classes),
+            "generator_white_or_grey": white_or_grey(unseen_answers["colour"]),
+            "generator_black_ground": share(unseen_answers["ground"], ["black"] * len(pairs)),
         },
+    }
+    return measures, sets
+
+
+def measure_original_look(images: Tensor, classes: Sequence[str]) -> dict[str, float]:
+    """Measure captioner and encoder on held-out garments in the user's look."""
+    captions = [read_caption(text) for text in caption(images)]
+    return {
+        "captioner_class": share([c["class"] for c in captions], classes),
+        "captioner_white_or_grey": white_or_grey([c["colour"] for c in captions]),
+        "captioner_black_ground": share([c["ground"] for c in captions], ["black"] * len(images)),
+        "encoder_zero_shot": share(zero_shot(images), classes),
+    }
+
+
+def measure_corpus(
+    model: nn.Module, images: Tensor, table: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, float]]:
+    """Measure captioner, encoder, backbone and the judge itself on the corpus's held-out images."""
+    captions = [read_caption(text) for text in caption(images)]
+    base = timm.create_model(f"local-dir:{MODELS / 'backbone'}", pretrained=True).eval()
+    base_answers = predict(base, images, backbone.HEADS)
+    judged = predict(model, images, HEADS)
+    return {
         "captioner": {
             name: share([c[name] for c in captions], table[name])
             for name in ("class", "colour", "ground")
         },
         "encoder": {"zero_shot": share(zero_shot(images), table["class"])},
-        "backbone": {head: share(named[head], table[head]) for head in backbone.HEADS},
+        "backbone": {head: share(base_answers[head], table[head]) for head in backbone.HEADS},
         "judge": {head: share(judged[head], table[head]) for head in HEADS},
         "judge_by_class": share_by_class(judged["class"], table["class"]),
-        "unseen": {
-            "generator_class": share(composed["class"], classes),
-            "generator_white_or_grey": float(
-                np.mean([word in ("white", "grey") for word in composed["colour"]])
-            ),
-            "generator_black_ground": share(composed["ground"], ["black"] * len(pairs)),
-            "captioner_class": share([c["class"] for c in original_captions], original_classes),
-            "captioner_white_or_grey": float(
-                np.mean([c["colour"] in ("white", "grey") for c in original_captions])
-            ),
-            "captioner_black_ground": share(
-                [c["ground"] for c in original_captions], ["black"] * len(original)
-            ),
-            "encoder_zero_shot": share(zero_shot(original), original_classes),
-        },
     }
-    metrics = {
+
+
+def weight_hashes() -> dict[str, str]:
+    """Hash every file of weights: sha256 by its path below the models."""
+    return {
+        path.relative_to(MODELS).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(MODELS.rglob("*.safetensors"))
+    }
+
+
+def main() -> None:
+    settings = Settings.load().evaluation
+    images, rows = load_corpus("held-out")
+    table = {name: rows[name].tolist() for name in HEADS}
+    original, labels = codec.held_out_originals()
+    model, pipeline = judge(settings), open_generator()
+    metrics, sets = measure_prompts(pipeline, model, settings)
+    metrics |= measure_corpus(model, images, table)
+    metrics["codec"] = {
+        **codec.measure(pipeline.vae, settings),
+        "psnr_corpus": codec.psnr(codec.reconstruct(pipeline.vae, images), images),
+    }
+    metrics["unseen"] |= measure_original_look(original, [CLASS_NAMES[i] for i in labels])
+    rounded = {
         part: {name: round(value, 4) for name, value in values.items()}
         for part, values in metrics.items()
     }
-    weights = sorted(MODELS.rglob("*.safetensors"))
-    metrics["sha256"] = {
-        path.relative_to(MODELS).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in weights
-    }
-    METRICS.write_text(json.dumps(metrics, indent=2) + "\n")
-    contact_sheet([images[:20], by_class[:20], by_colour[:20], unseen[:20], original[:20]]).save(
-        SAMPLES
-    )
+    METRICS.write_text(json.dumps({**rounded, "sha256": weight_hashes()}, indent=2) + "\n")
+    contact_sheet([part[:20] for part in (images, *sets, original)]).save(SAMPLES)
 
 
 if __name__ == "__main__":
