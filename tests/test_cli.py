@@ -221,6 +221,10 @@ def test_export(tmp_path, monkeypatch, capsys):
     assert "already holds something" in failure(
         monkeypatch, capsys, "export", tmp_path / "set", tmp_path / "folder"
     )
+    assert "export beside it" in failure(
+        monkeypatch, capsys, "export", tmp_path / "set", tmp_path / "set/folder"
+    )
+    assert not (tmp_path / "set/folder").exists()
 
 
 def test_trace_lists_every_image_made_from_one_in_all_sets(tmp_path, monkeypatch, capsys):

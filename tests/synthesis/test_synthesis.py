@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.support.jobs import OFF, PROMPTS, SETTINGS, contents
 from truelike.generator.adapter import Adapter
 from truelike.imageset.reading import ImageSet
+from truelike.imageset.writing import Sample, write_image_set
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.scratch import scratch
 from truelike.synthesis.jobs import SynthesisJob, without
@@ -342,8 +343,15 @@ def test_changed_settings_are_named_instead_of_making_another_image(
         regenerate(job, folder, key)
 
 
-def test_what_is_not_synthetic_cannot_be_regenerated(job: SynthesisJob, real: ImageSet) -> None:
-    with pytest.raises(TruelikeError, match="holds real images"):
+def test_what_is_not_synthetic_cannot_be_regenerated(
+    job: SynthesisJob, real: ImageSet, tmp_path: Path
+) -> None:
+    with pytest.raises(TruelikeError, match="holds no images of a replica"):
         regenerate(job, real.folder, real.keys[0])
+    source = {"source_key": real.keys[0], "corruption": "fog", "severity": 1}
+    corrupted = Sample("fog-1", 0, real.pixels(0), source)
+    write_image_set(tmp_path / "corrupted", [corrupted], real.class_names)
+    with pytest.raises(TruelikeError, match="holds no images of a replica"):
+        regenerate(job, tmp_path / "corrupted", "fog-1")
     with pytest.raises(TruelikeError, match="no image 'nothing'"):
         regenerate(job, real.folder, "nothing")

@@ -78,8 +78,11 @@ def export(path: Path, target: Path, dropped: bool = False) -> int:
     Images that selection dropped are left out unless `dropped`. Beside the class folders lies
     ``metadata.jsonl``: per image its file_name, label (class name), text (the prompt of a synthetic
     image) and the other columns of its index row. Raises TruelikeError, and writes nothing, if
-    `target` already holds something or if two images have one key.
+    `target` already holds something or lies in an image set, or if two images have one key.
     """
+    inside = [folder for folder in target.resolve().parents if (folder / INDEX_FILE).is_file()]
+    if inside:
+        raise TruelikeError(f"{target}: lies in the image set {inside[0]}; export beside it")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise TruelikeError(f"{target}: already holds something; export into a new directory")
     sets = [ImageSet(folder) for folder in sets_in(path)]

@@ -22,8 +22,11 @@ def regenerate(job: SynthesisJob, folder: Path, key: str) -> np.ndarray:
     stored = ImageSet(folder).index.set_index("key", drop=False)
     if key not in stored.index:
         raise TruelikeError(f"{folder}: no image {key!r}; the first is {stored.index[0]!r}")
-    if "source_key" not in stored:
-        raise TruelikeError(f"{folder}: holds real images, only synthetic ones can be regenerated")
+    if "replica" not in stored:
+        raise TruelikeError(
+            f"{folder}: holds no images of a replica; only what this pipeline synthesized can be "
+            "regenerated"
+        )
     real = ImageSet(job.real)
     replicas: pd.Series = stored["replica"]
     plan = plan_of(job, real, int(replicas[key]))
