@@ -7,6 +7,8 @@ import pytest
 
 from truelike.audit.appearance import STATISTICS, low_level, standardised_differences
 from truelike.audit.audit import Findings, audit
+from truelike.audit.coverage import manifold_metrics
+from truelike.audit.estimates import Estimate, pool
 from truelike.audit.gaps import GAPS
 from truelike.audit.probes import (
     few_shot_hits,
@@ -15,7 +17,7 @@ from truelike.audit.probes import (
     probe_probabilities,
     two_sample_hits,
 )
-from truelike.audit.samples import Features
+from truelike.audit.samples import Features, class_sample
 from truelike.audit.scaling import PowerLaw, curve_sizes, fit_power_law, real_equivalent
 from truelike.audit.settings import Gates
 from truelike.reporting.gates import breaches
@@ -88,6 +90,31 @@ def test_every_measure_lies_in_its_interval_and_the_same_seed_gives_the_same(
                 measures[name].low - 1e-9 <= measures[name].value <= measures[name].high + 1e-9
             ), name
     assert run(sets).numbers() == findings.numbers()
+
+
+def test_a_pool_has_the_mean_and_the_resamples_of_all_subsamples() -> None:
+    parts = [Estimate(0.25, np.array([0.2, 0.3])), Estimate(0.75, np.array([0.7, 0.8]))]
+    pooled = pool(parts)
+    assert isinstance(pooled, Estimate)
+    assert pooled.value == 0.5
+    assert pooled.draws.tolist() == [0.2, 0.3, 0.7, 0.8]
+    assert pooled.interval.low < 0.25 < 0.75 < pooled.interval.high
+    assert pool([1.0, 2.0]) == 1.5
+    assert pool([None, None]) is None
+
+
+def test_measures_hardly_depend_on_the_subsample_of_a_large_set() -> None:
+    large = {"synthetic": planted("s", 3, 600, spread=0.6), "real": planted("h", 1, 600)}
+    train = planted("t", 0, 60)
+    found = [audit(train, train.values, large, ["a", "b"], 5, 40, seed) for seed in range(3)]
+    coverages = [findings.measures["synthetic"]["coverage"].value for findings in found]
+    singles = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        sample = class_sample(large["synthetic"], np.array([30, 30]), rng)
+        singles.append(manifold_metrics(train.values, sample.values, 5)["coverage"].mean())
+    assert np.ptp(coverages) < np.ptp(singles) / 2
+    assert np.mean(coverages) == pytest.approx(np.mean(singles), abs=0.03)
 
 
 def test_gaps_are_zero_for_a_set_like_the_real_one_and_large_for_another(

@@ -7,7 +7,7 @@ import numpy as np
 from truelike.audit.appearance import standardised_differences
 from truelike.audit.coverage import manifold_metrics
 from truelike.audit.diversity import vendi_score
-from truelike.audit.estimates import Estimate, Resamples, average, interval_of
+from truelike.audit.estimates import Estimate, Resamples, average
 from truelike.audit.fidelity import (
     frechet_distance,
     kernel_distance,
@@ -17,7 +17,7 @@ from truelike.audit.fidelity import (
 )
 from truelike.audit.probes import FOLDS, fit_probe, leep, probe_probabilities, two_sample_hits
 from truelike.audit.samples import Features
-from truelike.evaluation.intervals import Interval, class_resamples, recentred
+from truelike.evaluation.intervals import class_resamples, recentred
 
 DISTRIBUTION = ("frechet", "kernel", "kernel_rbf", "vendi")
 MANIFOLD = ("precision", "density", "recall", "coverage")
@@ -55,25 +55,22 @@ def class_measures(
     neighbours: int,
     resamples: Resamples,
     seed: int,
-) -> Iterator[tuple[str, str, Interval | float | None]]:
-    """(class name, measure, its interval or value) within each class, None where it has too few
-    images.
-    """
+) -> Iterator[tuple[str, str, Estimate | float | None]]:
+    """(class name, measure, its number) within each class, None where it has too few images."""
     for label, class_name in enumerate(class_names):
         chosen = [features.labels == label for features in (reference, sample)]
         real, fake = reference.values[chosen[0]], sample.values[chosen[1]]
         counts = resamples[0][:, chosen[0]], resamples[1][:, chosen[1]]
-        measures: dict[str, Interval | float | None] = dict.fromkeys(
+        measures: dict[str, Estimate | float | None] = dict.fromkeys(
             (*DISTRIBUTION, *MANIFOLD, "two_sample")
         )
         if len(real) > neighbours:
             for name, value in _distribution(real, fake).items():
                 measures[name] = float(value)
-            for name, estimate in _manifold_estimates(real, fake, neighbours, counts).items():
-                measures[name] = estimate.interval
+            measures |= _manifold_estimates(real, fake, neighbours, counts)
         if len(real) >= FOLDS:
             hits = two_sample_hits(real, fake, seed)
-            measures["two_sample"] = interval_of(average(hits, np.concatenate(counts, axis=1)))
+            measures["two_sample"] = average(hits, np.concatenate(counts, axis=1))
         yield from ((class_name, name, value) for name, value in measures.items())
 
 
