@@ -241,7 +241,10 @@ def test_trace_lists_every_image_made_from_one_in_all_sets(tmp_path, monkeypatch
                 f"boot-{n}-r{replica}",
                 n % 2,
                 pixels,
-                {"source_key": f"boot-{n}", "caption_key": ""},
+                {
+                    "source_key": f"boot-{n}",
+                    "caption_key": "boot-1/3" if (n, place) == (0, "synthetic/1") else "",
+                },
             )
             for n in range(2)
         ]
@@ -251,20 +254,21 @@ def test_trace_lists_every_image_made_from_one_in_all_sets(tmp_path, monkeypatch
         "outputs/naive/0: boot-1-r0, made from boot-1",
         "outputs/real/train: boot-1",
         "outputs/synthetic/0: boot-1-r0, made from boot-1",
+        "outputs/synthetic/1: boot-0-r1, made from boot-0",  # with a rewrite of its caption
         "outputs/synthetic/1: boot-1-r1, made from boot-1",
     ]
     for name in ("boot-1", "boots/1.png"):
         output = truelike("trace", name).splitlines()
         assert output[:-1] == lines
         assert (
-            "3 images were made from it; to leave it out of all, put it in data.exclude"
+            "4 images were made from it; to leave it out of all, put it in data.exclude"
             in output[-1]
         )
     output = truelike("trace", "boot-1-r1").splitlines()
     assert output[0] == "outputs/synthetic/1: boot-1-r1, made from boot-1"
     assert "a synthetic image, made from the real image boot-1" in output[-1]
     shutil.rmtree("outputs/real")  # excluded long ago: what was made before is still found
-    assert len(truelike("trace", "boot-1").splitlines()) == 4
+    assert len(truelike("trace", "boot-1").splitlines()) == 5
     assert "boot-7: no image of" in failure(monkeypatch, capsys, "trace", "boot-7")
 
 

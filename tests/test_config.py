@@ -178,6 +178,20 @@ def test_captions_that_no_model_makes_have_no_synthetic_images_and_no_rewrites()
         parse_params(raw)
 
 
+def test_what_is_told_to_a_captioner_needs_one_and_is_told_once():
+    for name, value in (("instruction", "a {class}"), ("contradicting", "recaption")):
+        raw = changed(f"caption.{name}", value)
+        assert parse_params(raw)
+        raw["caption"]["by"] = "file"
+        with pytest.raises(TruelikeError, match=r"caption: by 'file' asks no captioner"):
+            parse_params(raw)
+    raw["caption"] |= {"by": "model", "instruction": "what is behind it?"}
+    assert parse_params(raw)
+    raw["caption"]["instruction"] = "a {class}"
+    with pytest.raises(TruelikeError, match=r"take \{class\} out of it, or set contradicting to"):
+        parse_params(raw)
+
+
 def test_attacked_arms_are_on_real_and_synthetic_images():
     raw = changed("privacy.arms", ["naive"])
     assert parse_params(raw).privacy.shadows == ()

@@ -170,6 +170,49 @@ def test_a_captioner_that_chats_says_only_its_answer(tmp_path: Path, real: Image
     )
 
 
+@pytest.mark.parametrize(
+    "save",
+    [
+        tiny_models.save_blip,
+        tiny_models.save_blip2,
+        tiny_models.save_llava,
+        tiny_models.save_vit_gpt2,
+    ],
+)
+def test_an_instruction_reaches_the_captioner_whatever_the_others_are(
+    save, tmp_path: Path, real: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_captioner(float32(save(tmp_path)))
+    generate, given = opened.model.generate, []
+
+    def spy(**inputs):
+        ids = inputs.get("decoder_input_ids", inputs.get("input_ids"))
+        given.append(opened.tokenizer.batch_decode(ids, skip_special_tokens=True))
+        return generate(**inputs)
+
+    monkeypatch.setattr(opened.model, "generate", spy)
+    pixels, asked = real.load([0, 1, 2]), ["a red shoe", "on", "a white shoe"]
+    texts, cut = opened.caption(pixels, 4, asked)
+    assert len(given) > 1  # what is as long together, without padding
+    told = [text for batch in given for text in batch]
+    assert all(any(instruction in text for text in told) for instruction in asked)
+    for row, instruction in enumerate(asked):
+        alone = opened.caption(pixels[row : row + 1], 4, [instruction])
+        assert alone == ([texts[row]], [cut[row]])
+        assert len(opened.tokenizer(texts[row], add_special_tokens=False).input_ids) <= 4
+
+
+@pytest.mark.usefixtures("project")
+def test_the_class_is_put_into_the_instruction(
+    captioner: Path, real: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Captioner, "caption", lambda self, pixels, _, asked: (asked, [False] * len(pixels))
+    )
+    table = caption_images(real, float32(captioner), 5, 4, "red {class} on")
+    assert table["caption"].tolist() == [f"red {name} on" for name in real.index["class_name"]]
+
+
 @pytest.mark.parametrize("save", [tiny_models.save_gpt2, tiny_models.save_t5])
 def test_rewrites_depend_on_caption_and_seed_alone(save, tmp_path: Path) -> None:
     opened = open_rewriter(float32(save(tmp_path)))
@@ -205,7 +248,7 @@ def test_an_empty_caption_is_an_error(
     real: ImageSet, monkeypatch: pytest.MonkeyPatch, captioner: Path
 ) -> None:
     monkeypatch.setattr(
-        Captioner, "caption", lambda self, pixels, n: ([""] * len(pixels), [False] * len(pixels))
+        Captioner, "caption", lambda self, pixels, *_: ([""] * len(pixels), [False] * len(pixels))
     )
     with pytest.raises(
         TruelikeError, match=r"models\.captioner: no caption for 10 of 10 images.*caption\.by"

@@ -11,6 +11,7 @@ TEST = REAL / "test"
 EXTRA = OUTPUTS / "extra"  # real training images beyond data.shots
 
 CAPTIONS = OUTPUTS / "captions.parquet"
+CAPTION_SUMMARY = OUTPUTS / "captions.json"
 FEATURES = OUTPUTS / "features.parquet"
 STYLE = OUTPUTS / "style"
 ADAPTER = OUTPUTS / "adapter"

@@ -215,6 +215,7 @@ def test_each_class_has_a_style_of_its_own(generator: Path, real: ImageSet, tmp_
         style=" {style}",
         quality="",
         negative="",
+        context="own",
         seed=0,
     )
     names = ["bag", "boot"]

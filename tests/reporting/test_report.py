@@ -269,6 +269,18 @@ def test_few_images_few_steps_and_heavy_dropping_are_warned_of(material):
     )
 
 
+def test_contradicting_captions_are_counted_with_what_became_of_them(material):
+    def said(**numbers: object) -> str:
+        summary = material.caption_summary | numbers
+        return "\n".join(caveats(changed(material, caption_summary=summary)))
+
+    counts = {"t-shirt": 1, "bag": 10, "hat": 3, "cap": 2, "sock": 2, "shoe": 4}
+    assert "2 of 15 captions name another class than the label (t-shirt 2), so that" in said()
+    assert "(bag 10, shoe 4, hat 3, cap 2, sock 2 and 1 more classes)" in said(by_class=counts)
+    assert "1 were made again with the class and 7 left out" in said(recaptioned=1, dropped=7)
+    assert "another class" not in said(contradicting=0)
+
+
 def test_what_is_off_says_nothing_and_costs_nothing(material):
     off = {
         "caption__by": "none",

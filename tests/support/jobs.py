@@ -21,6 +21,7 @@ PROMPTS = Prompts(
     style=" {style}",
     quality=" best",
     negative="bad",
+    context="own",
     seed=0,
 )
 SETTINGS = Synthesize(

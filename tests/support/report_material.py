@@ -332,6 +332,13 @@ def build_material(folder: Path, params: Params | None = None) -> Material:
         naive=sets["naive"],
         synthetic=sets["synthetic"],
         captions=captions,
+        caption_summary={
+            "captions": len(real),
+            "contradicting": 2,
+            "by_class": {"t-shirt": 2},
+            "recaptioned": 0,
+            "dropped": 0,
+        },
         selection=selection_of(sets["synthetic"]),
         accuracy=accuracy_table(),
         accuracy_metrics=accuracy_metrics(),

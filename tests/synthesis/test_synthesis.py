@@ -95,6 +95,48 @@ def test_a_replica_uses_its_rewrite_and_says_which() -> None:
     assert rows["caption_key"].tolist() == ["k1/1", "k2"]
 
 
+def contexts(table: pd.DataFrame, how: str, replica: int = 0) -> pd.Series:
+    """The caption keys of a plan by source key."""
+    prompts = PROMPTS.model_copy(update={"context": how})
+    rows = make_plan(table, prompts, SETTINGS, OFF, replica, Learned("g"))
+    texts = dict(zip(table["key"], table["caption"], strict=True))
+    for row in rows.to_dict("records"):
+        own = texts.get(row["caption_key"], "")
+        assert row["prompt"] == f"a boot{', ' if own else ''}{own} best"
+    return rows.set_index("source_key")["caption_key"]
+
+
+def test_a_context_is_drawn_from_the_class_or_the_set_by_the_image() -> None:
+    keys = [f"k{number}" for number in range(40)]
+    table = pd.DataFrame({"key": keys, "label": [number % 2 for number in range(40)]}).assign(
+        class_name="boot", caption=[f"text {key}" for key in keys], style=""
+    )
+    table["rewrites"] = pd.Series([[]] * 40, dtype=object)
+    table.loc[3, "caption"] = ""
+    assert contexts(table, "own").tolist() == [*keys[:3], "", *keys[4:]]
+    labels = table.set_index("key")["label"]
+    by_class, by_set = contexts(table, "class"), contexts(table, "set")
+    assert (labels[by_class].to_numpy() == labels.to_numpy()).all()
+    assert 0.2 < (labels[by_set].to_numpy() == labels.to_numpy()).mean() < 0.8
+    for drawn in (by_class, by_set):
+        assert "k3" not in set(drawn)
+        assert len(set(drawn)) > 15
+    assert not contexts(table, "set", replica=1).equals(by_set)
+    assert contexts(table.iloc[::-1], "set")[keys].equals(by_set)  # in any order
+    silent = table.assign(caption=table["caption"].where(table["label"] == 0, ""))
+    assert (contexts(silent, "class")[table["label"].to_numpy() == 1] == "").all()
+
+
+def test_another_images_rewrite_is_named_by_its_own_key() -> None:
+    table = pd.DataFrame({"key": ["k1", "k2"], "label": 0, "class_name": "boot", "style": ""})
+    table["caption"] = ["red", ""]
+    table["rewrites"] = [["crimson", "scarlet"], []]
+    prompts = PROMPTS.model_copy(update={"context": "set"})
+    rows = make_plan(table, prompts, SETTINGS, OFF, 1, Learned("g"))
+    assert rows["caption_key"].tolist() == ["k1/1", "k1/1"]
+    assert rows["prompt"].tolist() == ["a boot, scarlet best"] * 2
+
+
 def test_a_seed_by_hand() -> None:
     # sha256("0/1/boot"), its first eight bytes, without the last bit
     assert image_seed(0, 1, "boot") == int("5abd971f8506f9dc", 16) >> 1

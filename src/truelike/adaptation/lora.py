@@ -37,7 +37,7 @@ from truelike.generator.adapter import (
 from truelike.generator.families import Conditioning
 from truelike.generator.generator import Generator
 from truelike.generator.guidance import guidance_vectors, guide
-from truelike.generator.prompts import training_prompts
+from truelike.generator.prompts import TRAINING_PIECES, training_prompts
 from truelike.generator.settings import Prompts, VisualGuidance
 from truelike.generator.states import PromptStates, map_states
 from truelike.generator.style import Style
@@ -287,7 +287,8 @@ def adapter_key(
     inputs: AdaptInputs,
 ) -> str:
     """Changes with everything that decides what an adapter learns."""
-    sections = [section.model_dump() for section in (settings, prompts, visual_guidance)]
+    sections = [section.model_dump() for section in (settings, visual_guidance)]
+    sections.append(prompts.model_dump(include=set(TRAINING_PIECES)))
     files = [inputs.real, inputs.captions, inputs.features, inputs.style]
     return scratch_key(__file__, [*sections, generator.dtype], generator.path, *files)
 

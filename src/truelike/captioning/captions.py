@@ -31,13 +31,22 @@ REWRITTEN_AT_ONCE = 32  # captions of a part
 
 
 def caption_images(
-    images: ImageSet, captioner: Model, max_tokens: int, batch_size: int
+    images: ImageSet,
+    captioner: Model,
+    max_tokens: int,
+    batch_size: int,
+    instruction: str | None = None,
 ) -> pd.DataFrame:
     """Caption every image: key, caption, truncated (cut off at `max_tokens`); raises for an empty
     caption.
 
+    The captioner answers or continues the `instruction`, ``{class}`` in it the class of the image.
     The key of a synthetic image's caption is that of the real image it was made for.
     """
+    rows = None
+    if instruction is not None:
+        asked = [instruction.replace("{class}", name) for name in images.index["class_name"]]
+        rows = pd.DataFrame({"instructions": asked})
     made = map_images(
         images,
         open_captioner,
@@ -45,6 +54,7 @@ def caption_images(
         captions_of,
         batch_size,
         "caption",
+        rows,
         max_tokens=max_tokens,
     )
     keys = images.index["source_key"].tolist() if "source_key" in images.index else images.keys
@@ -164,8 +174,12 @@ def rewrite_captions(captions: pd.DataFrame, rewriter: Model, settings: Rewrite)
 def _rewrite(
     rewriter: Rewriter, captions: list[tuple[str, str]], progress: Progress, *, settings: Rewrite
 ) -> list[bytes]:
-    rewrites = []
+    rewrites: list[list[str]] = []
     for key, caption in captions:
+        if not caption:  # dropped
+            rewrites.append([])
+            progress(1)
+            continue
         request = settings.instruction.replace("{caption}", caption)
         texts = rewriter.rewrite(
             request, settings.count, settings.max_tokens, rewrite_seed(settings.seed, key)

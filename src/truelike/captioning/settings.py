@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from truelike.paths import NAIVE, TRAIN
-from truelike.runtime.settings import Count, Positive, Section
+from truelike.runtime.settings import Count, Positive, Section, Text
 
 
 class Rewrite(Section):
@@ -31,11 +31,15 @@ class Caption(Section):
     all.
 
     `images` are the real training images, or a replica of naive ones that each give the real image
-    they were made for its caption (CiP without real images).
+    they were made for its caption (CiP without real images). `instruction` is told to the
+    captioner, `{class}` the image's class; `contradicting` is what becomes of captions that name
+    another class and not their image's own.
     """
 
     images: Annotated[str, Field(pattern=rf"^({TRAIN}|{NAIVE}/\d+)$")]
     by: Literal["model", "file", "none"]
+    instruction: Text | None
+    contradicting: Literal["keep", "drop", "recaption"]
     max_tokens: Positive
     batch_size: Positive
     rewrite: Rewrite
@@ -48,5 +52,16 @@ class Caption(Section):
             raise ValueError(
                 "by 'none' leaves nothing to rewrite: set rewrite.count to 0, found "
                 f"{self.rewrite.count}"
+            )
+        if self.by != "model" and (self.instruction or self.contradicting == "recaption"):
+            raise ValueError(
+                f"by {self.by!r} asks no captioner: set instruction to null, and contradicting to "
+                "'keep' or 'drop'"
+            )
+        if self.contradicting == "recaption" and "{class}" in (self.instruction or ""):
+            raise ValueError(
+                "contradicting 'recaption' tells the captioner the class, which instruction does "
+                "from the beginning: take {class} out of it, or set contradicting to 'keep' or "
+                "'drop'"
             )
         return self

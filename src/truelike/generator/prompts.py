@@ -9,6 +9,8 @@ from typing import Any
 from truelike.generator.settings import Prompts
 from truelike.runtime.errors import TruelikeError
 
+TRAINING_PIECES = ("base", "definitions", "caption", "style", "seed")  # what decides such a prompt
+
 
 def base_prompt(prompts: Prompts, key: str, class_name: str) -> str:
     """Fill the base template, of several the one that image `key` draws: the same whichever other

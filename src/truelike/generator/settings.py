@@ -11,7 +11,8 @@ from truelike.runtime.settings import Count, Positive, Section
 class Prompts(Section):
     """The pieces of a prompt, joined in this order; a piece is used only where its material exists.
 
-    `base` is a template or a list of them, of which each image draws one.
+    `base` is a template or a list of them, of which each image draws one. A synthetic image has
+    the caption of its own real image, or draws one of its class's or of the whole set's: `context`.
     """
 
     base: str | tuple[str, ...]
@@ -20,6 +21,7 @@ class Prompts(Section):
     style: str
     quality: str
     negative: str
+    context: Literal["own", "class", "set"]
     seed: Count
 
     @property

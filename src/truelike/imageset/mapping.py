@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from truelike.imageset.reading import INDEX_FILE, ImageSet
 from truelike.runtime.executor import Part, Progress, map_parts
@@ -24,27 +25,25 @@ def map_images(
     function: Callable[..., dict[str, np.ndarray]],
     batch_size: int,
     name: str,
+    rows: pd.DataFrame | None = None,
     **settings: Any,
 ) -> dict[str, np.ndarray]:
     """``function(open_model(model), pixels, **settings)`` of all batches of an image set,
     joined by name.
 
     `function` takes uint8 (B, H, W, 3) and gives arrays of B rows each, without objects; it and
-    `open_model` are found by their names in their modules. Finished parts of a killed run are used
-    again.
+    `open_model` are found by their names in their modules. `rows`, a table of texts with the
+    positions of images as its index, asks for these images alone; its columns are arguments of
+    `function`, lists of B texts. Finished parts of a killed run are used again.
     """
     resolve(model.path)  # a model that is missing is named
+    chosen = pd.DataFrame(index=range(len(images))) if rows is None else rows
     size = BATCHES * batch_size
-    starts = range(0, len(images), size)
-    parts = [
-        Part(
-            (f"{number:05d}.npz",),
-            range(start, min(start + size, len(images))),
-            min(size, len(images) - start),
-        )
-        for number, start in enumerate(starts)
-    ]
-    made_by = [function.__qualname__, settings, model.dtype, batch_size]
+    starts = range(0, len(chosen), size)
+    works = [chosen.iloc[start : start + size] for start in starts]
+    parts = [Part((f"{number:05d}.npz",), work, len(work)) for number, work in enumerate(works)]
+    asked = None if rows is None else rows.reset_index().to_dict("list")
+    made_by = [function.__qualname__, settings, model.dtype, batch_size, asked]
     key = scratch_key(inspect.getfile(function), made_by, model.path, images.folder / INDEX_FILE)
     with scratch(name, key) as folder:
         map_parts(
@@ -69,7 +68,7 @@ def _opened(open_model: Callable[[Model], Any], model: Model) -> Any:
 
 def _make_part(
     opened: tuple[Any, ImageSet],
-    positions: range,
+    rows: pd.DataFrame,
     progress: Progress,
     *,
     function: Callable[..., dict[str, np.ndarray]],
@@ -78,9 +77,11 @@ def _make_part(
 ) -> list[bytes]:
     model, images = opened
     results = []
-    for start in range(positions.start, positions.stop, batch_size):
-        pixels = images.load(range(start, min(start + batch_size, positions.stop)))
-        results.append(function(model, pixels, **settings))
+    for start in range(0, len(rows), batch_size):
+        batch = rows.iloc[start : start + batch_size]
+        pixels = images.load(batch.index)
+        texts = {str(column): batch[column].tolist() for column in batch}
+        results.append(function(model, pixels, **texts, **settings))
         progress(len(pixels))
     buffer = io.BytesIO()
     joined = {name: np.concatenate([result[name] for result in results]) for name in results[0]}

@@ -30,6 +30,7 @@ DEMO_MODELS = {  # which know clothes alone: role, path, and what that spoils on
 FEW_VALIDATION, FEW_PER_CLASS = 100, 10  # images
 FEW_STEPS = 100  # of an optimizer
 FEW_SEEDS = 3
+WORST_CLASSES = 5  # that are named
 MANY_DROPPED, MANY_OF_A_CLASS = 0.1, 0.5
 
 
@@ -98,11 +99,32 @@ def _of_the_prompts(material: Material) -> Iterator[str]:
             f"{captions.sum()} of {len(captions)} captions were cut at caption.max_tokens = "
             f"{material.settings.caption.max_tokens}."
         )
+    if material.caption_summary["contradicting"]:
+        yield _contradictions(material.caption_summary)
     if prompts.any():
         yield (
             f"{prompts.sum()} of {len(prompts)} prompts were cut at the generator's token limit: "
             "what stood behind it was not drawn."
         )
+
+
+def _contradictions(summary: Mapping[str, Any]) -> str:
+    counts = sorted(summary["by_class"].items(), key=lambda item: -item[1])
+    worst = ", ".join(f"{name} {count}" for name, count in counts[:WORST_CLASSES])
+    rest = f" and {len(counts) - WORST_CLASSES} more classes" if len(counts) > WORST_CLASSES else ""
+    text = (
+        f"{summary['contradicting']} of {summary['captions']} captions name another class than the "
+        f"label ({worst}{rest}), "
+    )
+    if not (summary["recaptioned"] or summary["dropped"]):
+        return (
+            f"{text}so that their prompts ask for two things: caption.contradicting can leave them "
+            "out or have them made again."
+        )
+    return (
+        f"{text}of which {summary['recaptioned']} were made again with the class and "
+        f"{summary['dropped']} left out, for prompts of the class alone."
+    )
 
 
 def _of_the_selection(material: Material) -> Iterator[str]:

@@ -60,6 +60,7 @@ class Material:
     naive: Sequence[ImageSet]
     synthetic: Sequence[ImageSet]
     captions: pd.DataFrame
+    caption_summary: Mapping[str, Any]
     selection: pd.DataFrame
     accuracy: pd.DataFrame
     accuracy_metrics: Mapping[str, Any]

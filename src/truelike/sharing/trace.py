@@ -27,9 +27,8 @@ def trace(name: str, folders: Iterable[Path]) -> pd.DataFrame:
     for images in sets:
         rows = images.index
         itself = rows["key"].isin(wanted)
-        derived = _rows(images, "source_key").isin(wanted) | _rows(images, "caption_key").isin(
-            wanted
-        )
+        captioned = _rows(images, "caption_key").map(_of_image, na_action="ignore")
+        derived = _rows(images, "source_key").isin(wanted) | captioned.isin(wanted)
         chosen = rows[itself | derived]
         origin = _rows(images, "source_key")[chosen.index].fillna("")
         tables.append(
@@ -49,3 +48,8 @@ def trace(name: str, folders: Iterable[Path]) -> pd.DataFrame:
 def _rows(images: ImageSet, column: str) -> pd.Series:
     """A column of the index, or nothing in every row."""
     return images.index.get(column, pd.Series(None, index=images.index.index, dtype=object))
+
+
+def _of_image(caption_key: str) -> str:
+    """The key of the image that a caption is of: a rewrite's ends in ``/N``."""
+    return caption_key.partition("/")[0]

@@ -76,6 +76,7 @@ def naive_job(params: Parameters) -> SynthesisJob:
         style="",
         quality="",
         negative=params.prompts.negative,
+        context="own",
         seed=params.prompts.seed,
     )
     settings = Synthesize(

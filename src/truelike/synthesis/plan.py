@@ -45,6 +45,25 @@ def caption_of(key: str, caption: str, rewrites: Sequence[str], replica: int) ->
     return key if caption else "", caption
 
 
+def draw_contexts(table: pd.DataFrame, prompts: Prompts, names: Sequence[str]) -> list[int]:
+    """The row of `table` whose caption each image `names` is made with, one for each row.
+
+    Its own, or one that its name and ``prompts.seed`` draw among the rows of its class or of the
+    whole set that have a caption (BOB, arXiv 2510.24078). Its own where there is none.
+    """
+    if prompts.context == "own":
+        return list(range(len(table)))
+    groups = table["label"] if prompts.context == "class" else pd.Series(0, table.index)
+    captioned = table.assign(group=groups, row=range(len(table)))[table["caption"] != ""]
+    rows = captioned.sort_values("key").groupby("group")["row"].agg(list)
+    drawn = []
+    for own, (group, name) in enumerate(zip(groups, names, strict=True)):
+        candidates = rows.get(group, [own])
+        digest = hashlib.sha256(f"{prompts.seed}/context/{name}".encode()).digest()
+        drawn.append(candidates[int.from_bytes(digest[:8], "big") % len(candidates)])
+    return drawn
+
+
 def make_plan(
     table: pd.DataFrame,
     prompts: Prompts,
@@ -60,10 +79,12 @@ def make_plan(
     Which other replicas there are makes no difference to a replica's rows.
     """
     shared = shared_columns(prompts, settings, visual_guidance, replica, learned)
+    reals = table.to_dict("records")
+    names = [f"{real['key']}-r{replica}" for real in reals]
+    contexts = [reals[row] for row in draw_contexts(table, prompts, names)]
     rows = []
-    for real in table.to_dict("records"):
-        name = f"{real['key']}-r{replica}"
-        caption_key, caption = caption_of(real["key"], real["caption"], real["rewrites"], replica)
+    for real, name, of in zip(reals, names, contexts, strict=True):
+        caption_key, caption = caption_of(of["key"], of["caption"], of["rewrites"], replica)
         row = {
             "key": name,
             "label": real["label"],
