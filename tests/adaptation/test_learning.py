@@ -220,7 +220,7 @@ def test_each_class_has_a_style_of_its_own(generator: Path, real: ImageSet, tmp_
     )
     names = ["bag", "boot"]
     texts = training_prompts(
-        opened.tokenizer, prompts, names, names, ["", ""], [style.text(name) for name in names]
+        opened.reader, prompts, names, names, ["", ""], [style.text(name) for name in names]
     )
     assert texts == ["a bag <style>-1 <style>-1_1", "a boot <style>-0 <style>-0_1"]
     first = opened.tokenizer.convert_tokens_to_ids("<style>-0")

@@ -20,6 +20,7 @@ from truelike.captioning.captions import (
 from truelike.captioning.settings import Rewrite
 from truelike.config import parse_params
 from truelike.generator.prompts import (
+    PromptReader,
     base_prompt,
     inversion_prompt,
     sampling_prompt,
@@ -170,12 +171,8 @@ def test_braces_in_captions_classes_and_definitions_are_left_alone() -> None:
 
 def test_truncated_prompts_are_counted_and_reported(capsys: pytest.CaptureFixture[str]) -> None:
     fits, too_long = "x" * (LENGTH - 2), "x" * (LENGTH - 1)
-    assert truncated(make_tokenizer(), [fits, too_long, fits, too_long]) == [
-        False,
-        True,
-        False,
-        True,
-    ]
+    reader = PromptReader(make_tokenizer(), LENGTH)
+    assert truncated(reader, [fits, too_long, fits, too_long]) == [False, True, False, True]
     assert f"2 of 4 prompts exceed {LENGTH} tokens" in capsys.readouterr().err
 
 

@@ -3,7 +3,7 @@ import torch
 from diffusers import AutoPipelineForImage2Image, FlowMatchEulerDiscreteScheduler
 
 from tests.support import tiny_models
-from truelike.generator.families import Conditioning
+from truelike.generator.family import Conditioning
 from truelike.generator.generator import Generator
 from truelike.generator.samplers import (
     FLOW_SAMPLERS,
@@ -35,7 +35,7 @@ def ours(pipeline, sampler: str, **options) -> torch.Tensor:
     rngs = image_rngs(SEEDS)
     noise = draw_noise(rngs, (4, 8, 8))
     scheduler, how = make_sampler(sampler, opened.scheduler), Sampling(steps=8, **options)
-    return sample(opened.denoise, scheduler, conditioning, negative, noise, rngs, how, prior)
+    return sample(opened, scheduler, conditioning, negative, noise, rngs, how, prior)
 
 
 def stock(pipeline, sampler: str, **options) -> torch.Tensor:
@@ -96,7 +96,9 @@ def test_stable_diffusion_3_works_without_its_third_text_encoder() -> None:
 
 
 @pytest.mark.parametrize("sampler", FLOW_SAMPLERS)
-def test_a_flow_s_prior_is_mixed_with_noise_linearly(sampler: str) -> None:
+def test_a_flow_s_prior_is_mixed_with_noise_linearly(
+    sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint = FlowMatchEulerDiscreteScheduler(shift=3.0)
     seen = []
 
@@ -110,7 +112,9 @@ def test_a_flow_s_prior_is_mixed_with_noise_linearly(sampler: str) -> None:
     noise = draw_noise(rngs, PRIOR.shape[1:])
     scheduler = make_sampler(sampler, checkpoint)
     how = Sampling(steps=8, guidance_scale=1.0, strength=0.5)
-    sample(denoise, scheduler, {}, {}, noise, rngs, how, PRIOR)
+    opened = Generator(tiny_models.make_sd3())
+    monkeypatch.setattr(opened, "denoise", denoise)
+    sample(opened, scheduler, {}, {}, noise, rngs, how, PRIOR)
     latents, sigma = seen[0]
     assert len(seen) == 4
     assert 0.6 < sigma < 0.9
@@ -138,11 +142,11 @@ def test_lcm_draws_each_image_s_noise_from_its_own_seed(family: str) -> None:
     noise = draw_noise(rngs, (4, 8, 8))
     lcm = make_sampler("lcm", opened.scheduler)
     how = Sampling(steps=8, guidance_scale=1.0)
-    alone = sample(opened.denoise, lcm, second, second, noise, rngs, how)
+    alone = sample(opened, lcm, second, second, noise, rngs, how)
     torch.testing.assert_close(alone[0], made[1], atol=1e-4, rtol=1e-4)
 
 
-def test_guidance_is_applied_inside_its_interval_only() -> None:
+def test_guidance_is_applied_inside_its_interval_only(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = tiny_models.make_pipeline()
     calls = []
 
@@ -156,7 +160,9 @@ def test_guidance_is_applied_inside_its_interval_only() -> None:
     rngs = image_rngs(SEEDS)
     states, negative = {"states": torch.zeros(2, 1)}, {"states": torch.ones(1, 1)}
     scheduler = make_sampler("ddim", pipeline.scheduler)
-    sample(denoise, scheduler, states, negative, draw_noise(rngs, (4, 8, 8)), rngs, how)
+    opened = Generator(pipeline)
+    monkeypatch.setattr(opened, "denoise", denoise)
+    sample(opened, scheduler, states, negative, draw_noise(rngs, (4, 8, 8)), rngs, how)
     assert calls == [
         (t, 4 if 300 <= t <= 600 else 2, 4 if 300 <= t <= 600 else 2) for t in range(901, 0, -100)
     ]

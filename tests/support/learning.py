@@ -75,7 +75,7 @@ def training_images(
 ) -> TrainingImages:
     """Real images as adaptation takes them; their prompts are of the class unless given."""
     texts = prompts or [f"a {name}" for name in real.index["class_name"]]
-    states = map_states(opened, [*texts, ""])
+    states = map_states(opened, texts, [""])
     return TrainingImages(real, opened.encode_images(real), texts, states, vectors)
 
 

@@ -190,7 +190,7 @@ def learn_style(
         for style in dict.fromkeys(styles.values())
     }
     classes = class_prompts(real, settings)
-    truncated(generator.tokenizer, [own.prompt for own in classes])
+    truncated(generator.reader, [own.prompt for own in classes])
     latents = _latents(generator, real)
     schedule = noise_schedule(generator.scheduler, generator.device)
     objective = StyleObjective(generator, latents, schedule, classes, rows, settings)

@@ -2,6 +2,7 @@
 L_dm.
 """
 
+import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,7 +35,7 @@ from truelike.generator.adapter import (
     write_adapter,
     write_no_adapter,
 )
-from truelike.generator.families import Conditioning
+from truelike.generator.family import Conditioning
 from truelike.generator.generator import Generator
 from truelike.generator.guidance import guidance_vectors, guide
 from truelike.generator.prompts import TRAINING_PIECES, training_prompts
@@ -54,7 +55,11 @@ PREVIEWED = 4  # classes
 def lora_shape(generator: Generator, settings: Adapt) -> LoraShape:
     """The LoRA that `settings` describe, on the modules of the generator's attention."""
     attention = generator.family.attention
-    modules = [module for target in settings.targets for module in attention[target]]
+    named = dict.fromkeys(module for target in settings.targets for module in attention[target])
+    all_names = [name for name, _ in generator.denoiser.named_modules()]
+    modules: list[str] = []
+    for name in named:
+        modules += fnmatch.filter(all_names, name) if "*" in name else [name]
     return LoraShape(settings.rank, settings.alpha, modules)
 
 
@@ -189,7 +194,7 @@ def learn_adapter(
     Checkpoints, ``log.csv`` and previews go to `folder`, or to a folder in it named after the
     label.
     """
-    states = images.states.of([""])
+    states = images.states.of([""], negative=True)
     empty = {name: value.to(generator.device) for name, value in states.items()}
     schedule = noise_schedule(generator.scheduler, generator.device)
     objective = AdapterObjective(generator, images, empty, schedule, settings)
@@ -341,10 +346,10 @@ def read_images(
     names = real.index["class_name"].tolist()
     captions = read_captions(inputs.captions, real.keys)
     styles = [style.text(name) for name in names]
-    texts = training_prompts(generator.tokenizer, prompts, real.keys, names, captions, styles)
+    texts = training_prompts(generator.reader, prompts, real.keys, names, captions, styles)
     generator.place(["vae"])
     latents = generator.encode_images(real)
     generator.place(generator.encoders)
-    states = map_states(generator, [*texts, ""])
+    states = map_states(generator, texts, [""])
     generator.place([generator.family.denoiser])
     return TrainingImages(real, latents, texts, states, vectors)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
+
+from truelike.generator.samplers import is_flow, make_sampler
 
 Prediction = Literal["epsilon", "v_prediction", "flow"]
 
@@ -34,9 +35,9 @@ def noise_schedule(scheduler: Any, device: torch.device) -> NoiseSchedule:
     Diffusion: signal = sqrt(abar), sigma = sqrt(1 - abar). Flow matching (Esser et al. 2024,
     rectified flow): signal = 1 - sigma, with the scheduler's own, perhaps shifted, sigmas.
     """
-    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-        sigma = scheduler.sigmas.to(device)
-        times = scheduler.timesteps.to(device)
+    if is_flow(type(scheduler).__name__, scheduler.config):
+        flow = make_sampler("euler", scheduler)
+        sigma, times = flow.sigmas.to(device), flow.timesteps.to(device)
         return NoiseSchedule("flow", 1 - sigma, sigma, ((1 - sigma) / sigma).square(), times)
     abar = scheduler.alphas_cumprod.to(device)
     times = torch.arange(len(abar), device=device)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from truelike.generator.families import Conditioning
+from truelike.generator.family import Conditioning
 from truelike.generator.generator import Generator
 from truelike.generator.samplers import Sampling, draw_noise, image_rngs, make_sampler, sample
 from truelike.imageset.writing import encode_png
@@ -49,9 +49,7 @@ class Previews:
         rngs = image_rngs(range(len(states)))
         noise = draw_noise(rngs, self.latent_shape).to(states)
         sampler = make_sampler("unipc", self.generator.scheduler)
-        latents = sample(
-            self.generator.denoise, sampler, self.conditioning, self.empty, noise, rngs, HOW
-        )
+        latents = sample(self.generator, sampler, self.conditioning, self.empty, noise, rngs, HOW)
         with torch.inference_mode():
             return self.generator.to_pixels(latents)
 

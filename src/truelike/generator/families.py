@@ -1,130 +1,40 @@
-"""Families of text-to-image models: how each encodes a prompt, calls its denoiser and names its
-parts.
-"""
+"""The known families of text-to-image models, by the class of their pipelines."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
-Conditioning = dict[str, Tensor]
-"""What conditions the denoiser: ``encoder_hidden_states`` (N, L, W) and, in some families, pooled
-embeddings (N, D).
-"""
-
-T5_LENGTH = 256  # tokens of Stable Diffusion 3's third text encoder, as the stock pipeline has it
-
-
-@dataclass(frozen=True)
-class Family:
-    """A family of pipelines as data.
-
-    `denoiser` is the pipeline's attribute that LoRA adapts at the modules of `attention`; `encode`
-    gives the conditioning of N prompts, with gradients if they are on; `denoise` calls the denoiser
-    on noisy latents at timesteps; `encoders` maps the name of a style's vectors to the
-    tokenizer and text encoder that they belong to; `options` are for ``from_pretrained``;
-    `upcasts_vae` says that the VAE overflows in float16 where its config says so.
-    """
-
-    denoiser: str
-    attention: Mapping[str, tuple[str, ...]]
-    encode: Callable[[Any, Sequence[str]], Conditioning]
-    denoise: Callable[[Any, Tensor, Tensor, Conditioning], Tensor]
-    encoders: dict[str, tuple[str, str]]
-    visual_guidance: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
-    upcasts_vae: bool = False
-
-
-def token_ids(
-    tokenizer: Any, text_encoder: Any, prompts: Sequence[str], length: int | None = None
-) -> Tensor:
-    """Token ids (N, L) of prompts where the text encoder is, padded and cut to `length`, or else to
-    the tokenizer's limit.
-    """
-    length = length or tokenizer.model_max_length
-    tokens = tokenizer(
-        list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    )
-    return tokens.input_ids.to(text_encoder.device)
-
-
-def clip_states(tokenizer: Any, text_encoder: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """The last but one states (N, L, W) and the projected pooled embedding (N, D) of a CLIP text
-    encoder.
-    """
-    ids = token_ids(tokenizer, text_encoder, prompts)
-    output = text_encoder(ids, output_hidden_states=True)
-    return output.hidden_states[-2], output[0]
-
-
-def encode_sd(pipeline: Any, prompts: Sequence[str]) -> Conditioning:
-    """Stable Diffusion 1.x and 2.x: the last states of one text encoder."""
-    ids = token_ids(pipeline.tokenizer, pipeline.text_encoder, prompts)
-    return {"encoder_hidden_states": pipeline.text_encoder(ids)[0]}
-
-
-def denoise_sd(
-    pipeline: Any, latents: Tensor, timesteps: Tensor, conditioning: Conditioning
-) -> Tensor:
-    """Stable Diffusion 1.x and 2.x."""
-    return pipeline.unet(latents, timesteps, **conditioning).sample
-
-
-def encode_sdxl(pipeline: Any, prompts: Sequence[str]) -> Conditioning:
-    """Stable Diffusion XL: the states of two text encoders side by side, the second's pooled
-    embedding.
-    """
-    first, _ = clip_states(pipeline.tokenizer, pipeline.text_encoder, prompts)
-    second, pooled = clip_states(pipeline.tokenizer_2, pipeline.text_encoder_2, prompts)
-    return {"encoder_hidden_states": torch.cat([first, second], dim=-1), "text_embeds": pooled}
-
-
-def denoise_sdxl(
-    pipeline: Any, latents: Tensor, timesteps: Tensor, conditioning: Conditioning
-) -> Tensor:
-    """Stable Diffusion XL: its time ids say that the image is neither scaled nor cropped."""
-    height, width = (side * pipeline.vae_scale_factor for side in latents.shape[-2:])
-    time_ids = (
-        torch.tensor([height, width, 0, 0, height, width]).to(latents).expand(len(latents), -1)
-    )
-    added = {"text_embeds": conditioning["text_embeds"], "time_ids": time_ids}
-    states = conditioning["encoder_hidden_states"]
-    return pipeline.unet(
-        latents, timesteps, encoder_hidden_states=states, added_cond_kwargs=added
-    ).sample
-
-
-def encode_sd3(pipeline: Any, prompts: Sequence[str]) -> Conditioning:
-    """Stable Diffusion 3: the states of two CLIPs side by side, those of T5 (zeros without it)
-    after them.
-    """
-    first, pooled = clip_states(pipeline.tokenizer, pipeline.text_encoder, prompts)
-    second, pooled_2 = clip_states(pipeline.tokenizer_2, pipeline.text_encoder_2, prompts)
-    clip = torch.cat([first, second], dim=-1)
-    if pipeline.text_encoder_3 is None:
-        t5 = clip.new_zeros(len(clip), T5_LENGTH, pipeline.transformer.config.joint_attention_dim)
-    else:
-        ids = token_ids(pipeline.tokenizer_3, pipeline.text_encoder_3, prompts, T5_LENGTH)
-        t5 = pipeline.text_encoder_3(ids)[0]
-    clip = torch.nn.functional.pad(clip, (0, t5.shape[-1] - clip.shape[-1]))
-    states = torch.cat([clip, t5.to(clip)], dim=1)
-    return {
-        "encoder_hidden_states": states,
-        "pooled_projections": torch.cat([pooled, pooled_2], dim=-1),
-    }
-
-
-def denoise_sd3(
-    pipeline: Any, latents: Tensor, timesteps: Tensor, conditioning: Conditioning
-) -> Tensor:
-    """Stable Diffusion 3: the velocity eps - x_0."""
-    return pipeline.transformer(
-        latents, timestep=timesteps.expand(len(latents)), **conditioning
-    ).sample
-
+from truelike.generator.family import Family
+from truelike.generator.flow_transformers import (
+    Z_IMAGE_LENGTH,
+    denoise_flux,
+    denoise_flux2,
+    denoise_lumina2,
+    denoise_sana,
+    denoise_z_image,
+    encode_flux,
+    encode_flux2,
+    encode_lumina2,
+    encode_lumina2_negative,
+    encode_sana,
+    encode_sana_negative,
+    encode_z_image,
+    guide_lumina2,
+    mu_of_channels,
+    mu_of_steps,
+    mu_of_tokens,
+    write_flux2,
+    write_lumina2,
+    write_sana,
+    write_z_image,
+)
+from truelike.generator.latents import decode_normalised, encode_normalised
+from truelike.generator.stable_diffusion import (
+    denoise_sd,
+    denoise_sd3,
+    denoise_sdxl,
+    encode_sd,
+    encode_sd3,
+    encode_sdxl,
+)
 
 ATTENTION = {"q": ("to_q",), "k": ("to_k",), "v": ("to_v",), "out": ("to_out.0",)}
 JOINT_ATTENTION = {
@@ -133,17 +43,26 @@ JOINT_ATTENTION = {
     "v": ("to_v", "add_v_proj"),
     "out": ("to_out.0", "to_add_out"),
 }
+FUSED = "to_qkv_mlp_proj"  # q, k and v in one, with the first layer of an MLP
+FUSED_ATTENTION = {
+    "q": ("to_q", "add_q_proj", FUSED),
+    "k": ("to_k", "add_k_proj", FUSED),
+    "v": ("to_v", "add_v_proj", FUSED),
+    "out": ("to_out.0", "to_add_out", "single_transformer_blocks.*.attn.to_out"),
+}
 
+STABLE_DIFFUSION = Family(
+    denoiser="unet",
+    attention=ATTENTION,
+    encode=encode_sd,
+    denoise=denoise_sd,
+    encoders={"clip_l": ("tokenizer", "text_encoder")},
+    visual_guidance=True,
+    options={"safety_checker": None},
+)
 FAMILIES = {
-    "StableDiffusionPipeline": Family(
-        denoiser="unet",
-        attention=ATTENTION,
-        encode=encode_sd,
-        denoise=denoise_sd,
-        encoders={"clip_l": ("tokenizer", "text_encoder")},
-        visual_guidance=True,
-        options={"safety_checker": None},
-    ),
+    "StableDiffusionPipeline": STABLE_DIFFUSION,
+    "LatentConsistencyModelPipeline": STABLE_DIFFUSION,
     "StableDiffusionXLPipeline": Family(
         denoiser="unet",
         attention=ATTENTION,
@@ -160,7 +79,63 @@ FAMILIES = {
         attention=JOINT_ATTENTION,
         encode=encode_sd3,
         denoise=denoise_sd3,
-        encoders={},  # diffusers has no textual inversion for it
+        mu=mu_of_tokens,
+    ),
+    "Lumina2Pipeline": Family(
+        denoiser="transformer",
+        attention=ATTENTION,
+        encode=encode_lumina2,
+        encode_negative=encode_lumina2_negative,
+        denoise=denoise_lumina2,
+        guide=guide_lumina2,
+        limit=256,
+        written=write_lumina2,
+        even_sigmas=True,
+        mu=mu_of_channels,
+    ),
+    "FluxPipeline": Family(
+        denoiser="transformer",
+        attention=JOINT_ATTENTION,
+        encode=encode_flux,
+        denoise=denoise_flux,
+        tokenizer="tokenizer_2",
+        limit=512,
+        patch=2,
+        even_sigmas=True,
+        mu=mu_of_tokens,
+    ),
+    "Flux2KleinPipeline": Family(
+        denoiser="transformer",
+        attention=FUSED_ATTENTION,
+        encode=encode_flux2,
+        denoise=denoise_flux2,
+        limit=512,
+        written=write_flux2,
+        to_latents=encode_normalised,
+        to_images=decode_normalised,
+        fold=2,
+        even_sigmas=True,
+        mu=mu_of_steps,
+    ),
+    "SanaPipeline": Family(
+        denoiser="transformer",
+        attention=ATTENTION,
+        encode=encode_sana,
+        encode_negative=encode_sana_negative,
+        denoise=denoise_sana,
+        limit=299,  # of the 300 that a prompt's states are cut to, one is the instruction's
+        written=write_sana,
+    ),
+    "ZImagePipeline": Family(
+        denoiser="transformer",
+        attention=ATTENTION,
+        encode=encode_z_image,
+        denoise=denoise_z_image,
+        limit=Z_IMAGE_LENGTH,
+        written=write_z_image,
+        patch=2,
+        even_sigmas=True,
+        mu=mu_of_tokens,
     ),
 }
 

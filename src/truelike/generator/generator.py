@@ -17,7 +17,10 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from truelike.generator.adapter import LORA_FILE, Adapter, check_lora, class_adapter, read_adapter
-from truelike.generator.families import FAMILIES, Conditioning, denoiser_of, family_of
+from truelike.generator.families import FAMILIES, denoiser_of, family_of
+from truelike.generator.family import Conditioning
+from truelike.generator.latents import latent_channels, vae_factor
+from truelike.generator.prompts import PromptReader
 from truelike.generator.style import Style, add_tokens, read_embeds, read_style
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.devices import check_dtype, device, torch_dtype
@@ -135,8 +138,19 @@ class Generator:
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer whose limit cuts a prompt."""
+        """The first tokenizer."""
         return self.pipeline.tokenizer
+
+    @property
+    def reader(self) -> PromptReader:
+        """What cuts a prompt."""
+        return PromptReader.of(self.family, getattr(self.pipeline, self.family.tokenizer))
+
+    @property
+    def is_told_guidance(self) -> bool:
+        """Whether the denoiser is distilled to be told the guidance scale instead of guided."""
+        config = self.denoiser.config
+        return bool(config.get("guidance_embeds") or config.get("time_cond_proj_dim"))
 
     @property
     def text_encoders(self) -> dict[str, tuple[Any, Any]]:
@@ -145,7 +159,7 @@ class Generator:
         """
         if not self.family.encoders:
             raise TruelikeError(
-                f"invert.enabled: a {self.name} cannot learn a style, diffusers has no textual "
+                f"invert.enabled: a {self.name} cannot learn a style, there is no textual "
                 "inversion for it; set invert.enabled to false"
             )
         return {
@@ -169,6 +183,11 @@ class Generator:
         """The conditioning of N prompts, each tensor (N, ...), with gradients if they are on."""
         return self.family.encode(self.pipeline, prompts)
 
+    def encode_negative(self, prompts: Sequence[str]) -> Conditioning:
+        """The conditioning of N negative or empty prompts, which some families write out less."""
+        encode = self.family.encode_negative or self.family.encode
+        return encode(self.pipeline, prompts)
+
     def denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """What the denoiser predicts, of the shape of `latents` (N, C, h, w)."""
         return self.family.denoise(self.pipeline, latents, timesteps, conditioning)
@@ -177,9 +196,11 @@ class Generator:
         """The shape (C, h, w) of the latents of an image; raises TruelikeError unless the VAE can
         encode images of this size.
         """
-        factor = self.pipeline.vae_scale_factor
-        check_size(height, width, factor, self.denoiser.config.get("patch_size", 1))
-        return self.denoiser.config.in_channels, height // factor, width // factor
+        vae, fold = self.pipeline.vae.config, self.family.fold
+        factor = fold * vae_factor(vae)
+        patch = self.family.patch or self.denoiser.config.get("patch_size", 1)
+        check_size(height, width, factor, patch)
+        return latent_channels(vae) * fold**2, height // factor, width // factor
 
     def to_latents(self, pixels: Tensor) -> Tensor:
         """Encode uint8 images (N, H, W, 3) into scaled latents (N, C, h, w): the mode of the VAE's
@@ -187,16 +208,12 @@ class Generator:
         """
         vae = self.pipeline.vae
         images = pixels.to(vae.device).permute(0, 3, 1, 2).to(vae.dtype) / 127.5 - 1
-        shift = vae.config.shift_factor or 0.0
-        return (vae.encode(images).latent_dist.mode() - shift) * vae.config.scaling_factor
+        return self.family.to_latents(vae, images)
 
     def to_pixels(self, latents: Tensor) -> Tensor:
         """Decode scaled latents (N, C, h, w) into uint8 images (N, H, W, 3) on the CPU."""
         vae = self.pipeline.vae
-        shift = vae.config.shift_factor or 0.0
-        images = vae.decode(
-            latents.to(vae.dtype) / vae.config.scaling_factor + shift, return_dict=False
-        )[0]
+        images = self.family.to_images(vae, latents.to(vae.dtype))
         levels = ((images.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
         return levels.permute(0, 2, 3, 1).cpu()
 

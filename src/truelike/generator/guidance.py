@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from truelike.generator.families import Conditioning, Family
+from truelike.generator.family import Conditioning, Family
 from truelike.generator.generator import Generator
 from truelike.generator.settings import VisualGuidance
 from truelike.runtime.errors import TruelikeError

@@ -3,13 +3,34 @@
 import hashlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from truelike.generator.family import Family, as_it_is
 from truelike.generator.settings import Prompts
 from truelike.runtime.errors import TruelikeError
 
 TRAINING_PIECES = ("base", "definitions", "caption", "style", "seed")  # what decides such a prompt
+
+
+@dataclass(frozen=True)
+class PromptReader:
+    """What cuts a prompt: a tokenizer, after `limit` tokens of the text `written` around it."""
+
+    tokenizer: Any
+    limit: int
+    written: Callable[[Any, str], str] = as_it_is
+
+    @classmethod
+    def of(cls, family: Family, tokenizer: Any) -> "PromptReader":
+        """That of a family, whose cutting tokenizer this is."""
+        return cls(tokenizer, family.limit or tokenizer.model_max_length, family.written)
+
+    def length(self, prompt: str) -> int:
+        """How many tokens a prompt has, with all that is written around it."""
+        text = self.written(self.tokenizer, prompt)
+        return len(self.tokenizer(text, truncation=False, verbose=False).input_ids)
 
 
 def base_prompt(prompts: Prompts, key: str, class_name: str) -> str:
@@ -51,19 +72,17 @@ def sampling_prompt(prompts: Prompts, key: str, class_name: str, caption: str, s
 
 
 def training_prompts(
-    tokenizer: Any,
+    reader: PromptReader,
     prompts: Prompts,
     keys: Sequence[str],
     class_names: Sequence[str],
     captions: Sequence[str],
     styles: Sequence[str],
 ) -> list[str]:
-    """The training prompt of every image; says on stderr how many are cut at the tokenizer's
-    limit.
-    """
+    """The training prompt of every image; says on stderr how many are cut."""
     rows = zip(keys, class_names, captions, styles, strict=True)
     texts = [training_prompt(prompts, *row) for row in rows]
-    truncated(tokenizer, texts)
+    truncated(reader, texts)
     return texts
 
 
@@ -72,13 +91,10 @@ def inversion_prompt(template: str, class_name: str, style: str) -> str:
     return template.replace("{style}", style).replace("{class}", class_name)
 
 
-def truncated(tokenizer: Any, prompts: Sequence[str]) -> list[bool]:
-    """Whether each prompt is longer than the tokenizer's limit; says on stderr how many are."""
-    limit = tokenizer.model_max_length
-    lengths = {
-        prompt: len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
-        for prompt in set(prompts)
-    }
+def truncated(reader: PromptReader, prompts: Sequence[str]) -> list[bool]:
+    """Whether each prompt is longer than the limit; says on stderr how many are."""
+    limit = reader.limit
+    lengths = {prompt: reader.length(prompt) for prompt in set(prompts)}
     cut = [lengths[prompt] > limit for prompt in prompts]
     if any(cut):
         example = prompts[cut.index(True)]

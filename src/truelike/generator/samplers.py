@@ -2,10 +2,11 @@
 generator per image.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -18,7 +19,8 @@ from diffusers import (
 )
 from torch import Tensor
 
-from truelike.generator.families import Conditioning
+from truelike.generator.family import Conditioning, Family
+from truelike.generator.generator import Generator
 from truelike.generator.settings import SamplerName
 from truelike.runtime.errors import TruelikeError
 
@@ -47,7 +49,8 @@ FLOW_SAMPLERS: dict[SamplerName, Sampler] = {  # Karras' noise levels are not th
 class Sampling:
     """How to sample: `steps` of a schedule, of which the last `strength` are run; classifier-free
     guidance, which is off at guidance_scale <= 1 and outside `guidance_interval`, fractions of the
-    training timesteps (Kynkäänniemi et al. 2024).
+    training timesteps (Kynkäänniemi et al. 2024). A guidance-distilled denoiser is told the scale,
+    outside of the interval 1.
     """
 
     steps: int
@@ -56,19 +59,23 @@ class Sampling:
     strength: float = 1.0
 
 
-FLOW_MATCHING = "FlowMatch"  # how the names of its schedulers begin
+FLOW_MATCHING = "FlowMatch"  # how the names of its own schedulers begin
 
 
-def is_flow(scheduler: Any) -> bool:
-    """Whether a checkpoint's scheduler is of flow matching: x_t = (1 - sigma) x_0 + sigma eps."""
-    return type(scheduler).__name__.startswith(FLOW_MATCHING)
-
-
-def check_sampler(name: SamplerName, scheduler: str, section: str = "synthesize") -> None:
-    """Raise TruelikeError if the sampler of a section of the parameters cannot sample from a
-    generator with a scheduler of this class.
+def is_flow(kind: str, config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's scheduler, of this class and config, is of flow matching: x_t = (1 -
+    sigma) x_0 + sigma eps, and the denoiser predicts eps - x_0.
     """
-    if scheduler.startswith(FLOW_MATCHING) and name not in FLOW_SAMPLERS:
+    return kind.startswith(FLOW_MATCHING) or config.get("prediction_type") == "flow_prediction"
+
+
+def check_sampler(
+    name: SamplerName, kind: str, config: Mapping[str, Any], section: str = "synthesize"
+) -> None:
+    """Raise TruelikeError if the sampler of a section of the parameters cannot sample from a
+    generator with a scheduler of this class and config.
+    """
+    if is_flow(kind, config) and name not in FLOW_SAMPLERS:
         raise TruelikeError(
             f"{section}.sampler: {name!r} cannot sample from a flow-matching generator; use one of "
             f"{', '.join(FLOW_SAMPLERS)}"
@@ -81,26 +88,40 @@ def make_sampler(name: SamplerName, scheduler: Any) -> Any:
 
     Raises TruelikeError for a sampler that flow matching does not have.
     """
-    config = dict(scheduler.config)
-    if not is_flow(scheduler):
+    config, known = dict(scheduler.config), type(scheduler).__name__
+    if not is_flow(known, config):
         kind, options = SAMPLERS[name]
         return kind.from_config(config, **options)
-    check_sampler(name, type(scheduler).__name__)
+    check_sampler(name, known, config)
     kind, options = FLOW_SAMPLERS[name]
-    shift = (
-        {"flow_shift": config["shift"]} if "use_flow_sigmas" in options else {}
-    )  # the others know it as shift
-    return kind.from_config(config, **options, **shift)
+    shift = config["shift"] if "shift" in config else config["flow_shift"]
+    if "use_flow_sigmas" in options:
+        return kind.from_config(config, **options, flow_shift=shift)
+    own = {name: value for name, value in config.items() if name not in ("flow_shift", *FLOW)}
+    return kind.from_config(own, **options, shift=shift)
 
 
-def start_at(scheduler: Any, steps: int, strength: float) -> Tensor:
-    """Prepare `scheduler` and return the timesteps to run: the last int(steps * strength) of
-    `steps`, at least one.
+def spacing(family: Family, scheduler: Any, shape: Sequence[int], steps: int) -> dict[str, Any]:
+    """What a family of flow matching tells the schedule of `steps` for latents of a shape (C, h,
+    w), as its stock pipeline does.
+    """
+    told: dict[str, Any] = {}
+    if family.even_sigmas and type(scheduler).__name__.startswith(FLOW_MATCHING):
+        told["sigmas"] = np.linspace(1.0, 1 / steps, steps)
+    if scheduler.config.get("use_dynamic_shifting"):
+        assert family.mu is not None
+        told["mu"] = family.mu(scheduler.config, shape, steps)
+    return told
+
+
+def start_at(scheduler: Any, steps: int, strength: float, **told: Any) -> Tensor:
+    """Prepare `scheduler`, with what it is `told` of its schedule, and return the timesteps to run:
+    the last int(steps * strength) of `steps`, at least one.
 
     The image-to-image convention: 30 steps at 0.75 run 22, the first at t = 733 on Stable Diffusion
     1.5.
     """
-    scheduler.set_timesteps(steps)
+    scheduler.set_timesteps(steps, **told)
     skipped = steps - max(1, min(int(steps * strength), steps))
     if hasattr(scheduler, "set_begin_index"):  # DDIM finds its place by the timestep
         scheduler.set_begin_index(skipped * scheduler.order)
@@ -134,7 +155,7 @@ def start_latents(scheduler: Any, first: Tensor, noise: Tensor, prior: Tensor | 
 
 @torch.inference_mode()
 def sample(
-    denoise: Callable[[Tensor, Tensor, Conditioning], Tensor],
+    generator: Generator,
     scheduler: Any,
     conditioning: Conditioning,
     negative: Conditioning,
@@ -149,7 +170,8 @@ def sample(
     With `prior` (N, C, h, w) and strength < 1, sampling starts at the noised prior. `rngs` draw
     what a sampler adds on the way (``lcm``).
     """
-    timesteps = start_at(scheduler, how.steps, how.strength)
+    told = spacing(generator.family, scheduler, noise.shape[1:], how.steps)
+    timesteps = start_at(scheduler, how.steps, how.strength, **told)
     flow = hasattr(scheduler, "scale_noise")  # where latents need no scaling
     latents = start_latents(scheduler, timesteps[:1], noise, prior if how.strength < 1 else None)
     trained = scheduler.config.num_train_timesteps
@@ -161,12 +183,16 @@ def sample(
     stochastic = isinstance(scheduler, LCMScheduler | FlowMatchLCMScheduler)
     random = {"generator": list(rngs)} if stochastic else {}
     for timestep in timesteps:
-        guided = how.guidance_scale > 1 and low <= float(timestep) <= high
+        scale = how.guidance_scale if low <= float(timestep) <= high else 1.0
+        guided = scale > 1 and not generator.is_told_guidance
+        given = both if guided else conditioning
+        if generator.is_told_guidance:
+            given = given | {"guidance": latents.new_full((len(latents),), scale)}
         inputs = torch.cat([latents, latents]) if guided else latents
         inputs = inputs if flow else scheduler.scale_model_input(inputs, timestep)
-        predicted = denoise(inputs, timestep, both if guided else conditioning)
+        predicted = generator.denoise(inputs, timestep, given)
         if guided:
             unconditional, conditional = predicted.chunk(2)
-            predicted = unconditional + how.guidance_scale * (conditional - unconditional)
+            predicted = generator.family.guide(conditional, unconditional, scale)
         latents = scheduler.step(predicted, timestep, latents, **random).prev_sample
     return latents

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from truelike.generator.families import Conditioning
+from truelike.generator.family import Conditioning
 from truelike.generator.generator import Generator
 from truelike.runtime.scratch import stack_on_disk
 
@@ -18,15 +18,17 @@ BATCH = (
 
 @dataclass(frozen=True)
 class PromptStates:
-    """A flat row for each distinct prompt, on disk, with the shapes of the tensors in it."""
+    """A flat row for each distinct prompt, and negative prompt, on disk, with the shapes of the
+    tensors in it.
+    """
 
     rows: Tensor
-    positions: dict[str, int]
+    positions: dict[tuple[str, bool], int]
     shapes: dict[str, torch.Size]
 
-    def of(self, prompts: Sequence[str]) -> Conditioning:
+    def of(self, prompts: Sequence[str], negative: bool = False) -> Conditioning:
         """The conditioning of some of the prompts, each tensor (N, ...) on the CPU."""
-        chosen = self.rows[[self.positions[prompt] for prompt in prompts]]
+        chosen = self.rows[[self.positions[prompt, negative] for prompt in prompts]]
         parts = chosen.split([shape.numel() for shape in self.shapes.values()], dim=1)
         return {
             name: part.reshape(len(prompts), *shape)
@@ -35,21 +37,28 @@ class PromptStates:
 
 
 @torch.no_grad()
-def map_states(generator: Generator, prompts: Sequence[str]) -> PromptStates:
-    """Encode each distinct prompt; its text encoders must be on the generator's device."""
-    distinct = list(dict.fromkeys(prompts))
-    first = generator.encode(distinct[:1])
+def map_states(
+    generator: Generator, prompts: Sequence[str], negatives: Sequence[str] = ()
+) -> PromptStates:
+    """Encode each distinct prompt, and each negative or empty one; the text encoders must be on the
+    generator's device.
+    """
+    kinds = [(generator.encode, prompts), (generator.encode_negative, negatives)]
+    distinct = [list(dict.fromkeys(texts)) for _, texts in kinds]
+    first = generator.encode(distinct[0][:1])
     shapes = {name: value.shape[1:] for name, value in first.items()}
     (dtype,) = {value.dtype for value in first.values()}
     size = 1 if generator.device.type == "cpu" else BATCH
 
     def rows() -> Iterator[np.ndarray]:
-        for start in range(0, len(distinct), size):
-            states = generator.encode(distinct[start : start + size])
-            flat = torch.cat([value.flatten(1) for value in states.values()], dim=1).cpu()
-            yield from flat.view(_storage(dtype)).numpy()
+        for (encode, _), texts in zip(kinds, distinct, strict=True):
+            for start in range(0, len(texts), size):
+                states = encode(texts[start : start + size])
+                flat = torch.cat([value.flatten(1) for value in states.values()], dim=1).cpu()
+                yield from flat.view(_storage(dtype)).numpy()
 
-    positions = {prompt: position for position, prompt in enumerate(distinct)}
+    keys = [(text, bool(kind)) for kind, texts in enumerate(distinct) for text in texts]
+    positions = {key: position for position, key in enumerate(keys)}
     stored = torch.from_numpy(stack_on_disk(rows()))
     return PromptStates(stored.view(dtype), positions, shapes)
 

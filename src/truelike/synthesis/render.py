@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from truelike.generator.families import Conditioning
+from truelike.generator.family import Conditioning
 from truelike.generator.generator import Generator, image_size
 from truelike.generator.guidance import guide
 from truelike.generator.samplers import Sampling, draw_noise, image_rngs, make_sampler, sample
@@ -70,11 +70,12 @@ class Renderer:
 
     def _encode(self, batches: Sequence[pd.DataFrame]) -> PromptStates:
         """The states of all prompts, made before the denoiser and the VAE come to the device."""
-        prompts: list[str] = []
+        prompts, negatives = list[str](), list[str]()
         for batch in batches:
-            prompts += [*batch["prompt"], *batch["negative_prompt"]]
+            prompts += batch["prompt"].tolist()
+            negatives += batch["negative_prompt"].tolist()
         self.generator.place(self.generator.encoders)
-        states = map_states(self.generator, prompts)
+        states = map_states(self.generator, prompts, negatives)
         self.generator.place([self.generator.family.denoiser, "vae"])
         return states
 
@@ -97,8 +98,8 @@ class Renderer:
             strength=float(settings["strength"]),
         )
         positions = pd.Index(self.real.index["key"]).get_indexer(rows["source_key"]).tolist()
-        conditioning = self._states(states, rows["prompt"].tolist())
-        negative = self._states(states, [settings["negative_prompt"]])
+        conditioning = self._placed(states.of(rows["prompt"].tolist()))
+        negative = self._placed(states.of([settings["negative_prompt"]], negative=True))
         if self.vectors is not None:
             conditioning = guide(conditioning, torch.from_numpy(self.vectors[positions]))
         rngs = image_rngs(rows["seed"].tolist())
@@ -110,11 +111,9 @@ class Renderer:
                 pixels = torch.from_numpy(self.real.load(positions))
             prior = self.generator.to_latents(pixels).to(noise)
         sampler = make_sampler(settings["sampler"], self.generator.scheduler)
-        latents = sample(
-            self.generator.denoise, sampler, conditioning, negative, noise, rngs, how, prior
-        )
+        latents = sample(self.generator, sampler, conditioning, negative, noise, rngs, how, prior)
         return self.generator.to_pixels(latents).numpy()
 
-    def _states(self, states: PromptStates, prompts: Sequence[str]) -> Conditioning:
+    def _placed(self, conditioning: Conditioning) -> Conditioning:
         device = self.generator.device
-        return {name: value.to(device) for name, value in states.of(prompts).items()}
+        return {name: value.to(device) for name, value in conditioning.items()}

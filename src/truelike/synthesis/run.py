@@ -127,7 +127,7 @@ def make_shard(
     name, shard = work
 
     def samples() -> Iterator[Sample]:
-        cut = iter(truncated(renderer.generator.tokenizer, pd.concat(shard)["prompt"].tolist()))
+        cut = iter(truncated(renderer.generator.reader, pd.concat(shard)["prompt"].tolist()))
         for batch, images in zip(shard, renderer.render_all(shard), strict=True):
             for row, pixels in zip(batch.to_dict("records"), images, strict=True):
                 columns = {
