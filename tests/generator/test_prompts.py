@@ -37,7 +37,15 @@ from truelike.runtime.yaml import read_yaml
 from truelike.synthesis.plan import caption_of
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTHING = {"definitions": {}, "caption": "", "style": "", "quality": "", "negative": "", "seed": 0}
+NOTHING = {
+    "definitions": {},
+    "caption": "",
+    "context": "own",
+    "style": "",
+    "quality": "",
+    "negative": "",
+    "seed": 0,
+}
 
 
 def make_prompts(**pieces: object) -> Prompts:
@@ -243,7 +251,9 @@ def test_captions_of_synthetic_images_are_those_of_the_real_images_they_were_mad
 class Brightness:
     """A captioner that says how bright an image is."""
 
-    def caption(self, pixels: np.ndarray, max_tokens: int) -> tuple[list[str], list[bool]]:
+    def caption(
+        self, pixels: np.ndarray, max_tokens: int, instructions: object
+    ) -> tuple[list[str], list[bool]]:
         return [f"{image.mean():.3f}" for image in pixels], [False] * len(pixels)
 
 

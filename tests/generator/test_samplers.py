@@ -87,6 +87,36 @@ def test_samples_equal_the_stock_pipelines(
     torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("guidance_scale", [1.0, 8.5])
+def test_a_unet_that_is_told_the_guidance_scale(guidance_scale: float) -> None:
+    told = tiny_models.make_lcm()
+    told.set_progress_bar_config(disable=True)
+    expected = told(
+        prompt=PROMPTS,
+        generator=image_rngs(SEEDS),
+        num_inference_steps=8,
+        guidance_scale=guidance_scale,
+        height=16,
+        width=16,
+        output_type="latent",
+    ).images
+    made = ours(told, "lcm", guidance_scale=guidance_scale)
+    torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-4)
+    plain = tiny_models.make_pipeline(time_cond_proj_dim=8)
+    other = AutoPipelineForImage2Image.from_pipe(plain)
+    expected = stock(other, "euler", image=PRIOR, strength=0.75, guidance_scale=guidance_scale)
+    made = ours(plain, "euler", prior=PRIOR, strength=0.75, guidance_scale=guidance_scale)
+    torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_outside_of_the_interval_a_denoiser_is_told_no_guidance() -> None:
+    told = tiny_models.make_lcm()
+    plain, guided = (ours(told, "ddim", guidance_scale=scale) for scale in (1.0, 8.5))
+    never = ours(told, "ddim", guidance_scale=8.5, guidance_interval=(1.0, 1.0))
+    assert torch.equal(never, plain)
+    assert not torch.allclose(guided, plain)
+
+
 def test_stable_diffusion_3_works_without_its_third_text_encoder() -> None:
     pipeline = tiny_models.make_sd3(with_t5=False)
     expected = stock(pipeline, "euler", height=16, width=16, guidance_scale=3.0)

@@ -11,6 +11,8 @@ from diffusers import (
     DiffusionPipeline,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
     PNDMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
@@ -161,6 +163,13 @@ def make_sd2() -> StableDiffusionPipeline:
     return make_pipeline(
         "v_prediction", width=48, use_linear_projection=True, attention_head_dim=(2, 4)
     )
+
+
+def make_lcm() -> LatentConsistencyModelPipeline:
+    """Stable Diffusion 1.x distilled as a latent consistency model: its UNet is told the scale."""
+    distilled = make_pipeline(time_cond_proj_dim=8)
+    parts = distilled.components | {"scheduler": LCMScheduler.from_config(SCHEDULER)}
+    return LatentConsistencyModelPipeline(**parts, requires_safety_checker=False)
 
 
 def make_sdxl() -> StableDiffusionXLPipeline:
