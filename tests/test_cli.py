@@ -145,7 +145,7 @@ def test_a_wrong_recipe_changes_nothing(project, monkeypatch, capsys, recipe, me
 
 def test_an_unknown_recipe_lists_the_known(project, monkeypatch, capsys):
     assert re.search(
-        r"nothing: no such recipe.*fashion, .*sd15, sdxl",
+        r"nothing: no such recipe.*fashion, .*sd15, .*sdxl",
         failure(monkeypatch, capsys, "use", "nothing"),
     )
 

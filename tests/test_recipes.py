@@ -18,7 +18,19 @@ from truelike.runtime.yaml import read_yaml
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "recipes" / "default.yaml"
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path != SHIPPED)
-PROFILES = ("fashion", "sd15", "sdxl")
+PROFILES = (
+    "fashion",
+    "flux-dev",
+    "flux-schnell",
+    "flux2-klein",
+    "lumina2",
+    "sana",
+    "sd15",
+    "sd35-medium",
+    "sdxl",
+    "sdxl-turbo",
+    "z-image-turbo",
+)
 PAGES = [*RECIPES, ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SWEEPS = [
     pytest.param(page, line, id=f"{page.stem}-{number}")
