@@ -126,7 +126,7 @@ def test_a_key_changes_with_each_file_that_is_read_and_with_no_other(
 
 def test_a_key_changes_with_each_setting(project: Project) -> None:
     params = project.params
-    other_prompts = params.prompts.model_copy(update={"negative": "dark"})
+    other_prompts = params.prompts.model_copy(update={"base": "one {class}"})
     keys = {
         "style": [project.style(dtype="bfloat16"), project.style(seed=7), project.style(steps=7)],
         "adapter": [
