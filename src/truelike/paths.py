@@ -16,6 +16,7 @@ FEATURES = OUTPUTS / "features.parquet"
 STYLE = OUTPUTS / "style"
 ADAPTER = OUTPUTS / "adapter"
 
+ALLOCATION = OUTPUTS / "allocation"  # a table per replica
 NAIVE = OUTPUTS / "naive"  # a folder per replica
 SYNTHETIC = OUTPUTS / "synthetic"  # a folder per replica
 PARTIAL = OUTPUTS / "partial"  # a folder per set

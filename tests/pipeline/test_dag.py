@@ -20,6 +20,7 @@ LEARNING = (
     "embed",
     "invert",
     "adapt",
+    "allocate",
     "naive",
     "synthesize",
     "partial",

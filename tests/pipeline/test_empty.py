@@ -32,8 +32,8 @@ EMPTY: dict[str, dict[str, Any]] = {
     "privacy": {"arms": []},
     "report": {"waterfall": []},
 }
-STAGES = """prepare corrupt caption embed invert adapt naive@3 synthesize@3 select train@real
-train@synthetic evaluate audit halves attack report"""
+STAGES = """prepare corrupt caption embed invert adapt allocate naive@3 synthesize@3 select
+train@real train@synthetic evaluate audit halves attack report"""
 
 
 def run_pipeline(project: Path, changes: dict[str, dict[str, Any]]) -> None:

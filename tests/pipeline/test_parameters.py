@@ -31,7 +31,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "invert": {"steps": 1, "batch_size": 4, "initializer": "a"},
     "adapt": {"steps": 1, "batch_size": 4},
     "naive": {"steps": 1},
-    "synthesize": {"steps": 2, "replicas": [0]},
+    "synthesize": {
+        "steps": 2,
+        "replicas": [0],
+        "allocation": "unlearned",
+        "judge": {"folds": 2, "steps": 1},
+    },
     "partial": {"content": {"without": ["style", "adapter"]}},
     "select": {"classifier_steps": 1, "min_class_probability": 0.0},
     "train": {

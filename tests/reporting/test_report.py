@@ -2,6 +2,7 @@
 it.
 """
 
+import copy
 import json
 import re
 import tomllib
@@ -17,6 +18,7 @@ from tests.support.report_material import (
     ARMS,
     CLASSES,
     ROOT,
+    SHOTS,
     build_material,
     membership,
     privacy_metrics,
@@ -187,6 +189,32 @@ def test_a_synthetic_picture_stands_under_the_real_one_it_was_made_from(material
             row = np.flatnonzero(material.real.labels == CLASSES.index(group["name"]))[position]
             made = shuffled.keys.index(f"{material.real.keys[row]}-r0")
             assert picture["uri"] == data_uri(shuffled.pixels(made))
+
+
+def test_real_images_without_a_synthetic_one_are_shown_last(material):
+    whole = material.synthetic[0]
+    gone = [f"{material.real.keys[row]}-r0" for row in (0, 6, 9)]  # of the first class
+    fewer = copy.copy(whole)
+    fewer.index = whole.index[~whole.index["key"].isin(gone)].reset_index(drop=True)
+    fewer._places = [whole._places[whole.keys.index(key)] for key in fewer.keys]
+    tables = {
+        name: table[~table["key"].isin(gone)]
+        for name, table in vars(material).items()
+        if name in ("selection", "near_copies")
+    }
+    other = changed(material, synthetic=[fewer, *material.synthetic[1:]], **tables)
+    first = next(iter(class_examples(other)))
+    assert (len(first["real"]), len(first["synthetic"])) == (SHOTS, SHOTS - 3)
+    assert first["real"][0]["uri"] == data_uri(material.real.pixels(3))
+    assert "Images per class" in render(other)
+
+
+def test_images_are_counted_by_class(material):
+    counts = material.class_counts()
+    assert counts.index.tolist() == CLASSES
+    assert counts["real"].tolist() == [SHOTS] * 3
+    assert counts["made"].tolist() == [2 * SHOTS] * 3
+    assert counts["kept"].sum() == material.selection["keep"].sum() < 6 * SHOTS
 
 
 def test_what_the_pictures_were_made_from_is_told(material):

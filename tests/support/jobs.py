@@ -12,7 +12,7 @@ from truelike.generator.style import Style
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import write_features, write_table
 from truelike.synthesis.jobs import SynthesisJob
-from truelike.synthesis.settings import Synthesize
+from truelike.synthesis.settings import Judge, Synthesize
 
 PROMPTS = Prompts(
     base="a {class}",
@@ -26,6 +26,9 @@ PROMPTS = Prompts(
 )
 SETTINGS = Synthesize(
     replicas=(0, 1),
+    allocation="each",
+    budget=None,
+    judge=Judge(folds=2, steps=1),
     sampler="unipc",
     steps=4,
     guidance_scale=2.0,

@@ -20,8 +20,8 @@ from truelike.config import load_params
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import undecided
 from truelike.runtime.errors import TruelikeError
-from truelike.training.arms import partner_rows, train_arm
-from truelike.training.images import load_images, load_kept
+from truelike.training.arms import check_partner, partner_rows, train_arm
+from truelike.training.images import LabelledImages, load_images, load_kept
 from truelike.training.loop import predict
 from truelike.training.settings import Arm, Phase, Train
 from truelike.training.trained import open_trained
@@ -268,3 +268,19 @@ def test_arms_that_cannot_be(phase: dict, message: str) -> None:
     arm = {"partner": "synthetic", "phases": [phase]}
     with pytest.raises(ValidationError, match=message):
         Train.model_validate(TRAIN | {"arms": TRAIN["arms"] | {"x": arm}})
+
+
+def images_of_classes(*labels: int) -> LabelledImages:
+    return LabelledImages(np.zeros((len(labels), 2, 2, 3), np.uint8), np.array(labels))
+
+
+def test_a_class_that_was_never_made_may_be_missing_beside_real_images():
+    beside = Arm(partner="synthetic", phases=(Phase(on="real+partner"),))
+    alone = Arm(partner="synthetic", phases=(Phase(on="partner"),))
+    names, images = ["hat", "bag"], images_of_classes(0, 0)
+    check_partner("mixed", beside, images, names, [0, 0])
+    with pytest.raises(TruelikeError, match=r"no image of class 'bag' .* raise synthesize\.budget"):
+        check_partner("synthetic", alone, images, names, [0, 0])
+    for arm in (beside, alone):  # selection dropped them all
+        with pytest.raises(TruelikeError, match=r"class 'bag' .* lower select\.min_class"):
+            check_partner("mixed", arm, images, names, [0, 0, 1])

@@ -26,7 +26,9 @@ from truelike.runtime.scratch import finished, scratch, scratch_key, write_finis
 from truelike.selection.judge import Judge
 from truelike.selection.run import select
 from truelike.selection.settings import Select
+from truelike.synthesis.allocation import write_allocations
 from truelike.synthesis.jobs import replica_job
+from truelike.synthesis.judging import judge_out_of_fold
 from truelike.synthesis.run import synthesize
 from truelike.synthesis.settings import Synthesize
 from truelike.training.arms import check_partner, partner_rows
@@ -61,7 +63,7 @@ class Pipeline:
             self,
             invert=self.invert.model_copy(update={"seed": seed, "steps": _half(self.invert.steps)}),
             adapt=self.adapt.model_copy(update={"seed": seed, "steps": _half(self.adapt.steps)}),
-            synthesize=self.synthesize.model_copy(update={"seed": seed}),
+            synthesize=_on_half(self.synthesize, seed),
             select=self.select.model_copy(
                 update={"seed": seed, "classifier_steps": _half(self.select.classifier_steps)}
             ),
@@ -116,10 +118,23 @@ def make_images(pipeline: Pipeline, half: Path, folder: Path) -> list[ImageSet]:
     prompts, guidance, generator = pipeline.prompts, pipeline.visual_guidance, pipeline.generator
     invert(pipeline.invert, generator, inputs.real, style)
     adapt(pipeline.adapt, prompts, guidance, generator, inputs, adapter)
-    job = replace(replica_job(pipeline), **vars(inputs), adapter=adapter)
+    allocation = folder / "allocation"
+    allocate(pipeline, ImageSet(inputs.real), allocation)
+    job = replace(replica_job(pipeline), **vars(inputs), adapter=adapter, allocation=allocation)
     for replica in pipeline.synthesize.replicas:
         synthesize(job, replica, folder / "synthetic" / str(replica))
     return open_replicas(folder / "synthetic", pipeline.synthesize.replicas)
+
+
+def allocate(pipeline: Pipeline, half: ImageSet, out: Path) -> None:
+    """Say how many synthetic images each image of the half is the source of."""
+    settings, judged = pipeline.synthesize, None
+    if settings.is_judged:
+        optimization = pipeline.train.optimization
+        judged = judge_out_of_fold(
+            half, pipeline.classifier, optimization, settings.judge, settings.seed
+        )
+    write_allocations(half, settings, judged, out)
 
 
 def answer(
@@ -137,8 +152,9 @@ def answer(
     answers = {}
     stored = pipeline.train.resolution, pipeline.train.streaming
     for name, arm in arms.items():
-        partner = load_kept(partner_rows(selection, arm), half.class_names, *stored)
-        check_partner(name, arm, partner, half.class_names)
+        rows = partner_rows(selection, arm)
+        partner = load_kept(rows, half.class_names, *stored)
+        check_partner(name, arm, partner, half.class_names, rows["label"])
         training = Training(
             classifier=pipeline.classifier,
             num_classes=len(half.class_names),
@@ -154,6 +170,12 @@ def answer(
         train_seeds(training, [seed], place)
         answers[name] = logit_confidence(np.load(seed_file(place, seed))["images"], images.labels)
     return answers
+
+
+def _on_half(settings: Synthesize, seed: int) -> Synthesize:
+    judge = settings.judge.model_copy(update={"steps": _half(settings.judge.steps)})
+    budget = settings.budget and _half(settings.budget)
+    return settings.model_copy(update={"seed": seed, "judge": judge, "budget": budget})
 
 
 def _half(steps: int) -> int:

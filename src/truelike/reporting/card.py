@@ -8,6 +8,7 @@ from truelike.audit.gaps import GAPS
 from truelike.reporting.material import Material
 from truelike.reporting.measures import MEASURES
 from truelike.reporting.rendering import render_template
+from truelike.synthesis.settings import Synthesize
 
 SECTIONS = ("prompts", "caption", "visual_guidance", "invert", "adapt", "synthesize", "select")
 
@@ -22,7 +23,7 @@ def dataset_card(material: Material, caveats: Sequence[str]) -> str:
         counts=material.image_counts(),
         resolution=settings.data.resolution,
         source=settings.data.source,
-        replicas=len(settings.synthesize.replicas),
+        spread=_spread(settings.synthesize),
         class_names=material.real.class_names,
         models=material.models,
         settings={
@@ -44,6 +45,15 @@ def dataset_card(material: Material, caveats: Sequence[str]) -> str:
         ],
         caveats=caveats,
     )
+
+
+def _spread(settings: Synthesize) -> str:
+    """How many images there are of each real one, in words."""
+    replicas = len(settings.replicas)
+    if settings.allocation == "each" and settings.budget is None:
+        return f"{replicas} per real training image"
+    budget = "one image per real one" if settings.budget is None else f"{settings.budget} images"
+    return f"{replicas} replicas of {budget}, allocated by `{settings.allocation}`"
 
 
 def _cell(interval: Mapping[str, float] | None, digits: int, factor: float) -> str:

@@ -10,7 +10,7 @@ from truelike.synthesis.settings import PartialSet, Piece
 from truelike.training.settings import Arm
 
 MAKERS = {  # stages whose images an arm's partner is
-    "synthetic": ("caption", "embed", "invert", "adapt", "synthesize", "select"),
+    "synthetic": ("caption", "embed", "invert", "adapt", "allocate", "synthesize", "select"),
     "naive": ("naive",),
     "extra": (),
 }
@@ -28,6 +28,7 @@ def active_stages(settings: Settings) -> set[str]:
         "corrupt": settings.corrupt.images_per_class != 0 and bool(settings.corrupt.kinds),
         "halves": bool(settings.shadows),
         "attack": bool(settings.shadows),
+        "allocate": settings.synthesize.is_judged,
     }
     stages |= {stage for stage, is_on in switches.items() if is_on}
     parts: dict[str, Iterable[object]] = {

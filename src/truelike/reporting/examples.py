@@ -23,8 +23,8 @@ REASONS = {
 
 
 def class_examples(material: Material) -> Iterator[dict[str, Any]]:
-    """Per class, real training images and, under each, the synthetic images of the first replicas
-    made for it.
+    """Per class, real training images and, under each, the first synthetic images made for it in
+    the first replicas; those without one come last.
     """
     real, settings = material.real, material.settings
     captions = material.captions.set_index("key")["caption"]
@@ -33,9 +33,12 @@ def class_examples(material: Material) -> Iterator[dict[str, Any]]:
     reasons = _reasons(material.selection)
     naive, synthetic = material.naive[0], material.synthetic[0]
     naive_rows = {key: row for row, key in enumerate(naive.index["source_key"])}
-    synthetic_rows = {key: row for row, key in enumerate(synthetic.index["source_key"])}
+    firsts = synthetic.index["source_key"].drop_duplicates()
+    synthetic_rows = dict(zip(firsts, firsts.index, strict=True))
     for label, name in list(enumerate(real.class_names))[:MAX_CLASSES]:
-        rows = np.flatnonzero(real.labels == label)[: settings.report.pictures_per_class]
+        own = np.flatnonzero(real.labels == label).tolist()
+        own.sort(key=lambda row: real.keys[row] not in synthetic_rows)
+        rows = own[: settings.report.pictures_per_class]
         keys = [real.keys[row] for row in rows]
         yield {
             "name": name,
@@ -45,7 +48,9 @@ def class_examples(material: Material) -> Iterator[dict[str, Any]]:
             ],
             "naive": [_synthetic_picture(naive, naive_rows[key], {}) for key in keys],
             "synthetic": [
-                _synthetic_picture(synthetic, synthetic_rows[key], reasons) for key in keys
+                _synthetic_picture(synthetic, synthetic_rows[key], reasons)
+                for key in keys
+                if key in synthetic_rows
             ],
         }
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from truelike.adaptation.settings import Adapt, Invert
@@ -86,3 +87,14 @@ class Material:
             "synthetic": sum(map(len, self.synthetic)),
             "kept": int(self.selection["keep"].sum()),
         }
+
+    def class_counts(self) -> pd.DataFrame:
+        """The real training images of each class, and the synthetic ones made and kept, by class
+        name; of a relabelled one its new class counts.
+        """
+        names = self.real.class_names
+        made = self.selection["label"].to_numpy(np.int64)
+        kept = made[self.selection["keep"].to_numpy(bool)]
+        labels = {"real": self.real.labels, "made": made, "kept": kept}
+        counts = {name: np.bincount(own, minlength=len(names)) for name, own in labels.items()}
+        return pd.DataFrame(counts, index=names)

@@ -50,6 +50,7 @@ def render(material: Material) -> str:
         classes=list(class_examples(material)),
         class_count=len(material.real.class_names),
         image_counts=material.image_counts(),
+        class_counts=material.class_counts(),
         dropped=dropped_examples(material),
         ood=metrics["ood"],
         ood_pictures=list(ood_examples(material.ood_sets)),

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from truelike.generator.settings import Prompts, VisualGuidance
-from truelike.paths import ADAPTER, CAPTIONS, FEATURES, NAIVE, PARTIAL, STYLE, TRAIN
+from truelike.paths import ADAPTER, ALLOCATION, CAPTIONS, FEATURES, NAIVE, PARTIAL, STYLE, TRAIN
 from truelike.runtime.hub import Model
-from truelike.synthesis.settings import Naive, PartialSet, Piece, Synthesize
+from truelike.synthesis.settings import Judge, Naive, PartialSet, Piece, Synthesize
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class SynthesisJob:
     features: Path | None = None
     style: Path | None = None
     adapter: Path | None = None
+    allocation: Path | None = None  # None: an image of each real one
 
 
 class ReplicaParameters(Protocol):
@@ -64,6 +65,7 @@ def replica_job(params: ReplicaParameters) -> SynthesisJob:
         features=FEATURES,
         style=STYLE,
         adapter=ADAPTER,
+        allocation=ALLOCATION,
     )
 
 
@@ -81,6 +83,9 @@ def naive_job(params: Parameters) -> SynthesisJob:
     )
     settings = Synthesize(
         replicas=(0,),
+        allocation="each",
+        budget=None,
+        judge=Judge(folds=2, steps=1),
         guidance_interval=(0, 1),
         strength=1.0,
         lora_scale=0.0,

@@ -25,43 +25,52 @@ class Learned:
     style: str = ""
 
 
-def image_seed(seed: int, replica: int, source_key: str) -> int:
-    """The seed of one image, from 0 to 2^63 - 1: its identity is (seed, replica, source key) and
-    nothing else.
+def image_key(replica: int, source_key: str, draw: int = 0) -> str:
+    """The key of the image number `draw` of its source in a replica."""
+    return f"{source_key}-r{replica}" + (f"-{draw}" if draw else "")
+
+
+def image_seed(seed: int, replica: int, source_key: str, draw: int = 0) -> int:
+    """The seed of one image, from 0 to 2^63 - 1: its identity is (seed, replica, source key, draw)
+    and nothing else; the draw counts the images of its source in the replica.
     """
-    digest = hashlib.sha256(f"{seed}/{replica}/{source_key}".encode()).digest()
+    identity = f"{seed}/{replica}/{source_key}" + (f"/{draw}" if draw else "")
+    digest = hashlib.sha256(identity.encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def caption_of(key: str, caption: str, rewrites: Sequence[str], replica: int) -> tuple[str, str]:
-    """The key and the text of the caption that an image uses: ``KEY/N``, N = replica mod n of n
+def caption_of(key: str, caption: str, rewrites: Sequence[str], number: int) -> tuple[str, str]:
+    """The key and the text of the caption that an image uses: ``KEY/N``, N = `number` mod n of n
     rewrites, or its own.
 
     Its own caption's key is ``KEY``; both are empty where there is none.
     """
     if rewrites:
-        number = replica % len(rewrites)
+        number %= len(rewrites)
         return f"{key}/{number}", rewrites[number]
     return key if caption else "", caption
 
 
-def draw_contexts(table: pd.DataFrame, prompts: Prompts, names: Sequence[str]) -> list[int]:
-    """The row of `table` whose caption each image `names` is made with, one for each row.
+def contexts(table: pd.DataFrame, prompts: Prompts) -> list[list[int]]:
+    """The rows of `table` among which the images of each row draw whose caption they are made with
+    (BOB, arXiv 2510.24078).
 
-    Its own, or one that its name and ``prompts.seed`` draw among the rows of its class or of the
-    whole set that have a caption (BOB, arXiv 2510.24078). Its own where there is none.
+    Only itself; or those of its class, or of the whole set, that have a caption, in the order of
+    their keys.
     """
+    own = [[row] for row in range(len(table))]
     if prompts.context == "own":
-        return list(range(len(table)))
+        return own
     groups = table["label"] if prompts.context == "class" else pd.Series(0, table.index)
     captioned = table.assign(group=groups, row=range(len(table)))[table["caption"] != ""]
-    rows = captioned.sort_values("key").groupby("group")["row"].agg(list)
-    drawn = []
-    for own, (group, name) in enumerate(zip(groups, names, strict=True)):
-        candidates = rows.get(group, [own])
-        digest = hashlib.sha256(f"{prompts.seed}/context/{name}".encode()).digest()
-        drawn.append(candidates[int.from_bytes(digest[:8], "big") % len(candidates)])
-    return drawn
+    rows = captioned.sort_values("key").groupby("group")["row"].agg(list).to_dict()
+    return [rows.get(group, alone) for group, alone in zip(groups, own, strict=True)]
+
+
+def drawn(rows: Sequence[int], seed: int, name: str) -> int:
+    """One of the rows, drawn by the seed and an image's name."""
+    digest = hashlib.sha256(f"{seed}/context/{name}".encode()).digest()
+    return rows[int.from_bytes(digest[:8], "big") % len(rows)]
 
 
 def make_plan(
@@ -71,29 +80,35 @@ def make_plan(
     visual_guidance: VisualGuidance,
     replica: int,
     learned: Learned,
+    counts: Sequence[int] | None = None,
 ) -> pd.DataFrame:
-    """One row per real image, in their order; a replica is one synthetic image for each (1x).
+    """A row per synthetic image: `counts` of each real image, in their order, or one of each (1x).
+    A column `draw` numbers those of one source, where a source has several.
 
     `table` has the columns key, label and class_name; caption, "" for none; rewrites, those of the
     caption, of which each replica uses the next; style, what stands for the style in the prompt.
     Which other replicas there are makes no difference to a replica's rows.
     """
     shared = shared_columns(prompts, settings, visual_guidance, replica, learned)
-    reals = table.to_dict("records")
-    names = [f"{real['key']}-r{replica}" for real in reals]
-    contexts = [reals[row] for row in draw_contexts(table, prompts, names)]
-    rows = []
-    for real, name, of in zip(reals, names, contexts, strict=True):
-        caption_key, caption = caption_of(of["key"], of["caption"], of["rewrites"], replica)
-        row = {
-            "key": name,
-            "label": real["label"],
-            "prompt": sampling_prompt(prompts, name, real["class_name"], caption, real["style"]),
-            "caption_key": caption_key if prompts.caption else "",
-            "source_key": real["key"],
-            "seed": image_seed(settings.seed, replica, real["key"]),
-        }
-        rows.append(row | shared)
+    several = counts is not None and max(counts) > 1
+    reals, rows = table.to_dict("records"), []
+    times = counts if counts is not None else [1] * len(reals)
+    for real, count, candidates in zip(reals, times, contexts(table, prompts), strict=True):
+        for draw in range(count):
+            name = image_key(replica, real["key"], draw)
+            of = reals[drawn(candidates, prompts.seed, name)]
+            number = replica + draw
+            caption_key, caption = caption_of(of["key"], of["caption"], of["rewrites"], number)
+            class_name, style = real["class_name"], real["style"]
+            row = {
+                "key": name,
+                "label": real["label"],
+                "prompt": sampling_prompt(prompts, name, class_name, caption, style),
+                "caption_key": caption_key if prompts.caption else "",
+                "source_key": real["key"],
+                "seed": image_seed(settings.seed, replica, real["key"], draw),
+            }
+            rows.append(row | ({"draw": draw} if several else {}) | shared)
     return pd.DataFrame(rows)
 
 

@@ -35,7 +35,8 @@ def regenerate(job: SynthesisJob, folder: Path, key: str) -> np.ndarray:
     if batch is None:
         source = stored.loc[key, "source_key"]
         raise TruelikeError(
-            f"{folder}: image {key!r} was made from {source!r}, which is no longer a training image"
+            f"{folder}: image {key!r} was made from {source!r}, which is no longer a training "
+            "image, or to which the allocation gives fewer images"
         )
     _check_rows(folder, stored, batch)
     (images,) = open_renderer(job, real).render_all([batch])
@@ -47,8 +48,8 @@ def _check_rows(folder: Path, stored: pd.DataFrame, batch: pd.DataFrame) -> None
     for row in batch.to_dict("records"):
         if row["key"] not in stored.index:
             raise TruelikeError(
-                f"{folder}: {row['key']!r} of the same batch is missing; data.shots or data.seed "
-                "changed"
+                f"{folder}: {row['key']!r} of the same batch is missing; data.shots, data.seed "
+                "or synthesize.allocation changed"
             )
         old = stored.loc[[row["key"]]].to_dict("records")[0]
         changed = [

@@ -16,15 +16,23 @@ from truelike.generator.prompts import truncated
 from truelike.generator.style import read_style
 from truelike.imageset.checks import SUMS_FILE, write_sums
 from truelike.imageset.reading import INDEX_FILE, ImageSet
-from truelike.imageset.tables import read_captions, read_features, read_rewrites
+from truelike.imageset.tables import (
+    read_captions,
+    read_column,
+    read_features,
+    read_rewrites,
+)
 from truelike.imageset.writing import Sample, shard_name, write_index, write_shard
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.executor import Part, Progress, map_parts
 from truelike.runtime.ledger import count_images
 from truelike.runtime.scratch import publish, scratch, scratch_key, write_once
+from truelike.synthesis.allocation import allocation_file
 from truelike.synthesis.jobs import SynthesisJob
 from truelike.synthesis.plan import Learned, batches, make_plan
 from truelike.synthesis.render import Renderer
+
+ALLOCATING = ("allocation", "budget", "judge")  # settings that decide the table of a replica
 
 
 def plan_of(job: SynthesisJob, real: ImageSet, replica: int) -> pd.DataFrame:
@@ -45,7 +53,11 @@ def plan_of(job: SynthesisJob, real: ImageSet, replica: int) -> pd.DataFrame:
     rewrites = read_rewrites(job.captions, real.keys) if job.captions else [[]] * len(real)
     table["rewrites"] = pd.Series(rewrites, index=table.index, dtype=object)
     learned = Learned(identify(job.generator.path), adapter.fingerprint, style.fingerprint)
-    plan = make_plan(table, job.prompts, job.settings, job.visual_guidance, replica, learned)
+    counts = None
+    if job.allocation:
+        counts = read_column(job.allocation / allocation_file(replica), real.keys, "count")
+    guidance = job.visual_guidance
+    plan = make_plan(table, job.prompts, job.settings, guidance, replica, learned, counts)
     if adapter.labels is None:
         return plan
     return plan.sort_values("label", kind="stable", ignore_index=True)
@@ -76,11 +88,13 @@ def replica_key(job: SynthesisJob, replica: int) -> str:
     settings = {
         "dtype": job.generator.dtype,
         "prompts": job.prompts.model_dump(),
-        "settings": job.settings.model_dump(exclude={"replicas"}),
+        "settings": job.settings.model_dump(exclude={"replicas", *ALLOCATING}),
         "visual_guidance": job.visual_guidance.model_dump(),
         "replica": replica,
     }
     inputs = [path for path in (job.captions, job.features, job.style, job.adapter) if path]
+    if job.allocation:
+        inputs.append(job.allocation / allocation_file(replica))
     return scratch_key(__file__, settings, job.generator.path, job.real / INDEX_FILE, *inputs)
 
 

@@ -28,8 +28,25 @@ class Naive(Section):
     seed: Count
 
 
+Policy = Literal["each", "balanced", "unlearned", "uncertain"]
+
+
+class Judge(Section):
+    """The networks that judge the real images for `allocation`: one for each fold."""
+
+    folds: Annotated[int, Field(ge=2)]
+    steps: Positive
+
+
 class Synthesize(Section):
+    """How synthetic images are made, and of which real ones: `budget` images of each replica, None
+    for as many as there are real ones.
+    """
+
     replicas: DistinctCounts
+    allocation: Policy
+    budget: Positive | None
+    judge: Judge
     sampler: SamplerName
     steps: Positive
     guidance_scale: NonNegative
@@ -49,6 +66,11 @@ class Synthesize(Section):
                 f"{list(interval)}"
             )
         return interval
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether networks decide the allocation."""
+        return self.allocation in ("unlearned", "uncertain")
 
 
 Piece = Literal["caption", "style", "adapter", "prior"]

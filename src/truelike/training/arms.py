@@ -1,7 +1,7 @@
 """Arms: which images each trains on, its training over all seeds, and the files that it writes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -57,7 +57,7 @@ def train_arm(
         _write_summary(out, summary | {"seeds": []})
         print(f"train.arms.{name}: there are no extra real images, so there is nothing to train")
         return
-    check_partner(name, arm, partner, train.class_names)
+    check_partner(name, arm, partner, train.class_names, rows["label"])
     training = _training(arm, settings, classifier, train, partner, evaluated)
     model = _open(training)
     key = _key(
@@ -128,26 +128,36 @@ def partner_rows(selection: pd.DataFrame, arm: Arm) -> pd.DataFrame:
     return selection[selection["folder"].isin(folders)]
 
 
-def check_partner(name: str, arm: Arm, partner: Images, class_names: Sequence[str]) -> None:
+def check_partner(
+    name: str, arm: Arm, partner: Images, class_names: Sequence[str], made: Iterable[int]
+) -> None:
     """Raise TruelikeError if the arm is to train on a partner set in which some class has no image.
 
-    Extra real images may lack a class, as long as the real ones are beside them.
+    `made` are the labels of the set before selection. A class that is not among them may be
+    missing, as long as the real images are beside the partner's throughout.
     """
-    if not arm.uses_partner or (
-        arm.partner == "extra" and all(phase.on != "partner" for phase in arm.phases)
-    ):
+    if not arm.uses_partner:
         return
-    counts = np.bincount(partner.labels, minlength=len(class_names))
-    missing = [
-        class_name for class_name, count in zip(class_names, counts, strict=True) if not count
-    ]
+    counts, labels = np.bincount(partner.labels, minlength=len(class_names)), set(made)
+    beside = all(phase.on != "partner" for phase in arm.phases)
+    absent = np.flatnonzero(counts == 0).tolist()
+    lacking = [label for label in absent if label in labels or not beside]
+    missing = [class_names[label] for label in lacking]
     if missing:
-        advice = (
-            "set data.shots to fewer images, so that some are left over, or take the arm out of "
-            "train.arms"
-            if arm.partner == "extra"
-            else f"lower select.min_class_probability or take {arm.partner!r} out of select.sets"
-        )
+        if arm.partner == "extra":
+            advice = (
+                "set data.shots to fewer images, so that some are left over, or take the arm out "
+                "of train.arms"
+            )
+        elif lacking[0] not in labels:
+            advice = (
+                "synthesize.allocation gave it none: raise synthesize.budget, or take the arm out "
+                "of train.arms"
+            )
+        else:
+            advice = (
+                f"lower select.min_class_probability or take {arm.partner!r} out of select.sets"
+            )
         raise TruelikeError(
             f"train.arms.{name}: no image of class {missing[0]!r} is left in the partner set "
             f"'{arm.partner}'"

@@ -1,0 +1,117 @@
+"""Judges of the real training images, for allocation: networks that have not trained on the images
+which they predict.
+"""
+
+import hashlib
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from truelike.imageset.reading import INDEX_FILE, ImageSet
+from truelike.runtime.scratch import finished, scratch, scratch_key, write_finished
+from truelike.synthesis.allocation import POINTS, Judged
+from truelike.synthesis.settings import Judge
+from truelike.training.images import Images, LabelledImages, load_images
+from truelike.training.loop import LogRow, fit, one_thread, predict
+from truelike.training.networks import open_classifier
+from truelike.training.settings import Optimization, Phase
+
+
+def folds_of(images: ImageSet, folds: int, seed: int) -> np.ndarray:
+    """The fold of each image, int (N,): as many of every class in each, give or take one, drawn by
+    seed and key.
+    """
+
+    def drawn(row: int) -> bytes:
+        return hashlib.sha256(f"{seed}/fold/{images.keys[row]}".encode()).digest()
+
+    rows = sorted(range(len(images)), key=lambda row: (images.labels[row], drawn(row)))
+    numbers = np.empty(len(images), int)
+    numbers[rows] = np.arange(len(images)) % folds
+    return numbers
+
+
+def judge_out_of_fold(
+    images: ImageSet, classifier: str, optimization: Optimization, judge: Judge, seed: int
+) -> Judged:
+    """What networks say of the images of their fold, each trained on those of all other folds as
+    the arm `real` is, in ``judge.steps`` steps.
+
+    The judges of a killed run are used again. Of less than POINTS steps each is a point, and the
+    last counts for those that are missing.
+    """
+    steps = {"steps": judge.steps, "log_every": max(1, judge.steps // POINTS)}
+    optimization = optimization.model_copy(update=steps)
+    folds = folds_of(images, judge.folds, seed)
+    settings = [optimization.model_dump(), judge.model_dump(), seed]
+    key = scratch_key(__file__, settings, classifier, images.folder / INDEX_FILE)
+    right = np.zeros((POINTS, len(images)), bool)
+    entropy = np.zeros(len(images))
+    with scratch("allocate", key) as folder:
+        loaded = load_images(images, optimization.resolution, optimization.streaming)
+        for fold in np.unique(folds):
+            file, held = folder / f"{fold}.npz", np.flatnonzero(folds == fold)
+            if not finished(file):
+                others = _subset(loaded, np.flatnonzero(folds != fold))
+                answers = _predictions(
+                    others,
+                    _subset(loaded, held),
+                    len(images.class_names),
+                    classifier,
+                    optimization,
+                    seed,
+                )
+                write_finished(file, partial(_save, answers))
+            answers = np.load(file)["answers"]
+            hits = answers.argmax(2) == images.labels[held]
+            right[:, held] = hits[np.linspace(0, len(hits) - 1, POINTS).round().astype(int)]
+            last = answers[-1].astype(float)
+            entropy[held] = -(last * np.log(np.maximum(last, 1e-12))).sum(1)
+    return Judged(right, entropy)
+
+
+def _save(answers: np.ndarray, path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, answers=answers)
+
+
+def _predictions(
+    train: Images,
+    held: Images,
+    classes: int,
+    classifier: str,
+    optimization: Optimization,
+    seed: int,
+) -> np.ndarray:
+    """Probabilities of the held-out images while a network is trained, float32 (points, N, K)."""
+    opened: list[nn.Module] = []
+    answers: list[np.ndarray] = []
+
+    def open_network() -> nn.Module:
+        size = train.resolution
+        opened.append(open_classifier(classifier, classes, optimization.pretrained, size))
+        return opened[0]
+
+    def look(row: LogRow) -> None:
+        answers.append(predict(opened[0].eval(), held))
+        opened[0].train()
+
+    with one_thread():
+        trained = fit(open_network, lambda _: [train], [Phase(on="real")], optimization, seed, look)
+        answers[-1] = predict(trained, held)
+    return np.stack(answers)
+
+
+def _subset(images: Images, positions: np.ndarray) -> Images:
+    labels = images.labels[positions]
+    if isinstance(images, LabelledImages):
+        return LabelledImages(images.pixels[positions], labels)
+    return replace(
+        images,
+        owners=images.owners[positions],
+        positions=images.positions[positions],
+        labels=labels,
+    )
