@@ -34,7 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "synthesize": {
         "steps": 2,
         "replicas": [0],
-        "allocation": "unlearned",
+        "allocation": "uncertain",
         "judge": {"folds": 2, "steps": 1},
     },
     "partial": {"content": {"without": ["style", "adapter"]}},

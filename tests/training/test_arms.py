@@ -274,13 +274,14 @@ def images_of_classes(*labels: int) -> LabelledImages:
     return LabelledImages(np.zeros((len(labels), 2, 2, 3), np.uint8), np.array(labels))
 
 
-def test_a_class_that_was_never_made_may_be_missing_beside_real_images():
-    beside = Arm(partner="synthetic", phases=(Phase(on="real+partner"),))
+def test_a_class_that_was_never_made_may_be_missing_if_real_images_are_seen():
+    first = Phase(on="partner", share=0.5)
+    bridged = Arm(partner="synthetic", phases=(first, Phase(on="real", share=0.5)))
     alone = Arm(partner="synthetic", phases=(Phase(on="partner"),))
     names, images = ["hat", "bag"], images_of_classes(0, 0)
-    check_partner("mixed", beside, images, names, [0, 0])
+    check_partner("bridged", bridged, images, names, [0, 0])
     with pytest.raises(TruelikeError, match=r"no image of class 'bag' .* raise synthesize\.budget"):
         check_partner("synthetic", alone, images, names, [0, 0])
-    for arm in (beside, alone):  # selection dropped them all
+    for arm in (bridged, alone):  # selection dropped them all
         with pytest.raises(TruelikeError, match=r"class 'bag' .* lower select\.min_class"):
             check_partner("mixed", arm, images, names, [0, 0, 1])

@@ -134,14 +134,14 @@ def check_partner(
     """Raise TruelikeError if the arm is to train on a partner set in which some class has no image.
 
     `made` are the labels of the set before selection. A class that is not among them may be
-    missing, as long as the real images are beside the partner's throughout.
+    missing, as long as some phase sees real images.
     """
     if not arm.uses_partner:
         return
     counts, labels = np.bincount(partner.labels, minlength=len(class_names)), set(made)
-    beside = all(phase.on != "partner" for phase in arm.phases)
+    sees_real = any(phase.on != "partner" for phase in arm.phases)
     absent = np.flatnonzero(counts == 0).tolist()
-    lacking = [label for label in absent if label in labels or not beside]
+    lacking = [label for label in absent if label in labels or not sees_real]
     missing = [class_names[label] for label in lacking]
     if missing:
         if arm.partner == "extra":
