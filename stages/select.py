@@ -8,7 +8,7 @@ from stages import run
 from truelike.config import load_params
 from truelike.imageset.reading import ImageSet, open_replicas
 from truelike.imageset.tables import undecided, write_table
-from truelike.paths import EXTRA, FEATURES, NAIVE, SYNTHETIC, TRAIN, selection_table
+from truelike.paths import FEATURES, NAIVE, SYNTHETIC, TRAIN, selection_table
 from truelike.runtime.scratch import remove_stale
 from truelike.selection.judge import Judge
 from truelike.selection.run import select
@@ -17,7 +17,6 @@ from truelike.selection.run import select
 def main() -> None:
     params = load_params()
     replicas = params.synthesize.replicas
-    write_table(selection_table("extra"), undecided(ImageSet(EXTRA)))
     train = ImageSet(TRAIN)
     for name, folder in (("naive", NAIVE), ("synthetic", SYNTHETIC)):
         remove_stale(folder, {str(replica) for replica in replicas})

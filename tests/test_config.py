@@ -164,6 +164,19 @@ def test_attacked_arms_are_not_none():
         parse_params(raw)
 
 
+def test_feedback_needs_a_network_that_validation_did_not_choose():
+    raw = changed("synthesize.feedback.criterion", "entropy")
+    with pytest.raises(TruelikeError, match=r"keep 'best' keeps the network that validation"):
+        parse_params(raw)
+    raw["train"]["keep"] = "all"
+    assert parse_params(raw).synthesize.feedback.is_on
+    raw["privacy"]["shadows"] = [0, 1, 2, 3, 4, 5]
+    with pytest.raises(TruelikeError, match=r"network has seen the images that the shadows"):
+        parse_params(raw)
+    raw["synthesize"]["feedback"]["weight"] = 0
+    assert not parse_params(raw).synthesize.feedback.is_on
+
+
 def test_captions_that_no_model_makes_have_no_synthetic_images_and_no_rewrites():
     raw = changed("caption.images", "outputs/naive/3")
     assert parse_params(raw).caption.images == "outputs/naive/3"

@@ -118,6 +118,20 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _feedback_leaks_nothing(self) -> "Params":
+        if self.synthesize.feedback.is_on and self.train.keep == "best":
+            raise ValueError(
+                "synthesize.feedback: train.keep 'best' keeps the network that validation images "
+                "choose, and no image may be made with their help: set train.keep to 'all'"
+            )
+        if self.synthesize.feedback.is_on and self.privacy.shadows:
+            raise ValueError(
+                "synthesize.feedback: its network has seen the images that the shadows of "
+                "privacy.shadows must not know: turn one of them off"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _attacked_arms_are_made_by_a_shadow(self) -> "Params":
         if self.privacy.shadows and not self.privacy.arms:
             raise ValueError("privacy.arms: there are shadows but no arm to attack; name one")

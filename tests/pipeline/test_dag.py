@@ -2,6 +2,7 @@
 learning.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,11 @@ def test_a_stage_depends_on_the_rooms_it_imports_and_no_other_code(stage):
     assert sorted(declared) == sorted([f"stages/{stage}.py", *rooms])
 
 
-def upstream(stage: str, captioned: str) -> tuple[set[str], set[str]]:
+def upstream(
+    stage: str, captioned: str, partners: Sequence[str] = PARTNERS
+) -> tuple[set[str], set[str]]:
     """The stages and the paths that a stage depends on, directly or not, when `captioned` is
-    caption.images.
+    caption.images and arms have these partners.
     """
     stages: set[str] = set()
     paths: set[str] = set()
@@ -51,7 +54,7 @@ def upstream(stage: str, captioned: str) -> tuple[set[str], set[str]]:
             dep.replace("${caption.images}", captioned) for dep in STAGES[waiting.pop()]["deps"]
         ]
         for dep in [
-            dep.replace("${item.partner}", partner) for dep in deps for partner in PARTNERS
+            dep.replace("${item.partner}", partner) for dep in deps for partner in partners
         ]:
             paths.add(dep)
             makers = {
@@ -112,6 +115,13 @@ def test_images_of_another_look_are_made_from_test_images_or_sources_alone():
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_stage_depends_on_itself(stage, captioned):
     assert stage not in upstream(stage, captioned)[0]
+
+
+def test_the_arm_real_whose_network_can_guide_synthesis_needs_no_synthetic_image():
+    assert "${synthesize.feedback.network}" in STAGES["synthesize"]["deps"]
+    stages, paths = upstream("train", CAPTIONED[0], ["extra"])
+    assert stages == {"prepare", "corrupt", "ood"}
+    assert not [path for path in paths if path.startswith(("outputs/synthetic", "outputs/naive"))]
 
 
 def test_naive_images_can_be_captioned_in_place_of_real_ones():

@@ -55,7 +55,8 @@ SETTINGS = {
     "invert": {"steps": 60, "batch_size": 4, "checkpoint_every": 4, "initializer": "a"},
     "adapt": {"steps": 60, "batch_size": 4, "checkpoint_every": 4},
     "naive": {"steps": 1, "batch_size": 16},
-    "synthesize": {"steps": 8, "replicas": [0], "batch_size": 1, "shard_size": 1},
+    "synthesize": {"steps": 8, "replicas": [0], "batch_size": 1, "shard_size": 1}
+    | {"feedback": {"criterion": "off", "weight": 0, "every": 1, "network": "tiny/net.yaml"}},
     "select": {"classifier_steps": 60, "min_class_probability": 0.0},
     "train": {
         "steps": 80,

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("generator", "encoder", "classifier")
 TABLES = ("captions.parquet", "features.parquet")
 LEARNED = ("style/style.json", "style/embeds", "adapter/adapter.json", "adapter/weights")
+ALLOCATED = ("allocation/0.parquet", "allocation/1.parquet")
 GUIDED = VisualGuidance(kind="class_kmeans", centroids=2)
 
 
@@ -59,6 +60,7 @@ class Project:
             generator=self.model("generator"),
             **vars(self.inputs()),
             adapter=self.folder / "adapter",
+            allocation=self.folder / "allocation",
         )
         return replace(job, **change)
 
@@ -89,6 +91,7 @@ class Project:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     names = [f"{model}/weights" for model in MODELS] + [f"real/{INDEX_FILE}", *TABLES, *LEARNED]
+    names += ALLOCATED
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -101,7 +104,10 @@ FILES: dict[str, tuple[Callable[[Project], str], set[str]]] = {
         Project.adapter,
         {"generator/weights", f"real/{INDEX_FILE}", *TABLES, *LEARNED[:2]},
     ),
-    "replica": (Project.replica, {"generator/weights", f"real/{INDEX_FILE}", *TABLES, *LEARNED}),
+    "replica": (
+        Project.replica,
+        {"generator/weights", f"real/{INDEX_FILE}", *TABLES, *LEARNED, ALLOCATED[0]},
+    ),
     "shadow": (
         Project.shadow,
         {*(f"{model}/weights" for model in MODELS), f"real/{INDEX_FILE}", *TABLES},

@@ -12,7 +12,7 @@ from truelike.generator.style import Style
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import write_features, write_table
 from truelike.synthesis.jobs import SynthesisJob
-from truelike.synthesis.settings import Judge, Synthesize
+from truelike.synthesis.settings import FeedbackSettings, Judge, Synthesize
 
 PROMPTS = Prompts(
     base="a {class}",
@@ -29,6 +29,7 @@ SETTINGS = Synthesize(
     allocation="each",
     budget=None,
     judge=Judge(folds=2, steps=1),
+    feedback=FeedbackSettings(criterion="off", weight=0.03, every=1, network="none"),
     sampler="unipc",
     steps=4,
     guidance_scale=2.0,

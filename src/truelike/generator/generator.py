@@ -210,11 +210,17 @@ class Generator:
         images = pixels.to(vae.device).permute(0, 3, 1, 2).to(vae.dtype) / 127.5 - 1
         return self.family.to_latents(vae, images)
 
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode scaled latents (N, C, h, w) into images (N, 3, H, W) of about -1 to 1, float32,
+        with gradients if they are on.
+        """
+        vae = self.pipeline.vae
+        return self.family.to_images(vae, latents.to(vae.dtype)).float()
+
     def to_pixels(self, latents: Tensor) -> Tensor:
         """Decode scaled latents (N, C, h, w) into uint8 images (N, H, W, 3) on the CPU."""
-        vae = self.pipeline.vae
-        images = self.family.to_images(vae, latents.to(vae.dtype))
-        levels = ((images.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        images = self.decode(latents)
+        levels = ((images / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
         return levels.permute(0, 2, 3, 1).cpu()
 
     @torch.no_grad()

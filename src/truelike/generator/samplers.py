@@ -20,6 +20,7 @@ from diffusers import (
 from torch import Tensor
 
 from truelike.generator.family import Conditioning, Family
+from truelike.generator.feedback import Feedback, follow
 from truelike.generator.generator import Generator
 from truelike.generator.settings import SamplerName
 from truelike.runtime.errors import TruelikeError
@@ -50,13 +51,14 @@ class Sampling:
     """How to sample: `steps` of a schedule, of which the last `strength` are run; classifier-free
     guidance, which is off at guidance_scale <= 1 and outside `guidance_interval`, fractions of the
     training timesteps (Kynkäänniemi et al. 2024). A guidance-distilled denoiser is told the scale,
-    outside of the interval 1.
+    outside of the interval 1. `feedback` is of a network, on the way.
     """
 
     steps: int
     guidance_scale: float
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     strength: float = 1.0
+    feedback: Feedback | None = None
 
 
 FLOW_MATCHING = "FlowMatch"  # how the names of its own schedulers begin
@@ -153,7 +155,6 @@ def start_latents(scheduler: Any, first: Tensor, noise: Tensor, prior: Tensor | 
     return scheduler.add_noise(prior, noise, first)
 
 
-@torch.inference_mode()
 def sample(
     generator: Generator,
     scheduler: Any,
@@ -170,6 +171,20 @@ def sample(
     With `prior` (N, C, h, w) and strength < 1, sampling starts at the noised prior. `rngs` draw
     what a sampler adds on the way (``lcm``).
     """
+    with torch.no_grad() if how.feedback else torch.inference_mode():
+        return _sample(generator, scheduler, conditioning, negative, noise, rngs, how, prior)
+
+
+def _sample(
+    generator: Generator,
+    scheduler: Any,
+    conditioning: Conditioning,
+    negative: Conditioning,
+    noise: Tensor,
+    rngs: Sequence[torch.Generator],
+    how: Sampling,
+    prior: Tensor | None,
+) -> Tensor:
     told = spacing(generator.family, scheduler, noise.shape[1:], how.steps)
     timesteps = start_at(scheduler, how.steps, how.strength, **told)
     flow = hasattr(scheduler, "scale_noise")  # where latents need no scaling
@@ -182,12 +197,15 @@ def sample(
     }
     stochastic = isinstance(scheduler, LCMScheduler | FlowMatchLCMScheduler)
     random = {"generator": list(rngs)} if stochastic else {}
-    for timestep in timesteps:
+    for step, timestep in enumerate(timesteps):
         scale = how.guidance_scale if low <= float(timestep) <= high else 1.0
         guided = scale > 1 and not generator.is_told_guidance
-        given = both if guided else conditioning
+        own = conditioning
         if generator.is_told_guidance:
-            given = given | {"guidance": latents.new_full((len(latents),), scale)}
+            own = own | {"guidance": latents.new_full((len(latents),), scale)}
+        if how.feedback and step % how.feedback.every == 0:
+            latents = follow(how.feedback, generator.denoise, scheduler, latents, timestep, own)
+        given = both if guided else own
         inputs = torch.cat([latents, latents]) if guided else latents
         inputs = inputs if flow else scheduler.scale_model_input(inputs, timestep)
         predicted = generator.denoise(inputs, timestep, given)

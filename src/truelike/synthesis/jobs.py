@@ -10,7 +10,14 @@ from typing import Protocol
 from truelike.generator.settings import Prompts, VisualGuidance
 from truelike.paths import ADAPTER, ALLOCATION, CAPTIONS, FEATURES, NAIVE, PARTIAL, STYLE, TRAIN
 from truelike.runtime.hub import Model
-from truelike.synthesis.settings import Judge, Naive, PartialSet, Piece, Synthesize
+from truelike.synthesis.settings import (
+    FeedbackSettings,
+    Judge,
+    Naive,
+    PartialSet,
+    Piece,
+    Synthesize,
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,7 @@ def naive_job(params: Parameters) -> SynthesisJob:
         allocation="each",
         budget=None,
         judge=Judge(folds=2, steps=1),
+        feedback=FeedbackSettings(criterion="off", weight=0.0, every=1, network="none"),
         guidance_interval=(0, 1),
         strength=1.0,
         lora_scale=0.0,

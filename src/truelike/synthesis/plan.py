@@ -16,13 +16,14 @@ from truelike.synthesis.settings import Synthesize
 
 @dataclass(frozen=True)
 class Learned:
-    """The fingerprints of a generator, and of the adapter and the style that were learned on it,
-    empty for none.
+    """The fingerprints of a generator, of the adapter and the style that were learned on it, and of
+    the network whose feedback guides it, empty for none.
     """
 
     generator: str
     adapter: str = ""
     style: str = ""
+    network: str = ""
 
 
 def image_key(replica: int, source_key: str, draw: int = 0) -> str:
@@ -119,7 +120,14 @@ def shared_columns(
     replica: int,
     learned: Learned,
 ) -> dict[str, Any]:
-    """What all rows of a replica have in common."""
+    """What all rows of a replica have in common; of feedback nothing where it is off."""
+    feedback = settings.feedback
+    guided = {
+        "feedback": feedback.criterion,
+        "feedback_weight": feedback.weight,
+        "feedback_every": feedback.every,
+        "feedback_network": learned.network,
+    }
     kind = visual_guidance.kind
     centroids = f"({visual_guidance.centroids})" if kind == "class_kmeans" else ""
     return {
@@ -137,7 +145,7 @@ def shared_columns(
         "strength": settings.strength,
         "lora_scale": settings.lora_scale if learned.adapter else 0.0,
         "visual_guidance": kind + centroids,
-    }
+    } | (guided if feedback.is_on else {})
 
 
 def batches(plan: pd.DataFrame, shard_size: int, batch_size: int) -> list[list[pd.DataFrame]]:

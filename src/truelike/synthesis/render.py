@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 
 import numpy as np
@@ -13,11 +14,13 @@ import pandas as pd
 import torch
 
 from truelike.generator.family import Conditioning
+from truelike.generator.feedback import Feedback
 from truelike.generator.generator import Generator, image_size
 from truelike.generator.guidance import guide
 from truelike.generator.samplers import Sampling, draw_noise, image_rngs, make_sampler, sample
 from truelike.generator.states import PromptStates, map_states
 from truelike.imageset.reading import ImageSet
+from truelike.synthesis.critic import Critic
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,15 @@ class Renderer:
     """A generator with its style and adapter, the real images, and (optional) a guidance vector for
     each of them.
 
-    `class_lora_scale` is the weight of the class's own adapter, where classes have one.
+    `class_lora_scale` is the weight of the class's own adapter, where classes have one; `critic` is
+    the network of feedback, where that is on.
     """
 
     generator: Generator
     real: ImageSet
     vectors: np.ndarray | None
     class_lora_scale: float | None = None
+    critic: Critic | None = None
     one_at_a_time: Lock = field(default_factory=Lock)  # open files are not thread-safe
 
     def render_all(self, batches: Sequence[pd.DataFrame]) -> Iterator[np.ndarray]:
@@ -79,8 +84,11 @@ class Renderer:
         self.generator.place([self.generator.family.denoiser, "vae"])
         return states
 
-    @torch.inference_mode()
     def _render_classes(self, rows: pd.DataFrame, states: PromptStates) -> np.ndarray:
+        with torch.no_grad() if self.critic else torch.inference_mode():
+            return self._render_all_classes(rows, states)
+
+    def _render_all_classes(self, rows: pd.DataFrame, states: PromptStates) -> np.ndarray:
         if self.class_lora_scale is None:
             return self._render(rows, states)
         images = []
@@ -96,6 +104,7 @@ class Renderer:
             guidance_scale=float(settings["guidance_scale"]),
             guidance_interval=(float(settings["guidance_low"]), float(settings["guidance_high"])),
             strength=float(settings["strength"]),
+            feedback=self._feedback(rows),
         )
         positions = pd.Index(self.real.index["key"]).get_indexer(rows["source_key"]).tolist()
         conditioning = self._placed(states.of(rows["prompt"].tolist()))
@@ -113,6 +122,17 @@ class Renderer:
         sampler = make_sampler(settings["sampler"], self.generator.scheduler)
         latents = sample(self.generator, sampler, conditioning, negative, noise, rngs, how, prior)
         return self.generator.to_pixels(latents).numpy()
+
+    def _feedback(self, rows: pd.DataFrame) -> Feedback | None:
+        """What the critic says of the images of these rows."""
+        if self.critic is None:
+            return None
+        labels, settings = torch.tensor(rows["label"].tolist()), rows.iloc[0]
+        return Feedback(
+            partial(self.critic.of_latents, self.generator, labels),
+            float(settings["feedback_weight"]),
+            int(settings["feedback_every"]),
+        )
 
     def _placed(self, conditioning: Conditioning) -> Conditioning:
         device = self.generator.device

@@ -28,6 +28,7 @@ from truelike.runtime.executor import Part, Progress, map_parts
 from truelike.runtime.ledger import count_images
 from truelike.runtime.scratch import publish, scratch, scratch_key, write_once
 from truelike.synthesis.allocation import allocation_file
+from truelike.synthesis.critic import find_network, network_identity, open_critic
 from truelike.synthesis.jobs import SynthesisJob
 from truelike.synthesis.plan import Learned, batches, make_plan
 from truelike.synthesis.render import Renderer
@@ -52,7 +53,9 @@ def plan_of(job: SynthesisJob, real: ImageSet, replica: int) -> pd.DataFrame:
     )
     rewrites = read_rewrites(job.captions, real.keys) if job.captions else [[]] * len(real)
     table["rewrites"] = pd.Series(rewrites, index=table.index, dtype=object)
-    learned = Learned(identify(job.generator.path), adapter.fingerprint, style.fingerprint)
+    feedback = job.settings.feedback
+    network = network_identity(Path(feedback.network)) if feedback.is_on else ""
+    learned = Learned(identify(job.generator.path), adapter.fingerprint, style.fingerprint, network)
     counts = None
     if job.allocation:
         counts = read_column(job.allocation / allocation_file(replica), real.keys, "count")
@@ -78,7 +81,12 @@ def open_renderer(job: SynthesisJob, real: ImageSet) -> Renderer:
         features = read_features(job.features, real.keys)
         vectors = guidance_vectors(generator, features, real.labels, job.visual_guidance)
     has_classes = adapter is not None and adapter.labels is not None and lora_scale > 0
-    return Renderer(generator, real, vectors, lora_scale if has_classes else None)
+    critic, feedback = None, job.settings.feedback
+    if feedback.criterion != "off" and feedback.is_on:
+        generator.pipeline.vae.float()  # of its gradients
+        network = Path(feedback.network)
+        critic = open_critic(network, feedback.criterion, real.class_names, generator.device)
+    return Renderer(generator, real, vectors, lora_scale if has_classes else None, critic)
 
 
 def replica_key(job: SynthesisJob, replica: int) -> str:
@@ -95,6 +103,8 @@ def replica_key(job: SynthesisJob, replica: int) -> str:
     inputs = [path for path in (job.captions, job.features, job.style, job.adapter) if path]
     if job.allocation:
         inputs.append(job.allocation / allocation_file(replica))
+    if job.settings.feedback.is_on:
+        inputs.append(find_network(Path(job.settings.feedback.network)))
     return scratch_key(__file__, settings, job.generator.path, job.real / INDEX_FILE, *inputs)
 
 

@@ -12,6 +12,7 @@ from truelike.runtime.settings import (
     Positive,
     Probability,
     Section,
+    Text,
 )
 
 
@@ -38,6 +39,21 @@ class Judge(Section):
     steps: Positive
 
 
+class FeedbackSettings(Section):
+    """Guidance by a network in the directory `network`, an arm's or its own: images that it is less
+    sure of, or more wrong about, by `weight` at every `every`-th step.
+    """
+
+    criterion: Literal["off", "entropy", "loss"]
+    weight: NonNegative
+    every: Positive
+    network: Text
+
+    @property
+    def is_on(self) -> bool:
+        return self.criterion != "off" and self.weight > 0
+
+
 class Synthesize(Section):
     """How synthetic images are made, and of which real ones: `budget` images of each replica, None
     for as many as there are real ones.
@@ -53,6 +69,7 @@ class Synthesize(Section):
     guidance_interval: tuple[Probability, Probability]
     strength: Annotated[float, Field(gt=0, le=1)]
     lora_scale: Annotated[float, Field(ge=0, le=2)]
+    feedback: FeedbackSettings
     batch_size: Positive
     shard_size: Positive
     seed: Count
