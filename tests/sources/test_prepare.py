@@ -107,6 +107,24 @@ def test_more_shots_contain_fewer(source, tmp_path):
     assert digests(tmp_path / "few/real/test") == digests(tmp_path / "more/real/test")
 
 
+def test_numbers_for_single_classes(source, tmp_path, capsys):
+    whole = run(data(source, shots=None), tmp_path / "whole")
+    made = run(data(source, shots={"a": 1, "b c": None}), tmp_path / "out")
+    assert np.bincount(made["train"].labels).tolist() == [1, 6]
+    assert set(made["extra"].index["class_name"]) == {"a"}
+    together = [*made["train"].keys, *made["extra"].keys]
+    assert sorted(together) == sorted(whole["train"].keys)
+    assert digests(tmp_path / "out/real/test") == digests(tmp_path / "whole/real/test")
+    run(data(source, shots={"a": 9, "b c": 1}), tmp_path / "more")
+    assert "data.shots is 9, class 'a' has 6 training images" in capsys.readouterr().err
+    for shots, problem in (
+        ({"a": 1, "b": 1}, "'b' is no class; give each class its number .*: 'a', 'b c'"),
+        ({"a": 1}, "no number for 'b c'"),
+    ):
+        with pytest.raises(TruelikeError, match=rf"data\.shots: {problem}"):
+            run(data(source, shots=shots), tmp_path / "wrong")
+
+
 def test_too_few_images_for_the_shots_are_all_used(source, tmp_path, capsys):
     made = run(data(source, shots=100), tmp_path / "out")
     assert len(made["train"]) == 12

@@ -61,6 +61,17 @@ def test_a_single_image_cannot_be_held_out():
         hold_out(["a/1", "a/2", "b/1"], 0.5, key, label, 0, "test")
 
 
+def test_each_class_may_have_a_number_of_its_own():
+    pool = [f"{name}/{number}" for name in "abc" for number in range(5)]
+    chosen, rest = few_shots(pool, {"a": 1, "b": None, "c": 3}, key, label, 0)
+    assert sorted(chosen + rest) == sorted(pool)
+    assert [sum(label(item) == name for item in chosen) for name in "abc"] == [1, 5, 3]
+    three, _ = few_shots(pool, 3, key, label, 0)
+    assert {item for item in chosen if label(item) == "c"} == {
+        item for item in three if label(item) == "c"
+    }
+
+
 def test_all_shots_and_seeds():
     pool = [f"a/{number}" for number in range(50)]
     assert few_shots(pool, None, key, label, 0) == (pool, [])

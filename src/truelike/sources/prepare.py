@@ -8,7 +8,7 @@ import shutil
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -138,15 +138,30 @@ def choose(records: Sequence[Record], settings: Data) -> dict[str, list[Record]]
                 file=sys.stderr,
             )
     shots = settings.shots
-    for name, group in by_class(sets["train"], label).items():
-        if shots is not None and len(group) < shots:
+    groups = by_class(sets["train"], label)
+    if isinstance(shots, dict):
+        _check_shots(shots, groups)
+    for name, group in groups.items():
+        wanted = shots[name] if isinstance(shots, dict) else shots
+        if wanted is not None and len(group) < wanted:
             print(
-                f"data.shots is {shots}, class {name!r} has {len(group)} training images: all are "
+                f"data.shots is {wanted}, class {name!r} has {len(group)} training images: all are "
                 "used",
                 file=sys.stderr,
             )
     sets["train"], sets["extra"] = few_shots(sets["train"], shots, key, label, settings.seed)
     return sets
+
+
+def _check_shots(shots: Mapping[str, int | None], classes: Collection[str]) -> None:
+    """Raise TruelikeError unless numbers for single classes are for just the classes there are."""
+    unknown, missing = [name for name in shots if name not in classes], set(classes) - set(shots)
+    if unknown or missing:
+        problem = f"{unknown[0]!r} is no class" if unknown else f"no number for {min(missing)!r}"
+        raise TruelikeError(
+            f"data.shots: {problem}; give each class its number (null takes all): "
+            f"{', '.join(map(repr, sorted(classes)))}"
+        )
 
 
 def samples(

@@ -52,11 +52,13 @@ class Reading(Section):
 
 
 class Data(Reading):
-    """Which real images, how they become squares, and how many of them are for training."""
+    """Which real images, how they become squares, and how many of them are for training: `shots`
+    of every class, or a number for each, None for all.
+    """
 
     resolution: Positive
     square: Literal["crop", "pad", "stretch"]
-    shots: Positive | None
+    shots: Positive | dict[str, Positive | None] | None
     validation_fraction: Fraction
     test_fraction: Fraction
     seed: Count

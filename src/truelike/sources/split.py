@@ -6,7 +6,7 @@ an image moves no others, and the few shots of a larger number contain those of 
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from truelike.runtime.errors import TruelikeError
@@ -61,22 +61,24 @@ def hold_out(
 
 def few_shots(
     items: Sequence[T],
-    shots: int | None,
+    shots: int | Mapping[str, int | None] | None,
     key: Callable[[T], str],
     label: Callable[[T], str],
     seed: int,
 ) -> tuple[list[T], list[T]]:
-    """Split items into (`shots` of every class, the rest); all of a class that has fewer, all if
-    `shots` is None.
+    """Split items into (`shots` of every class, or its own number of each, and the rest); all of a
+    class that has fewer, all if `shots` is None.
     """
     if shots is None:
         return list(items), []
     chosen: list[T] = []
     rest: list[T] = []
-    for group in by_class(items, label).values():
+    for name, group in by_class(items, label).items():
         ordered = hash_order(group, key, seed, "shots")
-        chosen += ordered[:shots]
-        rest += ordered[shots:]
+        count = shots[name] if isinstance(shots, Mapping) else shots
+        count = len(ordered) if count is None else count
+        chosen += ordered[:count]
+        rest += ordered[count:]
     return chosen, rest
 
 
