@@ -39,11 +39,13 @@ SHAPES = {  # what is wrong, by pydantic's type of error, in the words of YAML
 class Models(Section):
     """Each a directory in the hub's layout, or a YAML file that names a hub model and its revision.
 
+    `accelerator` is a safetensors file, a YAML file that names one on the hub, or an empty one.
     `captioner` may also be a table of captions, for ``caption.by: file``; `rewriter`
     is opened only where ``caption.rewrite.count`` asks for rewrites.
     """
 
     generator: Text
+    accelerator: Text
     encoder: Text
     captioner: Text
     rewriter: Text
@@ -74,7 +76,8 @@ class Params(Section):
 
     @property
     def generator(self) -> Model:
-        return Model(self.models.generator, self.models.dtype)
+        models = self.models
+        return Model(models.generator, models.dtype, models.accelerator)
 
     @property
     def encoder(self) -> Model:

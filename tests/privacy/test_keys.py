@@ -21,6 +21,7 @@ from truelike.synthesis.run import replica_key
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("generator", "encoder", "classifier")
+ACCELERATOR = "fast.safetensors"
 TABLES = ("captions.parquet", "features.parquet")
 LEARNED = ("style/style.json", "style/embeds", "adapter/adapter.json", "adapter/weights")
 ALLOCATED = ("allocation/0.parquet", "allocation/1.parquet")
@@ -35,7 +36,8 @@ class Project:
     params: Params
 
     def model(self, name: str, dtype: str = "float32") -> Model:
-        return Model(str(self.folder / name), dtype)
+        accelerator = str(self.folder / ACCELERATOR) if name == "generator" else None
+        return Model(str(self.folder / name), dtype, accelerator)
 
     def inputs(self) -> AdaptInputs:
         captions, features = (self.folder / name for name in TABLES)
@@ -91,7 +93,7 @@ class Project:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     names = [f"{model}/weights" for model in MODELS] + [f"real/{INDEX_FILE}", *TABLES, *LEARNED]
-    names += ALLOCATED
+    names += [*ALLOCATED, ACCELERATOR]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -106,11 +108,18 @@ FILES: dict[str, tuple[Callable[[Project], str], set[str]]] = {
     ),
     "replica": (
         Project.replica,
-        {"generator/weights", f"real/{INDEX_FILE}", *TABLES, *LEARNED, ALLOCATED[0]},
+        {
+            "generator/weights",
+            ACCELERATOR,
+            f"real/{INDEX_FILE}",
+            *TABLES,
+            *LEARNED,
+            ALLOCATED[0],
+        },
     ),
     "shadow": (
         Project.shadow,
-        {*(f"{model}/weights" for model in MODELS), f"real/{INDEX_FILE}", *TABLES},
+        {*(f"{model}/weights" for model in MODELS), ACCELERATOR, f"real/{INDEX_FILE}", *TABLES},
     ),
 }
 

@@ -9,6 +9,7 @@ from tests.support import tiny_models
 
 MODELS = {
     "generator": "tiny/generator",
+    "accelerator": "tiny/nothing.yaml",
     "encoder": "tiny/encoder",
     "captioner": "tiny/captioner",
     "rewriter": "tiny/none.yaml",  # no caption is rewritten
@@ -28,4 +29,5 @@ def write_pictures_and_models(project: Path) -> None:
     tiny_models.save_encoder(project / "tiny/encoder")
     tiny_models.save_blip(project / "tiny/captioner")
     (project / "tiny/net.yaml").write_text("timm: test_resnet\n")
+    (project / "tiny/nothing.yaml").write_text("# no accelerator\n")
     (project / "tiny/none.yaml").write_text("hub: nobody/none\n")

@@ -83,6 +83,16 @@ def test_a_type_that_is_not_for_the_device(chosen: Chosen, monkeypatch: pytest.M
     refused(half, r"models\.dtype: float16 is for accelerators")
 
 
+def test_an_accelerator_that_is_no_file_of_weights(chosen: Chosen, tmp_path: Path) -> None:
+    pointer = tmp_path / "fast.yaml"
+    fast = replace(chosen, generator=replace(chosen.generator, accelerator=str(pointer)))
+    refused(fast, r"fast\.yaml: no such file of weights")
+    pointer.write_text("hub: a/b\n")
+    refused(fast, r"fast\.yaml: must hold hub, file, revision")
+    pointer.write_text("# none\n")
+    check_generator(fast, CLASSES, (16, 16))
+
+
 def test_an_encoder_of_another_width(chosen: Chosen, tmp_path: Path) -> None:
     wide = replace(chosen, encoder=float32(tiny_models.save_encoder(tmp_path / "wide", 48)))
     check_generator(wide, CLASSES, (16, 16))  # visual guidance is off

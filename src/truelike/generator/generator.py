@@ -25,7 +25,7 @@ from truelike.generator.style import Style, add_tokens, read_embeds, read_style
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.devices import check_dtype, device, torch_dtype
 from truelike.runtime.errors import TruelikeError
-from truelike.runtime.hub import Model, resolve, variant
+from truelike.runtime.hub import Model, names_nothing, resolve, variant
 from truelike.runtime.scratch import fingerprint, stack_on_disk
 
 ENCODED, ENCODED_PIXELS = 16, 2**20  # images, and pixels, that the VAE encodes at once
@@ -37,9 +37,14 @@ transformers.utils.logging.disable_progress_bar()
 warnings.filterwarnings("ignore", "Already found a `peft_config`")
 
 
-def identify(path: str) -> str:
-    """A generator's name and the fingerprint of its files (of the pointer, for a hub model)."""
-    return f"{path}@{fingerprint(None, path)}"
+def identify(model: Model) -> str:
+    """A generator's name and the fingerprint of its files (of the pointer, for a hub model), and
+    those of its accelerator.
+    """
+    paths = [model.path]
+    if model.accelerator is not None and not names_nothing(model.accelerator):
+        paths.append(model.accelerator)
+    return " + ".join(f"{path}@{fingerprint(None, path)}" for path in paths)
 
 
 class Generator:

@@ -27,6 +27,7 @@ from truelike.runtime.errors import TruelikeError
 
 Sampler = tuple[Any, dict[str, Any]]
 
+TRAILING = {"timestep_spacing": "trailing"}  # few steps begin at pure noise
 SAMPLERS: dict[SamplerName, Sampler] = {
     "unipc": (UniPCMultistepScheduler, {}),
     "dpm++2m": (
@@ -34,7 +35,9 @@ SAMPLERS: dict[SamplerName, Sampler] = {
         {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True},
     ),
     "ddim": (DDIMScheduler, {"clip_sample": False}),  # its default is for pixels, not for latents
+    "ddim-trailing": (DDIMScheduler, {"clip_sample": False} | TRAILING),
     "euler": (EulerDiscreteScheduler, {}),
+    "euler-trailing": (EulerDiscreteScheduler, TRAILING),
     "lcm": (LCMScheduler, {}),
 }
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}

@@ -49,4 +49,4 @@ class VisualGuidance(Section):
     centroids: Positive
 
 
-SamplerName = Literal["unipc", "dpm++2m", "ddim", "euler", "lcm"]
+SamplerName = Literal["unipc", "dpm++2m", "ddim", "ddim-trailing", "euler", "euler-trailing", "lcm"]

@@ -188,7 +188,9 @@ def shadow_key(number: int, pipeline: Pipeline, members: Sequence[str], *files: 
         name: value.model_dump() if isinstance(value, BaseModel) else value
         for name, value in vars(pipeline).items()
     }
-    models = [pipeline.generator.path, pipeline.encoder.path, pipeline.classifier]
+    generator = pipeline.generator
+    models = [generator.path, pipeline.encoder.path, pipeline.classifier]
+    models += [generator.accelerator] if generator.accelerator else []
     real, *tables = files
     return scratch_key(
         __file__, [number, settings, sorted(members)], *models, real / INDEX_FILE, *tables

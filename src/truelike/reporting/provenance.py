@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from truelike.captioning.settings import Caption
+from truelike.runtime.hub import names_nothing
 from truelike.runtime.yaml import read_yaml
 
 
@@ -27,13 +28,15 @@ class ModelSource:
 
 def used_models(paths: Mapping[str, str], caption: Caption) -> dict[str, str]:
     """Those of the models (role and path) that the settings open: a captioner and a rewriter only
-    where they have work.
+    where they have work, an accelerator only where one is named.
     """
     idle = set()
     if caption.by == "none":
         idle.add("captioner")
     if not caption.rewrite.count:
         idle.add("rewriter")
+    if names_nothing(paths["accelerator"]):
+        idle.add("accelerator")
     return {role: path for role, path in paths.items() if role not in idle}
 
 
@@ -56,9 +59,8 @@ def _model_source(role: str, path: str) -> ModelSource:
         return ModelSource(role, path, "local directory", True, weights, licence)
     if place.suffix not in (".yaml", ".yml"):
         digest = _sha256(place)
-        return ModelSource(
-            role, path, "table of captions", True, ((place.name, digest),), "not stated with it"
-        )
+        kind = "local file" if place.suffix == ".safetensors" else "table of captions"
+        return ModelSource(role, path, kind, True, ((place.name, digest),), "not stated with it")
     pointer = read_yaml(place)
     if "package" in pointer:
         return ModelSource(

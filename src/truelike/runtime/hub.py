@@ -7,9 +7,9 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from huggingface_hub import constants, get_session, snapshot_download
+from huggingface_hub import constants, get_session, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -29,11 +29,13 @@ SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")  # all but weights, and 
 @dataclass(frozen=True)
 class Model:
     """A model as the settings name it: a directory or a pointer file, and the torch type of its
-    weights, such as ``bfloat16``.
+    weights, such as ``bfloat16``; for a generator also the file, or pointer to one, of the LoRA
+    that accelerates it.
     """
 
     path: str
     dtype: str
+    accelerator: str | None = None
 
 
 class HubModel(BaseModel):
@@ -46,6 +48,28 @@ class HubModel(BaseModel):
     hub: str
     revision: str | None = None
     variant: str | None = None
+
+
+class HubFile(BaseModel):
+    """The content of a pointer to one file of a repository: its name there, a commit, and the
+    weight that it is used with.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hub: str
+    file: str
+    revision: str | None = None
+    scale: float = 1.0
+
+
+Pointer = TypeVar("Pointer", HubModel, HubFile)
+
+
+def names_nothing(path: str | Path) -> bool:
+    """Whether `path` is a pointer file that is empty but for comments."""
+    is_pointer = Path(path).suffix in (".yaml", ".yml") and Path(path).is_file()
+    return is_pointer and read_yaml(path) is None
 
 
 def resolve(path: str | Path, marker: str = "config.json") -> Path:
@@ -85,13 +109,51 @@ def _resolve(path: Path, marker: str, weights: bool) -> Path:
 
 def read_pointer(path: Path) -> HubModel:
     """Read a pointer file; raises TruelikeError for unknown or missing entries."""
+    return _read(path, HubModel, "hub, revision and (optional) variant")
+
+
+def read_file_pointer(path: Path) -> HubFile:
+    """Read a pointer to one file; raises TruelikeError for unknown or missing entries."""
+    return _read(path, HubFile, "hub, file, revision and (optional) scale")
+
+
+def _read(path: Path, kind: type[Pointer], entries: str) -> Pointer:
     try:
-        return HubModel.model_validate(read_yaml(path))
+        return kind.model_validate(read_yaml(path))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise TruelikeError(
-            f"{path}: must hold hub, revision and (optional) variant: {problems}"
-        ) from None
+        raise TruelikeError(f"{path}: must hold {entries}: {problems}") from None
+
+
+def find_file(path: Path) -> HubFile | None:
+    """The pointer to a file of weights in a YAML file, or None for a safetensors file; raises
+    TruelikeError if `path` is neither.
+    """
+    if path.suffix == ".safetensors" and path.is_file():
+        return None
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return read_file_pointer(path)
+    raise TruelikeError(
+        f"{path}: no such file of weights; give a .safetensors file, or a YAML file with "
+        "`hub: OWNER/NAME`, `file: NAME.safetensors` and `revision: COMMIT`"
+    )
+
+
+def resolve_file(path: str | Path) -> tuple[Path, float]:
+    """The safetensors file that `path` is or, as a YAML pointer, stands for, which is downloaded
+    first; and the weight to use it with. Raises TruelikeError if there is none.
+    """
+    path = Path(path)
+    pointer = find_file(path)
+    if pointer is None:
+        return path, 1.0
+    _warn_unpinned(path, pointer)
+    unreachable()
+    try:
+        file = hf_hub_download(pointer.hub, pointer.file, revision=pointer.revision)
+    except Exception as error:  # as in `_download`
+        raise _not_downloaded(path, pointer, error) from error
+    return Path(file), pointer.scale
 
 
 @cache
@@ -127,11 +189,7 @@ def why_not(error: Exception, name: str) -> str:
 
 
 def _download(path: Path, model: HubModel, marker: str, weights: bool) -> Path:
-    if model.revision is None:
-        print(
-            f"{path}: no revision: {model.hub} may change under you; pin it to a commit",
-            file=sys.stderr,
-        )
+    _warn_unpinned(path, model)
     unreachable()
     try:
         if marker != PIPELINE:
@@ -140,8 +198,20 @@ def _download(path: Path, model: HubModel, marker: str, weights: bool) -> Path:
         folder = _snapshot(model, [*SMALL_FILES])
         return _download_pipeline(model) if weights else folder
     except Exception as error:  # the errors are those of whatever HTTP library the client uses
-        where = f"{path}: cannot download {model.hub} at {model.revision or 'main'}"
-        raise TruelikeError(f"{where}: {why_not(error, model.hub)}") from error
+        raise _not_downloaded(path, model, error) from error
+
+
+def _warn_unpinned(path: Path, pointer: HubModel | HubFile) -> None:
+    if pointer.revision is None:
+        print(
+            f"{path}: no revision: {pointer.hub} may change under you; pin it to a commit",
+            file=sys.stderr,
+        )
+
+
+def _not_downloaded(path: Path, pointer: HubModel | HubFile, error: Exception) -> TruelikeError:
+    where = f"{path}: cannot download {pointer.hub} at {pointer.revision or 'main'}"
+    return TruelikeError(f"{where}: {why_not(error, pointer.hub)}")
 
 
 def _snapshot(model: HubModel, files: list[str], **options: Any) -> Path:

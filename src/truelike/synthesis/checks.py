@@ -23,7 +23,7 @@ from truelike.generator.samplers import check_sampler
 from truelike.generator.settings import Prompts
 from truelike.runtime.devices import check_dtype
 from truelike.runtime.errors import TruelikeError
-from truelike.runtime.hub import Model, resolve_configuration
+from truelike.runtime.hub import Model, find_file, names_nothing, resolve_configuration
 from truelike.synthesis.jobs import Parameters
 
 CAPTION = "x"  # the shortest
@@ -77,10 +77,13 @@ def check_generator(
 ) -> None:
     """Raise TruelikeError for the first setting that does not fit the generator.
 
-    Looked at are the type and the device, the family, the images' `size` (height, width) in pixels,
-    samplers, visual guidance, and the lengths of prompts for each class.
+    Looked at are the type and the device, the accelerator's file, the family, the images' `size`
+    (height, width) in pixels, samplers, visual guidance, and the lengths of prompts for each class.
     """
     check_dtype(params.generator.dtype)
+    accelerator = params.generator.accelerator
+    if accelerator is not None and not names_nothing(accelerator):
+        find_file(Path(accelerator))
     generator = Configuration.read(params.generator)
     family, scheduler = generator.family, generator.parts["scheduler"]
     vae, denoiser = generator.parts["vae"], generator.parts[family.denoiser]

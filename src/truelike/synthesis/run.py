@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from truelike.generator.accelerator import add_accelerator
 from truelike.generator.adapter import read_adapter
 from truelike.generator.generator import Generator, identify, image_size
 from truelike.generator.guidance import guidance_vectors
@@ -55,7 +56,7 @@ def plan_of(job: SynthesisJob, real: ImageSet, replica: int) -> pd.DataFrame:
     table["rewrites"] = pd.Series(rewrites, index=table.index, dtype=object)
     feedback = job.settings.feedback
     network = network_identity(Path(feedback.network)) if feedback.is_on else ""
-    learned = Learned(identify(job.generator.path), adapter.fingerprint, style.fingerprint, network)
+    learned = Learned(identify(job.generator), adapter.fingerprint, style.fingerprint, network)
     counts = None
     if job.allocation:
         counts = read_column(job.allocation / allocation_file(replica), real.keys, "count")
@@ -72,6 +73,7 @@ def open_renderer(job: SynthesisJob, real: ImageSet) -> Renderer:
     """
     generator = Generator.open(job.generator, parts=[])
     generator.latent_shape(*image_size(real))
+    add_accelerator(generator, job.generator.accelerator)
     if job.style:
         generator.add_style(job.style)
     lora_scale = job.settings.lora_scale
@@ -100,12 +102,14 @@ def replica_key(job: SynthesisJob, replica: int) -> str:
         "visual_guidance": job.visual_guidance.model_dump(),
         "replica": replica,
     }
-    inputs = [path for path in (job.captions, job.features, job.style, job.adapter) if path]
+    generator = job.generator
+    made = (generator.accelerator, job.captions, job.features, job.style, job.adapter)
+    inputs = [path for path in made if path]
     if job.allocation:
         inputs.append(job.allocation / allocation_file(replica))
     if job.settings.feedback.is_on:
         inputs.append(find_network(Path(job.settings.feedback.network)))
-    return scratch_key(__file__, settings, job.generator.path, job.real / INDEX_FILE, *inputs)
+    return scratch_key(__file__, settings, generator.path, job.real / INDEX_FILE, *inputs)
 
 
 def synthesize(job: SynthesisJob, replica: int, out: Path) -> None:
