@@ -24,7 +24,7 @@ def main() -> None:
         select=params.select,
         train=params.train,
         arms=params.privacy.arms,
-        generator=params.generator,
+        generator=params.accelerated,
         encoder=params.encoder,
         classifier=params.models.classifier,
     )

@@ -4,6 +4,7 @@ file.
 
 import difflib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -76,8 +77,12 @@ class Params(Section):
 
     @property
     def generator(self) -> Model:
-        models = self.models
-        return Model(models.generator, models.dtype, models.accelerator)
+        return Model(self.models.generator, self.models.dtype)
+
+    @property
+    def accelerated(self) -> Model:
+        """The generator as images are sampled from it."""
+        return replace(self.generator, accelerator=self.models.accelerator)
 
     @property
     def encoder(self) -> Model:

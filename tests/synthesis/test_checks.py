@@ -33,6 +33,10 @@ class Chosen:
     synthesize: Synthesize
     partial: dict[str, PartialSet]
 
+    @property
+    def accelerated(self) -> Model:
+        return self.generator
+
 
 @pytest.fixture(scope="module", params=["sd1"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:

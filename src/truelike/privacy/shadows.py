@@ -53,6 +53,11 @@ class Pipeline:
     encoder: Model
     classifier: str
 
+    @property
+    def accelerated(self) -> Model:
+        """The generator, which learning uses without its accelerator."""
+        return self.generator
+
     def on_half(self, seed: int) -> "Pipeline":
         """The pipeline for half of the images: half of the optimizer steps, so that each image is
         seen as often.

@@ -80,11 +80,11 @@ def check_generator(
     Looked at are the type and the device, the accelerator's file, the family, the images' `size`
     (height, width) in pixels, samplers, visual guidance, and the lengths of prompts for each class.
     """
-    check_dtype(params.generator.dtype)
-    accelerator = params.generator.accelerator
-    if accelerator is not None and not names_nothing(accelerator):
-        find_file(Path(accelerator))
-    generator = Configuration.read(params.generator)
+    model = params.accelerated
+    check_dtype(model.dtype)
+    if model.accelerator is not None and not names_nothing(model.accelerator):
+        find_file(Path(model.accelerator))
+    generator = Configuration.read(model)
     family, scheduler = generator.family, generator.parts["scheduler"]
     vae, denoiser = generator.parts["vae"], generator.parts[family.denoiser]
     patch = family.patch or denoiser.get("patch_size", 1)

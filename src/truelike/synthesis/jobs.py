@@ -41,7 +41,7 @@ class ReplicaParameters(Protocol):
     """The parameters that a replica depends on."""
 
     @property
-    def generator(self) -> Model: ...
+    def accelerated(self) -> Model: ...
     @property
     def prompts(self) -> Prompts: ...
     @property
@@ -63,7 +63,7 @@ def replica_job(params: ReplicaParameters) -> SynthesisJob:
     """A replica made from what the earlier stages wrote: captions, features, style and adapter."""
     return SynthesisJob(
         stage="synthesize",
-        generator=params.generator,
+        generator=params.accelerated,
         prompts=params.prompts,
         settings=params.synthesize,
         visual_guidance=params.visual_guidance,
@@ -101,7 +101,7 @@ def naive_job(params: Parameters) -> SynthesisJob:
     )
     return SynthesisJob(
         stage="naive",
-        generator=params.generator,
+        generator=params.accelerated,
         prompts=prompts,
         settings=settings,
         visual_guidance=VisualGuidance(kind="off", centroids=1),
