@@ -3,7 +3,7 @@ reads the adapter that we learn, and agrees with its images.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,14 @@ from truelike.adaptation.lora import learn_adapter, lora_shape
 from truelike.generator.adapter import write_adapter
 from truelike.generator.generator import Generator
 from truelike.generator.latents import unpack
-from truelike.generator.samplers import Sampling, draw_noise, image_rngs, make_sampler, sample
+from truelike.generator.samplers import (
+    FLOW_SAMPLERS,
+    Sampling,
+    draw_noise,
+    image_rngs,
+    make_sampler,
+    sample,
+)
 from truelike.generator.settings import SamplerName
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.writing import Sample, write_image_set
@@ -191,6 +198,26 @@ def test_other_samplers_equal_the_stock_pipelines(family: str, sampler: SamplerN
     ).images
     expected = unpack(latents, *shape[1:]) if family == "flux_dev" else latents
     torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_learning_and_sampling_in_bfloat16(
+    learned: Learned, large: ImageSet, tmp_path: Path
+) -> None:
+    opened = Generator.open(replace(float32(learned.checkpoint), dtype="bfloat16"))
+    update = {"steps": 1, "batch_size": 2, "micro_batch_size": 1, "gradient_checkpointing": "on"}
+    settings = ADAPT.model_copy(update=update)
+    learn_adapter(opened, training_images(opened, large), settings, "bfloat16", tmp_path)
+    assert (tmp_path / "log.csv").is_file()
+    rngs = image_rngs([3])
+    noise = draw_noise(rngs, opened.latent_shape(SIDE, SIDE)).bfloat16()
+    with torch.no_grad():
+        states, negative = opened.encode(["a boot"]), opened.encode_negative([""])
+    how = Sampling(steps=2, guidance_scale=SCALE)
+    for name in FLOW_SAMPLERS:
+        scheduler = make_sampler(name, opened.scheduler)
+        made = sample(opened, scheduler, states, negative, noise, rngs, how)
+        assert made.dtype == torch.bfloat16
+        assert made.isfinite().all()
 
 
 def test_stock_diffusers_loads_every_layer_of_the_adapter(learned: Learned) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import tiny_models
 from tests.support.models import float32
+from tests.support.tiny_flows import FLOWS, save_flow
 from truelike.adaptation.settings import Invert
 from truelike.config import load_params
 from truelike.generator.settings import Prompts, VisualGuidance
@@ -63,9 +64,15 @@ def chosen(folder: Path, encoder: Path) -> Chosen:
     )
 
 
-def refused(chosen: Chosen, message: str, names: list[str] = CLASSES, side: int = 16) -> None:
+def refused(
+    chosen: Chosen,
+    message: str,
+    names: list[str] = CLASSES,
+    side: int | tuple[int, int] = 16,
+) -> None:
+    size = (side, side) if isinstance(side, int) else side
     with pytest.raises(TruelikeError, match=message):
-        check_generator(chosen, names, (side, side))
+        check_generator(chosen, names, size)
 
 
 def changed(chosen: Chosen, section: str, **update: Any) -> Chosen:
@@ -111,6 +118,23 @@ def test_what_a_flow_matching_family_lacks(chosen: Chosen) -> None:
     refused(chosen, r"invert\.enabled: a StableDiffusion3Pipeline cannot learn a style")
     refused(changed(without, "naive", sampler="ddim"), r"naive\.sampler: 'ddim' cannot sample")
     refused(without, r"multiples of 4", side=18)  # a patch of 2 of latents of factor 2
+
+
+@pytest.mark.parametrize("family", FLOWS)
+def test_what_flow_transformers_lack_and_where_they_cut(
+    chosen: Chosen, tmp_path: Path, family: str
+) -> None:
+    folder = save_flow(tmp_path / family, family)
+    for file in folder.rglob("*.safetensors"):
+        file.unlink()
+    with_style = replace(chosen, generator=float32(folder))
+    refused(with_style, r"invert\.enabled: an? \w+Pipeline cannot learn a style", side=32)
+    other = changed(with_style, "invert", enabled=False)
+    check_generator(other, CLASSES, (32, 32))
+    refused(other, r"data\.resolution: images are 34 x 33", side=(33, 34))
+    limit = {"sana": 299, "lumina2": 256}.get(family, 512)
+    endless = changed(other, "prompts", base="a {class}" + limit * "x")
+    refused(endless, rf"prompts: .* tokens and .* cuts after {limit}, so", side=32)
 
 
 def test_a_style_that_every_prompt_would_lose(chosen: Chosen) -> None:
