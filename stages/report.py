@@ -99,6 +99,7 @@ def settings_of(params: Params) -> Settings:
         adapt=params.adapt,
         synthesize=params.synthesize,
         partial=params.partial,
+        rounds=params.rounds,
         select=params.select,
         train=params.train,
         evaluate=params.evaluate,

@@ -24,7 +24,7 @@ from truelike.runtime.settings import Name, Section, Text
 from truelike.runtime.yaml import read_yaml
 from truelike.selection.settings import Select
 from truelike.sources.settings import Corrupt, CorruptionName, Data, OodSet, Splits
-from truelike.synthesis.settings import Naive, PartialSet, Synthesize
+from truelike.synthesis.settings import Naive, PartialSet, Round, Synthesize
 from truelike.training.settings import Arm, Phase, Train
 
 PARAMS_FILE = "params.yaml"
@@ -68,6 +68,7 @@ class Params(Section):
     naive: Naive
     synthesize: Synthesize
     partial: Mapping[Name, PartialSet]
+    rounds: Mapping[Name, Round]
     select: Select
     train: Train
     evaluate: Evaluate
@@ -118,19 +119,37 @@ class Params(Section):
     def _partners_are_made(self) -> "Params":
         for name, arm in self.train.arms.items():
             kind, _, own = arm.partner.partition("/")
-            if kind == "partial" and own not in self.partial:
+            sets = {"partial": self.partial, "rounds": self.rounds}.get(kind)
+            if sets is not None and own not in sets:
                 raise ValueError(
-                    f"train.arms.{name}: there is no {own!r} in partial, choose from "
-                    f"{list(self.partial)}"
+                    f"train.arms.{name}: there is no {own!r} in {kind}, choose from {list(sets)}"
                 )
         return self
 
     @model_validator(mode="after")
+    def _rounds_follow_arms(self) -> "Params":
+        replicas = list(self.synthesize.replicas)
+        for name, own in self.rounds.items():
+            before = own.adds_to.removeprefix("rounds/")
+            if own.after not in self.train.arms:
+                known = list(self.train.arms)
+                raise ValueError(f"rounds.{name}.after: no arm {own.after!r}, choose from {known}")
+            if before != "synthetic" and (before not in self.rounds or before == name):
+                raise ValueError(f"rounds.{name}.adds_to: no other round {before!r}")
+            if own.replica in replicas:
+                raise ValueError(
+                    f"rounds.{name}.replica: {own.replica} is made already, by synthesize or "
+                    "another round; choose another number"
+                )
+            replicas.append(own.replica)
+        return self
+
+    @model_validator(mode="after")
     def _feedback_leaks_nothing(self) -> "Params":
-        if self.synthesize.feedback.is_on and self.train.keep == "best":
+        if (self.synthesize.feedback.is_on or self.rounds) and self.train.keep == "best":
             raise ValueError(
-                "synthesize.feedback: train.keep 'best' keeps the network that validation images "
-                "choose, and no image may be made with their help: set train.keep to 'all'"
+                "synthesize.feedback, rounds: train.keep 'best' keeps the network that validation "
+                "images choose, and no image may be made with their help: set train.keep to 'all'"
             )
         if self.synthesize.feedback.is_on and self.privacy.shadows:
             raise ValueError(
@@ -213,6 +232,7 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
         "ood": OodSet,
         "splits": Splits,
         "partial": PartialSet,
+        "rounds": Round,
         "waterfall": Rung,
     }
     model: type[BaseModel] = Params

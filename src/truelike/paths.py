@@ -20,6 +20,7 @@ ALLOCATION = OUTPUTS / "allocation"  # a table per replica
 NAIVE = OUTPUTS / "naive"  # a folder per replica
 SYNTHETIC = OUTPUTS / "synthetic"  # a folder per replica
 PARTIAL = OUTPUTS / "partial"  # a folder per set
+ROUNDS = OUTPUTS / "rounds"  # a folder per round
 SELECTION = OUTPUTS / "selection"  # a table per set
 
 OOD = OUTPUTS / "ood"  # a folder per set

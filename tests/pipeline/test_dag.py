@@ -51,7 +51,8 @@ def upstream(
     waiting = [stage]
     while waiting:
         deps = [
-            dep.replace("${caption.images}", captioned) for dep in STAGES[waiting.pop()]["deps"]
+            dep.replace("${caption.images}", captioned).replace("${item.adds_to}", "synthetic")
+            for dep in STAGES[waiting.pop()]["deps"]
         ]
         for dep in [
             dep.replace("${item.partner}", partner) for dep in deps for partner in partners

@@ -38,11 +38,21 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "judge": {"folds": 2, "steps": 1},
     },
     "partial": {"content": {"without": ["style", "adapter"]}},
+    "rounds": {
+        "first": {
+            "after": "real",
+            "adds_to": "synthetic",
+            "replica": 7,
+            "allocation": "uncertain",
+            "criterion": "loss",
+        }
+    },
     "select": {"classifier_steps": 1, "min_class_probability": 0.0},
     "train": {
         "steps": 2,
         "batch_size": 4,
         "seeds": [0, 1],
+        "keep": "all",
         "arms": {
             "real": {"partner": "extra", "phases": [{"on": "real"}]},
             "synthetic": {"partner": "synthetic", "phases": [{"on": "partner"}]},
@@ -53,10 +63,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "privacy": {"shadows": SHADOWS, "arms": ["real", "synthetic"], "bootstrap": 100},
 }
 OOD = {"other": {"source": "pictures"}}
+SECTIONS = {"partial": "partial", "round": "rounds", "ood": "ood", "train": "train.arms"}
 INSTANCES = {  # of the stages that DVC makes several of: what follows the module's name
     "naive": ["0"],
     "synthesize": ["0"],
     "partial": ["content"],
+    "round": ["first"],
     "ood": ["other"],
     "train": ["real", "synthetic"],
     "shadow": [str(number) for number in SHADOWS],
@@ -116,7 +128,7 @@ def parameters_read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[s
             for instance in INSTANCES.get(stage, [""]):
                 patch.setattr(sys, "argv", [stage, *filter(None, [instance])])
                 importlib.import_module(f"stages.{stage}").main()
-                section = {"partial": "partial", "ood": "ood", "train": "train.arms"}.get(stage)
+                section = SECTIONS.get(stage)
                 found[stage] |= {
                     name.replace(f"{section}.{instance}", f"{section}.${{key}}")
                     for name in recorder.read()

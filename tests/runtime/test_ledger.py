@@ -4,6 +4,7 @@ tells.
 
 import subprocess
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import pandas as pd
@@ -13,7 +14,7 @@ from tests.support.report_material import build_material
 from truelike.reporting.costs import arm_costs
 from truelike.reporting.material import Material
 from truelike.runtime.ledger import count_images, gpu_energy, latest_costs, record
-from truelike.synthesis.settings import PartialSet
+from truelike.synthesis.settings import PartialSet, Round
 from truelike.training.settings import Arm, Phase
 
 
@@ -78,21 +79,34 @@ def test_energy_is_the_sum_over_gpus_where_nvml_gives_it(monkeypatch):
 def test_cost_of_an_arm_is_making_its_images_and_training(material):
     partial = {"content": PartialSet(without=("style", "adapter"))}
     content = Arm(partner="partial/content", phases=(Phase(on="partner"),))
-    accuracy = {"content": {"top1": 60.0}} | material.accuracy_metrics["accuracy"]
+    second = Arm(partner="rounds/two", phases=(Phase(on="real+partner"),))
+    a_round = {"replica": 9, "allocation": "each", "criterion": "off"}
+    rounds = {
+        "one": Round(after="mixed", adds_to="synthetic", **a_round),
+        "two": Round(after="content", adds_to="rounds/one", **a_round),
+    }
+    arms = {"content": content, "second": second} | dict(material.settings.train.arms)
+    settings = replace(
+        material.settings,
+        train=material.settings.train.model_copy(update={"arms": arms}),
+        partial=partial,
+        rounds=rounds,
+    )
+    accuracy = {name: {"top1": 60.0} for name in arms} | material.accuracy_metrics["accuracy"]
     own = pd.DataFrame(
         {
-            "stage": ["partial@content", "partial@other", "train@content"],
-            "seconds": [3.0, 50.0, 7.0],
+            "stage": ["partial@content", "partial@other", "train@content", "train@second"],
+            "seconds": [3.0, 50.0, 7.0, 6.0],
         }
     )
-    costs = pd.concat([material.costs, own], ignore_index=True)
-    found = arm_costs(
-        costs, {"content": content} | dict(material.settings.train.arms), partial, accuracy
-    )
+    made = pd.DataFrame({"stage": ["round@one", "round@two"], "seconds": [4.0, 5.0]})
+    costs = pd.concat([material.costs, own, made], ignore_index=True)
+    found = arm_costs(costs, settings, accuracy)
     rows = {row["arm"]: row for row in found}
-    assert set(rows) == {"real", "mixed", "content"}  # the others were not trained here
+    assert set(rows) == {"real", "mixed", "content", "second"}  # the others were not trained here
     assert (rows["content"]["making"], rows["content"]["together"]) == (3, 10)
     assert (rows["real"]["making"], rows["real"]["together"]) == (0, 30)
     assert rows["mixed"]["making"] == pytest.approx(71.2)
     assert rows["mixed"]["together"] == pytest.approx(111.2)
     assert rows["mixed"]["top1"] == 74.9
+    assert rows["second"]["making"] == pytest.approx(71.2 + 40 + 4 + 7 + 5)  # with both rounds

@@ -7,6 +7,7 @@ PARTNERS = {
     "naive": "the naive synthetic images",
     "extra": "the extra real images",
     "partial": "the partly adapted synthetic images",
+    "rounds": "the synthetic images of this and earlier rounds",
 }
 
 
@@ -20,7 +21,7 @@ def describe_arm(arm: Arm) -> str:
 def _describe_partner(arm: Arm) -> str:
     kind, _, name = arm.partner.partition("/")
     details = [
-        f"set {name}" if name else "",
+        f"{'round' if kind == 'rounds' else 'set'} {name}" if name else "",
         f"the first {arm.replicas} {'replica' if arm.replicas == 1 else 'replicas'}"
         if arm.replicas
         else "",

@@ -6,8 +6,7 @@ from typing import Any
 import pandas as pd
 
 from truelike.reporting.material import Settings
-from truelike.synthesis.settings import PartialSet, Piece
-from truelike.training.settings import Arm
+from truelike.synthesis.settings import Piece
 
 MAKERS = {  # stages whose images an arm's partner is
     "synthetic": ("caption", "embed", "invert", "adapt", "allocate", "synthesize", "select"),
@@ -35,6 +34,7 @@ def active_stages(settings: Settings) -> set[str]:
         "naive": settings.synthesize.replicas,
         "synthesize": settings.synthesize.replicas,
         "partial": settings.partial,
+        "round": settings.rounds,
         "train": settings.train.arms,
         "ood": settings.ood,
         "shadow": settings.shadows,
@@ -44,8 +44,7 @@ def active_stages(settings: Settings) -> set[str]:
 
 def arm_costs(
     costs: pd.DataFrame,
-    arms: Mapping[str, Arm],
-    partial: Mapping[str, PartialSet],
+    settings: Settings,
     accuracy: Mapping[str, Mapping[str, float]],
 ) -> list[dict[str, Any]]:
     """What each arm took, in seconds: making its partner's images, training, and both, beside its
@@ -55,20 +54,24 @@ def arm_costs(
     seconds = pd.concat([single, single.groupby(single.index.str.split("@").str[0]).sum()])
     seconds = seconds[~seconds.index.duplicated()]
     rows = []
-    for name, arm in arms.items():
+    for name, arm in settings.train.arms.items():
         if f"train@{name}" in seconds.index:
             making = 0.0
             if arm.uses_partner:
-                making = float(seconds.reindex(_makers(arm.partner, partial)).sum())
+                making = float(seconds.reindex(_makers(arm.partner, settings)).sum())
             training = float(seconds[f"train@{name}"])
             times = {"making": making, "training": training, "together": making + training}
             rows.append({"arm": name} | times | dict(accuracy[name]))
     return rows
 
 
-def _makers(partner: str, partial: Mapping[str, PartialSet]) -> list[str]:
+def _makers(partner: str, settings: Settings) -> list[str]:
     kind, _, name = partner.partition("/")
+    if kind == "rounds":
+        own = settings.rounds[name]
+        return [*_makers(own.adds_to, settings), f"train@{own.after}", f"round@{name}"]
     if kind != "partial":
         return list(MAKERS[kind])
-    used = [stage for piece, stage in PIECE_MAKERS.items() if piece not in partial[name].without]
+    without = settings.partial[name].without
+    used = [stage for piece, stage in PIECE_MAKERS.items() if piece not in without]
     return [*used, f"partial@{name}"]

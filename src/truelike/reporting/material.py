@@ -17,7 +17,7 @@ from truelike.reporting.provenance import ModelSource
 from truelike.reporting.settings import Report
 from truelike.selection.settings import Select
 from truelike.sources.settings import Corrupt, Data
-from truelike.synthesis.settings import PartialSet, Synthesize
+from truelike.synthesis.settings import PartialSet, Round, Synthesize
 from truelike.training.settings import Train
 
 
@@ -35,6 +35,7 @@ class Settings:
     adapt: Adapt
     synthesize: Synthesize
     partial: Mapping[str, PartialSet]
+    rounds: Mapping[str, Round]
     select: Select
     train: Train
     evaluate: Evaluate

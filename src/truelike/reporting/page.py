@@ -65,7 +65,7 @@ def render(material: Material) -> str:
         privacy=material.privacy_metrics,
         attacks=ATTACKS,
         costs=costs.astype(object).where(costs.notna(), None).to_dict("records"),
-        arm_costs=arm_costs(costs, settings.train.arms, settings.partial, metrics["accuracy"]),
+        arm_costs=arm_costs(costs, settings, metrics["accuracy"]),
         models=material.models,
         loss_kinds=set(material.losses["kind"]),
     )

@@ -21,6 +21,7 @@ PALETTE = {  # the sets also differ by marker
     "naive": "#c2410c",
     "synthetic": "#0969c8",
     "partial": "#7a3e9d",
+    "rounds": "#1a7f37",
 }
 MARKERS = {"real": "D", "naive": "s", "synthetic": "o"}
 LINES, MARKS = (

@@ -17,7 +17,7 @@ def selection_name(folder: Path) -> str | None:
     if OUTPUTS.name not in parts:
         return None
     below = parts[len(parts) - parts[::-1].index(OUTPUTS.name) :]
-    return "/".join(below[:2] if below[:1] == ("partial",) else below[:1])
+    return "/".join(below[:2] if below[:1] in (("partial",), ("rounds",)) else below[:1])
 
 
 def read_selection(images: ImageSet) -> pd.DataFrame | None:

@@ -103,16 +103,25 @@ def write_allocations(
     """Write a table for every replica and for replica 0, ``out/REPLICA.parquet``: key, count and
     reason of each real image. A replica's table does not depend on which others there are.
     """
-    budget = settings.budget or len(images)
     replicas = sorted({0, *settings.replicas})
     for replica in replicas:
-        amounts = quotas(settings.allocation, images.labels, budget, replica, judged)
-        counts = apportion(amounts, images.keys, settings.seed, replica)
-        table = pd.DataFrame({"key": images.keys, "count": counts})
-        table["reason"] = _reasons(images, settings.allocation, judged)
+        table = allocation_table(images, settings, settings.allocation, judged, replica)
         write_table(out / allocation_file(replica), table)
     for file in set(out.iterdir()) - {out / allocation_file(replica) for replica in replicas}:
         file.unlink()
+
+
+def allocation_table(
+    images: ImageSet, settings: Synthesize, policy: Policy, judged: Judged | None, replica: int
+) -> pd.DataFrame:
+    """How many images of a replica each real image is the source of, and why: key, count,
+    reason.
+    """
+    budget = settings.budget or len(images)
+    amounts = quotas(policy, images.labels, budget, replica, judged)
+    counts = apportion(amounts, images.keys, settings.seed, replica)
+    reasons = _reasons(images, policy, judged)
+    return pd.DataFrame({"key": images.keys, "count": counts, "reason": reasons})
 
 
 def allocation_file(replica: int) -> str:

@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Protocol
 
 from truelike.generator.settings import Prompts, VisualGuidance
-from truelike.paths import ADAPTER, ALLOCATION, CAPTIONS, FEATURES, NAIVE, PARTIAL, STYLE, TRAIN
+from truelike.paths import (
+    ADAPTER,
+    ALLOCATION,
+    ARMS,
+    CAPTIONS,
+    FEATURES,
+    NAIVE,
+    PARTIAL,
+    ROUNDS,
+    STYLE,
+    TRAIN,
+)
 from truelike.runtime.hub import Model
 from truelike.synthesis.settings import (
     FeedbackSettings,
@@ -16,6 +27,7 @@ from truelike.synthesis.settings import (
     Naive,
     PartialSet,
     Piece,
+    Round,
     Synthesize,
 )
 
@@ -57,6 +69,8 @@ class Parameters(ReplicaParameters, Protocol):
     def naive(self) -> Naive: ...
     @property
     def partial(self) -> Mapping[str, PartialSet]: ...
+    @property
+    def rounds(self) -> Mapping[str, Round]: ...
 
 
 def replica_job(params: ReplicaParameters) -> SynthesisJob:
@@ -114,6 +128,21 @@ def partial_job(params: Parameters, name: str) -> SynthesisJob:
     return without(params.partial[name].without, replica_job(params))
 
 
+def round_job(params: Parameters, name: str) -> SynthesisJob:
+    """The replica of a round: guided by the network of the arm before it, with a table of its
+    own.
+    """
+    own = params.rounds[name]
+    changed = {"criterion": own.criterion, "network": str(ARMS / own.after)}
+    feedback = params.synthesize.feedback.model_copy(update=changed)
+    return replace(
+        replica_job(params),
+        stage="round",
+        settings=params.synthesize.model_copy(update={"feedback": feedback}),
+        allocation=ROUNDS / name / "allocation",
+    )
+
+
 def without(pieces: tuple[Piece, ...], job: SynthesisJob) -> SynthesisJob:
     """A job without some pieces: captions, the learned style, the adapter, the latent prior."""
     pure_noise = job.settings.model_copy(update={"strength": 1.0})
@@ -134,4 +163,6 @@ def job_of(params: Parameters, folder: Path) -> SynthesisJob:
         return naive_job(params)
     if kind == PARTIAL.name:
         return partial_job(params, folder.name)
+    if folder.resolve().parents[1].name == ROUNDS.name:
+        return round_job(params, kind)
     return replica_job(params)

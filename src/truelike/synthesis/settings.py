@@ -1,4 +1,4 @@
-"""The sections `naive`, `synthesize` and `partial` of params.yaml."""
+"""The sections `naive`, `synthesize`, `partial` and `rounds` of params.yaml."""
 
 from typing import Annotated, Literal
 
@@ -6,8 +6,10 @@ from pydantic import Field, field_validator, model_validator
 
 from truelike.generator.settings import SamplerName
 from truelike.runtime.settings import (
+    NAME,
     Count,
     DistinctCounts,
+    Name,
     NonNegative,
     Positive,
     Probability,
@@ -106,3 +108,15 @@ class PartialSet(Section):
                 "either"
             )
         return self
+
+
+class Round(Section):
+    """One replica, number `replica`, made by what the network of the arm `after` finds hard; the
+    images of the set `adds_to` stay beside it.
+    """
+
+    after: Name
+    adds_to: Annotated[str, Field(pattern=rf"^(synthetic|rounds/{NAME})$")]
+    replica: Count
+    allocation: Literal["each", "uncertain"]
+    criterion: Literal["off", "entropy", "loss"]

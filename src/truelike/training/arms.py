@@ -151,8 +151,8 @@ def check_partner(
             )
         elif lacking[0] not in labels:
             advice = (
-                "synthesize.allocation gave it none: raise synthesize.budget, or take the arm out "
-                "of train.arms"
+                "synthesize.allocation gave it none: choose another, or take the arm out of "
+                "train.arms"
             )
         else:
             advice = (

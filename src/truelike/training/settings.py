@@ -53,7 +53,7 @@ class Arm(Section):
     everything.
     """
 
-    partner: Annotated[str, Field(pattern=rf"^(synthetic|naive|extra|partial/{NAME})$")]
+    partner: Annotated[str, Field(pattern=rf"^(synthetic|naive|extra|(partial|rounds)/{NAME})$")]
     replicas: Positive | None = None
     selected: bool = True
     phases: tuple[Phase, ...]
