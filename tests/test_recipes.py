@@ -24,6 +24,7 @@ PROFILES = (
     "flux-schnell",
     "flux2-klein",
     "lumina2",
+    "qwen-image",
     "sana",
     "sd15",
     "sd35-medium",

@@ -37,7 +37,7 @@ from truelike.synthesis.render import Renderer
 from truelike.synthesis.run import open_renderer, plan_of
 
 SIDE, STEPS, SCALE = 32, 4, 3.0
-WITH_IMAGE_TO_IMAGE = ("flux", "flux_dev", "z_image")
+WITH_IMAGE_TO_IMAGE = ("flux", "flux_dev", "z_image", "qwen")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def job_of(learned: Learned, real: ImageSet, **settings: Any) -> SynthesisJob:
 def guidance(stock: DiffusionPipeline, family: str) -> dict[str, Any]:
     """How the stock pipeline of a family is told to guide as we do."""
     negative = [PROMPTS.negative] * 2
-    if family == "flux":
+    if family in ("flux", "qwen"):
         return {"true_cfg_scale": SCALE, "negative_prompt": negative}
     if family == "flux_dev":
         return {"guidance_scale": SCALE}  # which its transformer is told

@@ -1,5 +1,6 @@
 """Builders of tiny random pipelines of flow transformers, as `tiny_models` has the Stable
-Diffusions: Lumina2, FLUX.1, FLUX.2 klein, Sana and Z-Image.
+Diffusions: Lumina2, FLUX.1, FLUX.2 klein, Sana, Z-Image and
+Qwen-Image.
 """
 
 from pathlib import Path
@@ -10,6 +11,7 @@ from diffusers import (
     AutoencoderDC,
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -19,6 +21,8 @@ from diffusers import (
     FluxTransformer2DModel,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SanaPipeline,
     SanaTransformer2DModel,
     ZImagePipeline,
@@ -32,6 +36,8 @@ from transformers import (
     Gemma2Config,
     Gemma2Model,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
@@ -239,6 +245,47 @@ def make_z_image() -> ZImagePipeline:
     )
 
 
+def make_qwen() -> QwenImagePipeline:
+    torch.manual_seed(0)
+    tokenizer = letter_tokenizer()
+    text = {"vocab_size": len(tokenizer), "num_hidden_layers": 2} | LAYER
+    text["rope_parameters"] = {
+        "rope_type": "default",
+        "rope_theta": 1e4,
+        "mrope_section": [1, 1, 2],
+    }
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+    vision |= {"out_hidden_size": 16, "fullatt_block_indexes": [0]}
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+    statistics = {"latents_mean": [0.1, -0.2, 0.3, 0.0], "latents_std": [1.5, 0.5, 1.0, 2.0]}
+    vae = AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=CHANNELS,
+        dim_mult=[1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False],
+        **statistics,
+    )
+    vae.decoder.conv_out.weight.data *= 10  # else all pictures are grey
+    transformer = QwenImageTransformer2DModel(
+        in_channels=4 * CHANNELS,
+        out_channels=CHANNELS,
+        num_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        axes_dims_rope=(4, 4, 8),
+    )
+    transformer.transformer_blocks[0].attn.to_out[0].weight.data *= 20  # else prompts do little
+    return QwenImagePipeline(
+        scheduler=make_scheduler(shift_terminal=0.02),
+        vae=vae,
+        text_encoder=Qwen2_5_VLForConditionalGeneration(config).eval(),
+        tokenizer=tokenizer,
+        transformer=transformer,
+    )
+
+
 FLOWS = {
     "lumina2": make_lumina2,
     "flux": make_flux,
@@ -246,6 +293,7 @@ FLOWS = {
     "flux2": make_flux2,
     "sana": make_sana,
     "z_image": make_z_image,
+    "qwen": make_qwen,
 }
 
 

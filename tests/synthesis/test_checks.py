@@ -132,7 +132,7 @@ def test_what_flow_transformers_lack_and_where_they_cut(
     other = changed(with_style, "invert", enabled=False)
     check_generator(other, CLASSES, (32, 32))
     refused(other, r"data\.resolution: images are 34 x 33", side=(33, 34))
-    limit = {"sana": 299, "lumina2": 256}.get(family, 512)
+    limit = {"sana": 299, "lumina2": 256, "qwen": 546}.get(family, 512)
     endless = changed(other, "prompts", base="a {class}" + limit * "x")
     refused(endless, rf"prompts: .* tokens and .* cuts after {limit}, so", side=32)
 

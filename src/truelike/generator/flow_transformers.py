@@ -16,12 +16,23 @@ from torch import Tensor
 from truelike.generator.family import Conditioning, guide_linearly, told_scale
 from truelike.generator.latents import pack, unpack
 
+LENGTH = 512  # tokens of a prompt that Z-Image and Qwen-Image read, as the stock pipelines do
 STATES, MASK = "encoder_hidden_states", "encoder_attention_mask"
 
 
 def masked(states: Tensor, mask: Tensor) -> Conditioning:
     """States (N, L, W) and their mask (N, L), in the states' type."""
     return {STATES: states, MASK: mask.to(states)}
+
+
+def padded(found: Sequence[Tensor]) -> Conditioning:
+    """States (L, W) of prompts of any length, and their mask."""
+    states = found[0].new_zeros(len(found), LENGTH, found[0].shape[-1])
+    mask = states.new_zeros(states.shape[:2])
+    for row, own in enumerate(found):
+        states[row, : len(own)] = own
+        mask[row, : len(own)] = 1
+    return masked(states, mask)
 
 
 @cache
@@ -215,17 +226,12 @@ def write_z_image(tokenizer: Any, prompt: str) -> str:
 
 
 def encode_z_image(pipeline: Any, prompts: Sequence[str]) -> Conditioning:
-    """Z-Image: Qwen3's states, as many for each prompt as it has tokens, padded to one length."""
+    """Z-Image: the last but one states of Qwen3."""
     device = pipeline.text_encoder.device
     found, _ = pipeline.encode_prompt(
         list(prompts), device=device, do_classifier_free_guidance=False
     )
-    states = found[0].new_zeros(len(found), Z_IMAGE_LENGTH, found[0].shape[-1])
-    mask = states.new_zeros(states.shape[:2])
-    for row, own in enumerate(found):
-        states[row, : len(own)] = own
-        mask[row, : len(own)] = 1
-    return masked(states, mask)
+    return padded(found)
 
 
 def denoise_z_image(
@@ -242,4 +248,49 @@ def denoise_z_image(
     return -torch.stack(made)[:, :, 0]
 
 
-Z_IMAGE_LENGTH = 512  # tokens that the stock pipeline reads of a prompt
+@cache
+def qwen_template() -> str:
+    """What the stock pipeline writes around every prompt."""
+    from diffusers import QwenImagePipeline
+
+    return str(QwenImagePipeline(*[None] * 5).prompt_template_encode)
+
+
+def write_qwen(tokenizer: Any, prompt: str) -> str:
+    """A prompt in Qwen-Image's template."""
+    return qwen_template().format(prompt)
+
+
+def encode_qwen(pipeline: Any, prompts: Sequence[str]) -> Conditioning:
+    """Qwen-Image: the last states of Qwen2.5-VL, without those of what stands before a prompt."""
+    device = pipeline.text_encoder.device
+    return padded(
+        [
+            pipeline.encode_prompt([prompt], device=device, max_sequence_length=LENGTH)[0][0]
+            for prompt in prompts
+        ]
+    )
+
+
+def denoise_qwen(
+    pipeline: Any, latents: Tensor, timesteps: Tensor, conditioning: Conditioning
+) -> Tensor:
+    """Qwen-Image."""
+    height, width = latents.shape[-2:]
+    mask = conditioning[MASK].bool()
+    longest = int(mask.sum(1).max())
+    tokens = pipeline.transformer(
+        hidden_states=pack(latents),
+        timestep=timesteps.expand(len(latents)).to(latents.dtype) / 1000,
+        encoder_hidden_states=conditioning[STATES][:, :longest],
+        encoder_hidden_states_mask=mask[:, :longest],
+        img_shapes=[[(1, height // 2, width // 2)]] * len(latents),
+    ).sample
+    return unpack(tokens, height, width)
+
+
+def guide_qwen(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Guidance whose tokens keep the norm of what is said with the prompt."""
+    guided = pack(guide_linearly(conditional, unconditional, scale))
+    norms = [torch.norm(tokens, dim=-1, keepdim=True) for tokens in (pack(conditional), guided)]
+    return unpack(guided * (norms[0] / norms[1]), *conditional.shape[-2:])

@@ -129,7 +129,8 @@ class Generator:
             torch.set_float32_matmul_precision("high")  # TF32
             torch.backends.cudnn.allow_tf32 = True
             for part in (self.pipeline.vae, self.denoiser):
-                part.to(memory_format=torch.channels_last)
+                if all(weight.ndim < 5 for weight in part.parameters()):  # no VAE of videos
+                    part.to(memory_format=torch.channels_last)
 
     @property
     def denoiser(self) -> Any:

@@ -54,6 +54,27 @@ def decode_normalised(vae: Any, latents: Tensor) -> Tensor:
     return vae.decode(F.pixel_shuffle(latents * std + mean, 2), return_dict=False)[0]
 
 
+def encode_standardised(vae: Any, images: Tensor) -> Tensor:
+    """Qwen-Image: an image is a video of one frame; each channel has a mean and a deviation in the
+    VAE's config.
+    """
+    mean, deviation = _channel_statistics(vae, images)
+    return (most_likely(vae.encode(images[:, :, None]))[:, :, 0] - mean) / deviation
+
+
+def decode_standardised(vae: Any, latents: Tensor) -> Tensor:
+    """The images of latents that `encode_standardised` made."""
+    mean, deviation = _channel_statistics(vae, latents)
+    frames = (latents * deviation + mean)[:, :, None]
+    return vae.decode(frames, return_dict=False)[0][:, :, 0]
+
+
+def _channel_statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+    config = vae.config
+    mean, deviation = like.new_tensor(config.latents_mean), like.new_tensor(config.latents_std)
+    return mean.view(-1, 1, 1), deviation.view(-1, 1, 1)
+
+
 def _statistics(vae: Any) -> tuple[Tensor, Tensor]:
     norm = vae.bn
     mean, variance = norm.running_mean.view(-1, 1, 1), norm.running_var.view(-1, 1, 1)
