@@ -13,8 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -92,30 +94,41 @@ def anonymous(parent: psutil.Process) -> int:
     return total
 
 
-def peaks(per_class: int, stages: tuple[str, ...] = STAGES) -> dict[str, tuple[float, float]]:
-    """Peak anonymous and resident memory in MiB of each stage, run in turn on `per_class` images of
-    a class.
-    """
-    found = {}
+class Peak(NamedTuple):
+    """MiB of a stage's processes: anonymous memory, resident memory, and its seconds."""
+
+    anonymous: float
+    resident: float
+    seconds: float
+
+
+def peaks(per_class: int, stages: tuple[str, ...] = STAGES) -> dict[str, Peak]:
+    """Peaks of each stage, run in turn on `per_class` images of a class."""
     with tempfile.TemporaryDirectory() as temporary:
         project = Path(temporary)
         write_source(project / "images", per_class)
         YAML(typ="safe").dump(settings(project), project / PARAMS_FILE)
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        environment.pop("DVC_ROOT", None)
-        for stage in stages:
-            command = [sys.executable, "-m", *f"stages.{stage}".split()]
-            with subprocess.Popen(
-                command, cwd=project, env=environment, stdout=subprocess.DEVNULL
-            ) as running:
-                highest, process = 0, psutil.Process(running.pid)
-                while running.poll() is None:
-                    highest = max(highest, anonymous(process))
-                    time.sleep(INTERVAL)
-            if running.returncode:
-                raise subprocess.CalledProcessError(running.returncode, command)
-            row = json.loads((project / ".work/ledger.jsonl").read_text().splitlines()[-1])
-            found[stage] = highest / 2**20, row["peak_memory_mib"]
+        return watch(project, stages)
+
+
+def watch(project: Path, stages: Sequence[str], interval: float = INTERVAL) -> dict[str, Peak]:
+    """Run stages of this tree in turn in `project`, a folder with a params.yaml; their peaks."""
+    found = {}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    environment.pop("DVC_ROOT", None)
+    for stage in stages:
+        command = [sys.executable, "-m", *f"stages.{stage}".split()]
+        with subprocess.Popen(
+            command, cwd=project, env=environment, stdout=subprocess.DEVNULL
+        ) as running:
+            highest, process = 0, psutil.Process(running.pid)
+            while running.poll() is None:
+                highest = max(highest, anonymous(process))
+                time.sleep(interval)
+        if running.returncode:
+            raise subprocess.CalledProcessError(running.returncode, command)
+        row = json.loads((project / ".work/ledger.jsonl").read_text().splitlines()[-1])
+        found[stage] = Peak(highest / 2**20, row["peak_memory_mib"], row["seconds"])
     return found
 
 
@@ -133,8 +146,9 @@ def main() -> None:
         "|---" * (len(sizes) + 2) + "|",
     ]
     for stage in found[0]:
-        slope = 1024 * (found[-1][stage][0] - found[-2][stage][0]) / (10 * (sizes[-1] - sizes[-2]))
-        cells = [f"{row[stage][0]:.0f} ({row[stage][1]:.0f})" for row in found]
+        more = found[-1][stage].anonymous - found[-2][stage].anonymous
+        slope = 1024 * more / (10 * (sizes[-1] - sizes[-2]))
+        cells = [f"{row[stage].anonymous:.0f} ({row[stage].resident:.0f})" for row in found]
         lines.append(f"| {stage} | {' | '.join(cells)} | {slope:.1f} |")
     write("memory", lines)
 

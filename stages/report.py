@@ -107,7 +107,7 @@ def settings_of(params: Params) -> Settings:
         report=params.report,
         ood=list(params.ood),
         shadows=params.privacy.shadows,
-        models=params.models.model_dump(exclude={"dtype"}),
+        models=params.models.model_dump(exclude={"dtype", "compile"}),
         texts=dict(flatten(params.model_dump())),
     )
 

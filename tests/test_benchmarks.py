@@ -6,11 +6,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import nn
+from torch.distributed._tools.mem_tracker import MemTracker
 
 from benchmarks import (
     Cost,
+    architectures,
+    cards,
     compare,
     demo,
+    live,
+    loading,
     memory,
     metrics,
     replicas,
@@ -148,7 +155,7 @@ def test_the_memory_of_a_stage_is_watched_while_it_runs(monkeypatch: pytest.Monk
     monkeypatch.setattr(memory, "ROOT", ROOT)
     found = memory.peaks(4, stages=("prepare",))
     assert list(found) == ["prepare"]
-    anonymous, resident = found["prepare"]
+    anonymous, resident, _ = found["prepare"]
     assert 20 < anonymous < resident
 
 
@@ -171,3 +178,96 @@ def test_sides_take_turns() -> None:
     costs = compare({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=2)
     assert calls == ["a", "b", "a", "b"]
     assert set(costs) == {"a", "b"}
+
+
+def test_live_bytes_are_those_of_torch_s_tracker() -> None:
+    def step(network: nn.Module) -> None:
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+        network(torch.ones(2, 3, 16, 16)).square().sum().backward()
+        optimizer.step()
+
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1568, 5))
+
+    with live.fake_mode, MemTracker() as theirs:
+        step(network())
+    snapshot = theirs.get_tracker_snapshot("peak")[torch.device("cpu")]
+    with live.counted() as ours, live.fake_mode:
+        step(network())
+    assert ours.peak == snapshot["Total"]
+    assert 0 <= ours.current < ours.peak
+
+
+def test_weights_count_where_they_are_placed() -> None:
+    with live.fake_mode:
+        parts: dict[str, nn.Module] = {"a": nn.Linear(256, 256), "b": nn.Linear(256, 128)}
+    with live.counted() as counted:
+        counted.place(parts, ["a"])
+        assert counted.current == 4 * (256 * 256 + 256)
+        made = parts["a"](torch.ones(64, 256))
+        assert counted.current >= 4 * (256 * 256 + 256) + made.numel() * 4
+        counted.place(parts, ["b"])
+        del made
+    assert counted.current == 4 * (256 * 128 + 128)
+
+
+def test_attention_keeps_no_matrix_of_all_pairs() -> None:
+    tokens = 4096
+    with live.counted() as counted:
+        with live.fake_mode:
+            query = torch.ones(1, 8, tokens, 64, dtype=torch.bfloat16, requires_grad=True)
+        nn.functional.scaled_dot_product_attention(query, query, query).sum().backward()
+    assert counted.peak < tokens**2 * 2  # of one head, eight have eight times that
+
+
+PARAMETERS = {  # of each repository's weights
+    "sd15": {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480},
+    "sdxl": {"unet": 2_567_463_684, "text_encoder_2": 694_659_840},
+    "sd3.5-medium": {"text_encoder_3": 4_762_310_656},
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_architectures_have_the_parameters_of_their_models(name: str) -> None:
+    row = architectures.architectures()[name]
+    for part, expected in PARAMETERS[name].items():
+        with live.fake_mode:
+            model = architectures.build_part(row.parts[part])
+        assert sum(value.numel() for value in model.parameters()) == expected, part
+
+
+def test_what_leaves_the_device_and_what_is_checkpointed_needs_less() -> None:
+    """A small Stable Diffusion through every stage, on an accelerator and on the CPU."""
+    row = architectures.architectures()["sd15"]
+    sizes = {"block_out_channels": [32, 64], "norm_num_groups": 8, "layers_per_block": 1}
+    ends = {"down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"]}
+    ends |= {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]}
+    row.parts["unet"] |= sizes | ends
+    raw = cards.settings_of(["sd15"])
+    raw["data"]["resolution"] = 128
+    raw["train"] |= {"resolution": 32, "batch_size": 4}
+    raw["invert"]["batch_size"] = 4
+    raw["models"]["classifier"] = str(ROOT / "models/backbone")
+    there = cards.predictions(row, raw, accelerated=True)
+    here = cards.predictions(row, raw, accelerated=False)
+    assert list(there) == list(here) == list(cards.STAGES)
+    assert all(there[stage] < here[stage] for stage in ("adapt", "naive", "synthesize"))
+    assert all(0 < peak < 2 for peak in there.values())
+    lines = cards.table({"tiny": there})
+    assert lines[2].startswith(f"| tiny | {there['adapt']:.1f} |")
+    assert lines[2].endswith("| 8 GB |")
+
+
+def test_every_side_reads_the_same_number_of_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    stored = loading.write_both(tmp_path, 12)
+    kept = load_params(ROOT / "recipes/default.yaml").train.optimization
+    kept = kept.model_copy(update={"batch_size": 4})
+    streamed = kept.model_copy(update={"streaming": True})
+    assert loading.timm_inputs(tmp_path / "files", 2, kept, 32, 0) == 24
+    decoded = loading.load_images(stored, 32)
+    lazy = loading.load_images(stored, 32, streaming=True)
+    assert loading.our_inputs(decoded, 2, kept, 0) == 24
+    assert loading.our_inputs(lazy, 2, streamed, 0) == 24

@@ -52,6 +52,7 @@ class Models(Section):
     rewriter: Text
     classifier: Text
     dtype: Literal["float32", "bfloat16", "float16"]
+    compile: bool
 
 
 class Params(Section):
@@ -78,7 +79,7 @@ class Params(Section):
 
     @property
     def generator(self) -> Model:
-        return Model(self.models.generator, self.models.dtype)
+        return Model(self.models.generator, self.models.dtype, compile=self.models.compile)
 
     @property
     def accelerated(self) -> Model:
@@ -180,7 +181,11 @@ def check_files(params: Params) -> None:
     """Raise TruelikeError that lists the sources and models that `params` names but that are not
     there.
     """
-    named = {f"models.{role}": path for role, path in params.models if role != "dtype"}
+    named = {
+        f"models.{role}": path
+        for role, path in params.models
+        if isinstance(path, str) and role != "dtype"
+    }
     named |= {f"ood.{name}.source": ood.source for name, ood in params.ood.items()}
     named["data.source"] = params.data.source
     if lines := [

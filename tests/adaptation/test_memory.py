@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.support.compiling import trace_only
 from tests.support.learning import ADAPT, INVERT, learn_and_write_adapter, training_images
 from tests.support.models import float32
 from truelike.adaptation.inversion import invert
@@ -204,3 +205,21 @@ def test_held_out_images_are_never_learned_from(
     assert len(judged) == 2  # one of each class
     assert judged.isdisjoint(learned)
     assert learned | judged == set(range(len(real)))
+
+
+def test_a_compiled_denoiser_learns_and_makes_the_same(
+    job: SynthesisJob, real: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = trace_only(monkeypatch)
+    off = VisualGuidance(kind="off", centroids=1)
+    settings = ADAPT.model_copy(update={"steps": 2})
+    made = []
+    for name, compiles in (("plain", False), ("compiled", True)):
+        model = replace(job.generator, compile=compiles)
+        adapt(settings, job.prompts, off, model, inputs_of(job), tmp_path / name)
+        own = replace(job, generator=model, adapter=tmp_path / name, visual_guidance=off)
+        made.append(open_renderer(own, real).render(plan_of(own, real, 0).iloc[:2]).astype(int))
+    assert len(given) == 2
+    assert np.abs(made[0] - made[1]).max() <= 1
+    for name, value in lora_of(tmp_path / "plain").items():
+        torch.testing.assert_close(lora_of(tmp_path / "compiled")[name], value)

@@ -560,7 +560,7 @@ def test_near_ties_and_a_class_that_carries_the_verdict_are_warned_of(material):
 
 def test_models_without_work_are_not_reported():
     params = load_params(ROOT / "recipes/default.yaml")
-    paths, caption = params.models.model_dump(exclude={"dtype"}), params.caption
+    paths, caption = params.models.model_dump(exclude={"dtype", "compile"}), params.caption
     assert list(used_models(paths, caption)) == ["generator", "encoder", "captioner", "classifier"]
     rewrite = caption.rewrite.model_copy(update={"count": 5})
     rewritten = caption.model_copy(update={"rewrite": rewrite})

@@ -5,6 +5,7 @@ import torch
 
 from truelike.runtime.devices import check_dtype, device, training_dtype
 from truelike.runtime.errors import TruelikeError
+from truelike.runtime.ledger import device_name
 
 
 @pytest.fixture
@@ -34,6 +35,30 @@ def machine(monkeypatch: pytest.MonkeyPatch):
 def test_the_first_accelerator_is_taken(machine, kinds: tuple[str, ...], expected: str) -> None:
     machine(*kinds)
     assert device() == torch.device(expected)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "named", "expected"),
+    [
+        ((), "", "cpu"),
+        (("cuda",), "", "cuda card of cuda"),
+        (("cuda",), "cuda:1", "cuda card of cuda:1"),
+        (("cuda",), "cpu", "cpu"),
+        (("mps",), "", "mps"),
+        (("xpu",), "", "xpu card of xpu"),
+    ],
+)
+def test_a_cost_names_the_hardware_that_computed(
+    machine, monkeypatch: pytest.MonkeyPatch, kinds: tuple[str, ...], named: str, expected: str
+) -> None:
+    machine(*kinds)
+    monkeypatch.setenv("TRUELIKE_DEVICE", named)
+    for kind in ("cuda", "xpu"):
+        module = getattr(torch, kind)
+        monkeypatch.setattr(
+            module, "get_device_name", lambda where, kind=kind: f"{kind} card of {where}"
+        )
+    assert device_name() == expected
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "cuda:1", "xpu:0"])

@@ -34,6 +34,8 @@ OPTIMIZATION = Optimization(
     deterministic=True,
     log_every=1,
     divide="seeds",
+    sync_batch_norm=False,
+    compile=False,
 )
 TRAIN: dict[str, Any] = OPTIMIZATION.model_dump() | {
     "steps": 6,

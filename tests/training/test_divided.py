@@ -96,3 +96,27 @@ def test_batches_that_cannot_be_divided_are_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
     with pytest.raises(TruelikeError, match=r"train\.batch_size: 3 processes cannot divide 8"):
         loop._share(8, optimization(divide="batch"))
+
+
+def test_batch_normalisation_is_converted_for_gpus_alone(
+    classifier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = optimization(divide="batch", sync_batch_norm=True)
+    work = training(classifier, *PHASES, optimization=chosen)
+
+    def opened() -> nn.Module:
+        return open_classifier(classifier, 3, False, 32)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "device", lambda: torch.device("cpu"))
+        patch.setattr(loop, "divides_batches", lambda optimization: True)
+        with pytest.raises(TruelikeError, match=r"train\.sync_batch_norm: needs GPUs"):
+            fit(opened, partial(images_of, work), PHASES, chosen, 0)
+    plain = opened()
+    monkeypatch.setattr(loop, "device", lambda: torch.device("cuda"))
+    converted = loop._synchronised(opened())
+    kinds = {name: type(module) for name, module in plain.named_modules()}
+    assert any(issubclass(kind, nn.BatchNorm2d) for kind in kinds.values())
+    for name, module in converted.named_modules():
+        assert isinstance(module, nn.SyncBatchNorm) == issubclass(kinds[name], nn.BatchNorm2d)
+    assert converted.state_dict().keys() == plain.state_dict().keys()

@@ -19,6 +19,7 @@ from tests.support.classifiers import (
     optimization,
     training,
 )
+from tests.support.compiling import trace_only
 from truelike.runtime.scratch import discard
 from truelike.training import loop
 from truelike.training.augmentation import mixup, normalise, random_resized_crop
@@ -297,3 +298,23 @@ def test_biases_and_norms_have_no_weight_decay(classifier: str) -> None:
     }
     for name, parameter in model.named_parameters():
         assert decays[id(parameter)] == (0.05 if parameter.ndim > 1 else 0.0), name
+
+
+def test_a_compiled_network_learns_the_same(
+    classifier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = trace_only(monkeypatch)
+    trained = []
+    for compiles in (False, True):
+        chosen = optimization(compile=compiles, ema_decay=0.9, steps=4)
+        work = training(classifier, Phase(on="real"), optimization=chosen)
+
+        def opened() -> nn.Module:
+            return open_classifier(classifier, 3, False, 32)
+
+        trained.append(fit(opened, partial(images_of, work), work.phases, chosen, 0))
+    plain, compiled = (model.state_dict() for model in trained)
+    assert len(given) == 1
+    assert plain.keys() == compiled.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value)

@@ -219,7 +219,9 @@ def _latents(generator: Generator, real: ImageSet) -> Tensor:
 
 def style_key(settings: Invert, generator: Model, real: Path) -> str:
     """Changes with everything that decides what a style learns."""
-    return scratch_key(__file__, [settings.model_dump(), generator.dtype], generator.path, real)
+    return scratch_key(
+        __file__, [settings.model_dump(), generator.arithmetic], generator.path, real
+    )
 
 
 def invert(settings: Invert, generator: Model, real: Path, out: Path) -> None:

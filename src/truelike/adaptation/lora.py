@@ -295,7 +295,7 @@ def adapter_key(
     sections = [section.model_dump() for section in (settings, visual_guidance)]
     sections.append(prompts.model_dump(include=set(TRAINING_PIECES)))
     files = [inputs.real, inputs.captions, inputs.features, inputs.style]
-    return scratch_key(__file__, [*sections, generator.dtype], generator.path, *files)
+    return scratch_key(__file__, [*sections, generator.arithmetic], generator.path, *files)
 
 
 def adapt(

@@ -54,6 +54,7 @@ class Generator:
         self.pipeline = pipeline
         self.family = family_of(pipeline)
         self.device = device()
+        self.on_accelerator = self.device.type != "cpu"
 
     @classmethod
     def open(cls, model: Model, parts: Collection[str] | None = None) -> "Generator":
@@ -87,6 +88,8 @@ class Generator:
         opened = cls(pipeline)
         opened.tune()
         opened.place(opened.modules if parts is None else parts)
+        if model.compile:
+            opened.denoiser.compile()  # when it first runs, with the adapter that it then has
         return opened
 
     @property
@@ -110,8 +113,8 @@ class Generator:
         for name, module in self.modules.items():
             if name not in parts:
                 module.to("cpu")
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if self.on_accelerator:
+            getattr(torch, self.device.type).empty_cache()
         for name in parts:
             self.modules[name].to(self.device)
 
@@ -121,7 +124,7 @@ class Generator:
         Images are decoded one by one, and in tiles where they are larger than those that the VAE
         was trained on.
         """
-        if self.device.type == "cpu":
+        if not self.on_accelerator:
             return
         self.pipeline.vae.enable_slicing()
         self.pipeline.vae.enable_tiling()
@@ -178,7 +181,7 @@ class Generator:
         """While open, the denoiser keeps few activations and computes the others again for the
         gradients; ``auto`` is on where there is an accelerator.
         """
-        if choice == "on" or (choice == "auto" and self.device.type != "cpu"):
+        if choice == "on" or (choice == "auto" and self.on_accelerator):
             self.denoiser.enable_gradient_checkpointing()
         try:
             yield

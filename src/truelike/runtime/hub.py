@@ -30,12 +30,18 @@ SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")  # all but weights, and 
 class Model:
     """A model as the settings name it: a directory or a pointer file, and the torch type of its
     weights, such as ``bfloat16``; for a generator also the file, or pointer to one, of the LoRA
-    that accelerates it.
+    that accelerates it, and whether its denoiser is compiled.
     """
 
     path: str
     dtype: str
     accelerator: str | None = None
+    compile: bool = False
+
+    @property
+    def arithmetic(self) -> str:
+        """What decides how its sums are rounded, besides the machine."""
+        return f"{self.dtype} compiled" if self.compile else self.dtype
 
 
 class HubModel(BaseModel):

@@ -76,9 +76,18 @@ def record(stage: str) -> Iterator[None]:
 
 
 def device_name() -> str:
-    """The GPU that torch uses in this process, or ``cpu``; torch is not imported for it."""
+    """The hardware that torch computes on in this process, as CUDA and XPU name it, or ``mps`` or
+    ``cpu``; torch is not imported for it.
+    """
     torch = sys.modules.get("torch")
-    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "cpu"
+    if torch is None:
+        return "cpu"
+    from truelike.runtime.devices import device
+
+    where = device()
+    if where.type in ("cuda", "xpu"):
+        return str(getattr(torch, where.type).get_device_name(where))
+    return where.type
 
 
 def gpu_energy() -> float | None:

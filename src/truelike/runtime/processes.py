@@ -11,7 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from truelike.runtime.devices import device
 from truelike.runtime.errors import TruelikeError
+
+# of torch.distributed, where processes have an accelerator each
+BACKENDS = {"cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
 
 
 @contextmanager
@@ -24,12 +28,11 @@ def joined(timeout: timedelta | None = None) -> Iterator[None]:
     if not dist.is_torchelastic_launched():
         yield
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    kind = device().type
+    if kind in BACKENDS:
+        getattr(torch, kind).set_device(int(os.environ["LOCAL_RANK"]))
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timeout
-    )
+    dist.init_process_group(BACKENDS.get(kind, "gloo"), timeout=timeout)
     try:
         yield
     finally:

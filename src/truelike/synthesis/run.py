@@ -96,7 +96,7 @@ def replica_key(job: SynthesisJob, replica: int) -> str:
     there are.
     """
     settings = {
-        "dtype": job.generator.dtype,
+        "dtype": job.generator.arithmetic,
         "prompts": job.prompts.model_dump(),
         "settings": job.settings.model_dump(exclude={"replicas", *ALLOCATING}),
         "visual_guidance": job.visual_guidance.model_dump(),

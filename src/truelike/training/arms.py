@@ -19,7 +19,7 @@ from truelike.training.images import Images, load_images, load_kept
 from truelike.training.networks import CONFIG, open_classifier
 from truelike.training.phases import phase_steps
 from truelike.training.seeds import Training, seed_file, train_seeds, weights_file
-from truelike.training.settings import Arm, Train
+from truelike.training.settings import Arm, Optimization, Train
 from truelike.training.trained import NETWORKS, write_config
 
 SPLITS = ("validation", "test")
@@ -192,8 +192,14 @@ def _write_config(
 ) -> None:
     known = ("arm", "seed", "validation_accuracy", "images", "steps")
     summary = {name: described[name] for name in known}
-    summary["optimization"] = training.optimization.model_dump()
+    summary["optimization"] = _described(training.optimization)
     write_config(model, training.resolution, described["classes"], summary, network / CONFIG)
+
+
+def _described(optimization: Optimization) -> dict[str, Any]:
+    """Its parameters, without those of how it is computed that are off."""
+    off = {name for name in ("sync_batch_norm", "compile") if not getattr(optimization, name)}
+    return optimization.model_dump(exclude=off)
 
 
 def _accuracy(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm
 from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -81,8 +82,8 @@ class PhaseState:
             "rng": self.rng.bit_generator.state,
             "augmentation": self.augmentation.get_state(),
             "torch": torch.get_rng_state(),  # of dropout and stochastic depth
-            # whichever GPU it goes on with
-            "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+            # whichever accelerator it goes on with
+            "device": accelerator.get_rng_state() if (accelerator := _accelerator()) else None,
             "waiting": [torch.from_numpy(positions) for positions in self.waiting],
             "step": self.step,
             "losses": self.losses,
@@ -97,8 +98,8 @@ class PhaseState:
         self.rng.bit_generator.state = state["rng"]
         self.augmentation.set_state(state["augmentation"])
         torch.set_rng_state(state["torch"])
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["cuda"])
+        if accelerator := _accelerator():
+            accelerator.set_rng_state(state["device"])
         self.waiting = [positions.numpy() for positions in state["waiting"]]
         self.step = state["step"]
         self.losses = [loss.to(device()) for loss in state["losses"]]
@@ -111,6 +112,12 @@ class PhaseState:
             dist.all_reduce(mean)
             mean /= dist.get_world_size()
         return mean.item()
+
+
+def _accelerator() -> Any:
+    """torch's module of the accelerator that computes, such as ``torch.cuda``; None on the CPU."""
+    kind = device().type
+    return None if kind == "cpu" else getattr(torch, kind)
 
 
 def fit(
@@ -138,7 +145,12 @@ def fit(
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = optimization.deterministic
     torch.backends.cudnn.benchmark = not optimization.deterministic
-    model = open_model().to(device()).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model = open_model()
+    if optimization.sync_batch_norm and divides_batches(optimization):
+        model = _synchronised(model)
+    model = model.to(device()).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    if optimization.compile:
+        model.compile()
     network = _divided(model) if divides_batches(optimization) else model
     if proxy is not None:
         proxy = proxy.to(device()).eval().requires_grad_(False)
@@ -174,6 +186,16 @@ def fit(
 def divides_batches(optimization: Optimization) -> bool:
     """Whether this process trains on its rows of every batch, as others do on theirs."""
     return optimization.divide == "batch" and dist.is_initialized()
+
+
+def _synchronised(model: nn.Module) -> nn.Module:
+    """The model with the statistics of batch normalisation over the rows of all processes."""
+    if device().type not in ("cuda", "xpu"):
+        raise TruelikeError(
+            f"train.sync_batch_norm: needs GPUs, and this machine computes on {device().type}; set "
+            "it to false"
+        )
+    return convert_sync_batchnorm(model)
 
 
 def _divided(model: nn.Module) -> nn.Module:

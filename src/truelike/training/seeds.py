@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from truelike.runtime.devices import device
 from truelike.runtime.processes import end_with, own_cores
 from truelike.runtime.progress import Bar
 from truelike.runtime.scratch import discard, finished, is_first, write_finished
@@ -77,16 +78,16 @@ def train_seeds(
 ) -> None:
     """Train the seeds that have no file in `folder` yet, or lack the weights that are to be kept.
 
-    On a GPU, or with batches divided among processes, one after the other; on CPUs up to `workers`
-    (default: the cores of this process) at once, each in a process with one thread, so that the
-    bytes do not depend on their number. Raises RuntimeError if a process fails, after its own
-    message.
+    On an accelerator, or with batches divided among processes, one after the other; on CPUs up to
+    `workers` (default: the cores of this process) at once, each in a process with one thread, so
+    that the bytes do not depend on their number. Raises RuntimeError if a process fails, after its
+    own message.
     """
     pending = [seed for seed in seeds if not _has_result(training, seed, folder)]
     networks = 2 if training.has_teacher else 1
     steps = len(pending) * networks * training.optimization.steps
     with Bar("training", steps, "step", shown=is_first()) as bar:
-        if torch.cuda.is_available():
+        if device().type != "cpu":
             for seed in pending:
                 _train_seed(training, seed, folder, bar.update)
         elif divides_batches(training.optimization):

@@ -94,6 +94,8 @@ class Optimization(Section):
     deterministic: bool
     log_every: Positive
     divide: Literal["seeds", "batch"]
+    sync_batch_norm: bool
+    compile: bool
 
 
 class Train(Optimization):
@@ -114,6 +116,12 @@ class Train(Optimization):
         if "real" not in arms:
             raise ValueError("must contain the arm 'real', which every other arm is compared with")
         return arms
+
+    @model_validator(mode="after")
+    def _batches_are_divided(self) -> "Train":
+        if self.sync_batch_norm and self.divide != "batch":
+            raise ValueError("sync_batch_norm is true, which needs divide: batch")
+        return self
 
     @model_validator(mode="after")
     def _phases_are_possible(self) -> "Train":
