@@ -31,6 +31,7 @@ from benchmarks.live import LiveBytes, as_on_cuda, counted, fake_mode
 from truelike.adaptation.inversion import learn_style
 from truelike.adaptation.lora import AdaptInputs, learn_adapter, read_images
 from truelike.config import Params, parse_params
+from truelike.generator.families import FAMILIES
 from truelike.generator.generator import Generator
 from truelike.generator.style import Style
 from truelike.imageset.reading import ImageSet
@@ -88,12 +89,15 @@ def make_material(folder: Path, side: int) -> Material:
 
 @dataclass(frozen=True)
 class Run:
-    """What a stage's prediction is made from; `accelerated`: whether on an accelerator."""
+    """What a stage's prediction is made from; `accelerated`: whether on an accelerator; `judged`:
+    images that a classifier predicts at once.
+    """
 
     architecture: Architecture
     params: Params
     material: Material
     accelerated: bool = True
+    judged: int = 256
 
     def open(self, live: LiveBytes, dtype: str, parts: Collection[str]) -> Generator:
         """The generator as `Generator.open` leaves it; its weights count where they are placed, or
@@ -161,8 +165,8 @@ def naive(run: Run, live: LiveBytes) -> None:
 
 
 def synthesize(run: Run, live: LiveBytes) -> None:
-    nothing = {"captions": None, "features": None, "style": None, "adapter": None}
-    _render(run, live, replace(replica_job(run.params), **nothing))
+    job = replace(replica_job(run.params), captions=None, features=None, allocation=None)
+    _render(run, live, replace(job, style=None, adapter=None))
 
 
 def _render(run: Run, live: LiveBytes, job: SynthesisJob) -> None:
@@ -201,7 +205,7 @@ def train(run: Run, live: LiveBytes) -> None:
 def _images(run: Run) -> LabelledImages:
     """Enough black images for a batch of training and of prediction."""
     train = run.params.train
-    side, count = train.resolution or run.params.data.resolution, max(256, train.batch_size)
+    side, count = train.resolution or run.params.data.resolution, max(run.judged, train.batch_size)
     return LabelledImages(np.zeros((count, side, side, 3), np.uint8), np.arange(count) % 2)
 
 
@@ -238,15 +242,24 @@ def predict_peak(stage: str, run: Run) -> float:
 
 
 def predictions(
-    architecture: Architecture, raw: Any, accelerated: bool, stages: Iterable[str] = STAGES
+    architecture: Architecture,
+    raw: Any,
+    accelerated: bool,
+    stages: Iterable[str] = STAGES,
+    judged: int = Run.judged,
 ) -> dict[str, float]:
-    """GiB of each stage that the generator can have, under parameters as a nested mapping."""
+    """GiB of each stage, under parameters as a nested mapping; without `invert` for a generator
+    that can learn no style.
+    """
     params = parse_params(raw)
     found = {}
     for stage in stages:
+        if stage == "invert" and not FAMILIES[architecture.pipeline].encoders:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             material = make_material(Path(folder), params.data.resolution)
-            found[stage] = predict_peak(stage, Run(architecture, params, material, accelerated))
+            run = Run(architecture, params, material, accelerated, judged)
+            found[stage] = predict_peak(stage, run)
     return found
 
 

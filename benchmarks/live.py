@@ -1,7 +1,7 @@
 """The bytes of all tensors that are alive, counted while code runs on fake ones."""
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -60,7 +60,7 @@ class LiveBytes(TorchDispatchMode):
     def _forget(self, key: int) -> None:
         self.current -= self._sizes.pop(key, (0, None))[0]
 
-    def place(self, modules: dict[str, nn.Module], parts: Sequence[str]) -> None:
+    def place(self, modules: dict[str, nn.Module], parts: Collection[str]) -> None:
         """Count the weights of the modules named in `parts`, and no others'."""
         for chosen, change in ((False, self.remove), (True, self.add)):
             for name, module in modules.items():

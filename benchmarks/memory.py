@@ -66,7 +66,7 @@ def settings(project: Path) -> dict:
     """
     params = YAML(typ="safe").load(ROOT / PARAMS_FILE)
     for name, path in params["models"].items():
-        if name != "dtype":
+        if name not in ("dtype", "compile"):
             params["models"][name] = str(ROOT / path)
     params["data"] |= {"source": str(project / "images"), "shots": None}
     params["ood"] = {}
