@@ -89,14 +89,12 @@ def make_material(folder: Path, side: int) -> Material:
 
 @dataclass(frozen=True)
 class Run:
-    """What a stage's prediction is made from; `accelerated`: whether on an accelerator; `judged`:
-    images that a classifier predicts at once.
-    """
+    """What a stage's prediction is made from; `judged` is how many images a classifier predicts."""
 
     architecture: Architecture
     params: Params
     material: Material
-    accelerated: bool = True
+    on_accelerator: bool = True
     judged: int = 256
 
     def open(self, live: LiveBytes, dtype: str, parts: Collection[str]) -> Generator:
@@ -105,7 +103,7 @@ class Run:
         """
         with fake_mode:
             pipeline = build(self.architecture)
-        generator = CountedGenerator(pipeline, live, self.accelerated)
+        generator = CountedGenerator(pipeline, live, self.on_accelerator)
         for module in generator.modules.values():
             module.to(torch_dtype(dtype)).requires_grad_(False).eval()
         generator.tune()
@@ -117,12 +115,12 @@ class Run:
 class CountedGenerator(Generator):
     """A generator whose weights are counted where `place` puts them."""
 
-    def __init__(self, pipeline: Any, live: LiveBytes, accelerated: bool) -> None:
+    def __init__(self, pipeline: Any, live: LiveBytes, on_accelerator: bool) -> None:
         super().__init__(pipeline)
-        self.live, self.accelerated = live, accelerated
+        self.live, self.on_accelerator = live, on_accelerator
 
     def place(self, parts: Collection[str]) -> None:
-        self.live.place(self.modules, parts if self.accelerated else list(self.modules))
+        self.live.place(self.modules, parts if self.on_accelerator else list(self.modules))
 
 
 class OneThread:
@@ -235,7 +233,7 @@ def scratch_in(folder: Path) -> Iterator[None]:
 def predict_peak(stage: str, run: Run) -> float:
     """GiB of tensors that a stage has at most."""
     gc.collect()
-    cuda = as_on_cuda() if run.accelerated else nullcontext()
+    cuda = as_on_cuda() if run.on_accelerator else nullcontext()
     with scratch_in(run.material.folder), counted() as live, cuda:
         STAGES[stage](run, live)
     return live.peak / 2**30
@@ -244,7 +242,7 @@ def predict_peak(stage: str, run: Run) -> float:
 def predictions(
     architecture: Architecture,
     raw: Any,
-    accelerated: bool,
+    on_accelerator: bool,
     stages: Iterable[str] = STAGES,
     judged: int = Run.judged,
 ) -> dict[str, float]:
@@ -258,7 +256,7 @@ def predictions(
             continue
         with tempfile.TemporaryDirectory() as folder:
             material = make_material(Path(folder), params.data.resolution)
-            run = Run(architecture, params, material, accelerated, judged)
+            run = Run(architecture, params, material, on_accelerator, judged)
             found[stage] = predict_peak(stage, run)
     return found
 
@@ -280,7 +278,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*rows, []], default=list(rows))
     found = {}
     for name in parser.parse_args().names:
-        found[name] = predictions(rows[name], settings_of(rows[name].recipe), accelerated=True)
+        found[name] = predictions(rows[name], settings_of(rows[name].recipe), on_accelerator=True)
         print(name, found[name])
     write("cards", table(found))
 

@@ -120,7 +120,7 @@ def run(side: int) -> dict[str, Peak]:
 def predicted(side: int) -> dict[str, float]:
     """MiB of tensors in the stages that `benchmarks.cards` predicts, on a CPU in float32."""
     params = settings(Path("images"), {}, side)
-    found = predictions(architectures()["sd15"], params, accelerated=False, judged=len(CLASSES))
+    found = predictions(architectures()["sd15"], params, on_accelerator=False, judged=len(CLASSES))
     return {stage: gib * 1024 for stage, gib in found.items()}
 
 
