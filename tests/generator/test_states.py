@@ -8,6 +8,7 @@ import torch
 
 from tests.support import tiny_models
 from tests.support.models import float32
+from tests.support.tiny_flows import make_lumina2
 from truelike.generator.generator import Generator
 from truelike.generator.states import map_states
 
@@ -43,6 +44,18 @@ def test_what_is_kept_on_disk_is_what_was_encoded_alone(family: str, dtype: torc
         for name, value in found.items():
             assert value.dtype == dtype
             assert torch.equal(value, torch.cat([other[name] for other in alone]))
+
+
+def test_negative_prompts_are_kept_apart_where_they_are_written_otherwise() -> None:
+    opened = Generator(make_lumina2())
+    states = map_states(opened, ["bad"], ["bad", ""])
+    found = [states.of(["bad"]), states.of(["bad", ""], negative=True)]
+    with torch.no_grad():
+        alone = [opened.encode(["bad"]), opened.encode_negative(["bad"])]
+    for name, value in alone[0].items():
+        assert torch.equal(found[0][name], value)
+        assert torch.equal(found[1][name][:1], alone[1][name])
+    assert found[0]["encoder_attention_mask"].sum() > found[1]["encoder_attention_mask"][0].sum()
 
 
 def test_each_distinct_prompt_is_encoded_once_whatever_their_number(

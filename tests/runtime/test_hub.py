@@ -17,7 +17,7 @@ from truelike.runtime import hub
 from truelike.runtime.errors import TruelikeError
 name, pointer, marker = sys.argv[1:]
 try:
-    print(getattr(hub, name)(pointer, marker))
+    print(getattr(hub, name)(*filter(None, [pointer, marker])))
 except TruelikeError as error:
     print(error, file=sys.stderr)
     sys.exit(1)
@@ -78,6 +78,7 @@ def download(
     file = tmp_path / "model.yaml"
     file.write_text(pointer)
     marker = "model_index.json" if "/sd" in pointer else "config.json"
+    marker = "" if function == "resolve_file" else marker
     own = {
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(tmp_path / "cache"),
@@ -100,6 +101,17 @@ def weights_sent(hub: Hub, name: str) -> dict[str, int]:
     """The bytes sent of each file that is as large as weights."""
     own = {file.removeprefix(f"{name}/"): count for file, count in hub.sent.items()}
     return {file: count for file, count in own.items() if count >= SIZE}
+
+
+def test_of_an_accelerator_one_file_is_fetched(hub: Hub, tmp_path: Path) -> None:
+    pointer = f"{CLIP}file: open_clip_model.safetensors\nscale: 0.5\n"
+    made = download(hub, tmp_path, pointer, "resolve_file")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.strip().endswith("open_clip_model.safetensors'), 0.5)")
+    assert weights_sent(hub, "owner/clip") == {"open_clip_model.safetensors": SIZE}
+    missing = download(hub, tmp_path, f"{CLIP}file: other.safetensors\n", "resolve_file")
+    assert missing.returncode == 1
+    assert "model.yaml: cannot download owner/clip at" in missing.stderr
 
 
 def test_of_a_pipeline_the_weights_that_it_opens_are_fetched_once(hub: Hub, tmp_path: Path) -> None:
