@@ -79,7 +79,7 @@ OUTS = {
     "invert": "style",
     "adapt": "adapter",
     "synthesize": "synthetic/0",
-    "select": "selection",
+    "select": "selection/synthetic.parquet",
     "train": "train/bridged",
     "audit": "audit",
 }
@@ -188,7 +188,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (project / "params.yaml").open("w") as file:
         YAML().dump(params | {"ood": {}}, file)
     run("git", "init", "-q", cwd=project)
-    stages = ("prepare", "corrupt", *list(OUTS)[:4], "naive", *list(OUTS)[4:])
+    learning, making = list(OUTS)[:4], list(OUTS)[4:]
+    stages = ("prepare", "corrupt", *learning, "allocate", "naive", *making)
     for stage in stages:
         undisturbed(project, stage)
     run("dvc", "commit", "-q", "-f", *map(instance, stages), cwd=project)
