@@ -164,6 +164,14 @@ def test_attacked_arms_are_not_none():
         parse_params(raw)
 
 
+@pytest.mark.parametrize("shots", [0, "many", 1.5, {"boot": 0}, {"boot": "few"}, [3]])
+def test_shots_are_a_number_or_one_for_each_class(shots):
+    with pytest.raises(TruelikeError, match=r"data\.shots: must be a number above 0, a number for"):
+        parse_params(changed("data.shots", shots))
+    for fine in (3, "3", None, {"boot": 3, "bag": None}):
+        assert parse_params(changed("data.shots", fine))
+
+
 def test_feedback_needs_a_network_that_validation_did_not_choose():
     raw = changed("synthesize.feedback.criterion", "entropy")
     with pytest.raises(TruelikeError, match=r"keep 'best' keeps the network that validation"):

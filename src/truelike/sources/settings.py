@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from truelike.runtime.settings import Count, Fraction, Positive, Section, Text
 
@@ -51,6 +59,23 @@ class Reading(Section):
     depth: Depth = "full"
 
 
+def _as_shots(value: Any) -> int | dict[str, int | None] | None:
+    """A number of images, or one for each class."""
+    if isinstance(value, Mapping):
+        return {str(name): None if own is None else _as_number(own) for name, own in value.items()}
+    return None if value is None else _as_number(value)
+
+
+def _as_number(value: Any) -> int:
+    try:
+        return TypeAdapter(Positive).validate_python(value)
+    except ValidationError:
+        raise ValueError(
+            "must be a number above 0, a number for each class such as {boot: 16, bag: 4}, or "
+            f"null, found {value!r}"
+        ) from None
+
+
 class Data(Reading):
     """Which real images, how they become squares, and how many of them are for training: `shots`
     of every class, or a number for each, None for all.
@@ -58,7 +83,7 @@ class Data(Reading):
 
     resolution: Positive
     square: Literal["crop", "pad", "stretch"]
-    shots: Positive | dict[str, Positive | None] | None
+    shots: Annotated[int | dict[str, int | None] | None, PlainValidator(_as_shots)]
     validation_fraction: Fraction
     test_fraction: Fraction
     seed: Count
