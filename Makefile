@@ -14,7 +14,7 @@ setup: $(INSTALLED)  ## make .venv with the pinned versions of everything
 demo: $(INSTALLED)  ## set up, run the whole pipeline on the embedded data and models, print the verdict
 	truelike check
 	dvc repro
-	@python -c 'import json; print("\n" + json.load(open("metrics/accuracy.json"))["verdict"]["sentence"])'
+	@python -c 'import json; verdict = json.load(open("metrics/accuracy.json"))["verdict"]; print("\n" + verdict["headline"], verdict["basis"])'
 	@echo "Report: $(CURDIR)/reports/report.html"
 
 lint: $(INSTALLED)  ## check style

@@ -84,7 +84,7 @@ def main() -> None:
     file.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     network = best_network(ARMS / (metrics["verdict"]["arm"] or REFERENCE))
     publish_network(network, CLASSIFIER)
-    print(metrics["verdict"]["sentence"])
+    print(metrics["verdict"]["headline"], metrics["verdict"]["basis"])
 
 
 def _summary(arm: str) -> dict[str, Any]:

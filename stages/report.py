@@ -76,7 +76,7 @@ def main() -> None:
     write_report(material, REPORTS)
     numbers = json.dumps(key_numbers(accuracy, audit, privacy), indent=2)
     (METRICS / "summary.json").write_text(numbers + "\n", encoding="utf-8")
-    print(f"{accuracy['verdict']['sentence']}\nreports/report.html")
+    print(f"{accuracy['verdict']['headline']}\nreports/report.html")
     if lines := breaches(params.audit.gates, accuracy, audit, privacy):
         raise TruelikeError("\n".join(lines))
 

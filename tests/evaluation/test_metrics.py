@@ -30,14 +30,15 @@ from truelike.evaluation.verdict import (
     Predictions,
     accuracy_table,
     arm_scores,
+    basis,
     carrying_class,
     compare_all,
     confusion_table,
     gain_by_class,
+    headline,
     near_ties,
     read_predictions,
     summarise,
-    verdict_sentence,
 )
 from truelike.runtime.errors import TruelikeError
 from truelike.training.settings import Arm
@@ -201,8 +202,11 @@ def test_verdict_is_chosen_on_validation_and_reported_on_test() -> None:
     assert verdict["points"] == pytest.approx(
         found["accuracy"]["mixed"]["top1"] - found["accuracy"]["real"]["top1"], abs=0.02
     )
-    assert verdict["sentence"].startswith("Synthetic data helped: mixed is +")
-    assert "(95 % interval, 5 seeds, 800 test images)" in verdict["sentence"]
+    assert verdict["headline"].startswith("Synthetic data helped: +")
+    assert verdict["basis"] == (
+        "mixed, the best arm on validation, against real data alone: 95 % interval, 5 seeds, "
+        "800 test images, one draw of the data."
+    )
     assert "real" not in found["difference_to_real"]
     assert found["difference_to_real"]["bridged"]["p_value"] < 0.05
 
@@ -213,19 +217,28 @@ def test_verdict_says_when_it_hurt_or_could_not_tell() -> None:
     unclear = summary({"real": same, "mixed": same}, {"real": same, "mixed": same}, chosen)[
         "verdict"
     ]
-    assert "did not change accuracy detectably" in unclear["sentence"]
+    assert unclear["headline"].startswith("No detectable effect of synthetic data: +0.0 points")
     hurt = summary({"real": same, "mixed": worse}, {"real": same, "mixed": worse}, chosen)[
         "verdict"
     ]
-    assert hurt["sentence"].startswith("Synthetic data hurt: mixed")
-    sentence = verdict_sentence("mixed", Interval(0.2, -0.6, 1.0), 1.3, 0.9, 1, 100)
-    assert "mixed is +0.2 points [-0.6, 1.0]" in sentence
+    assert hurt["headline"].startswith("Synthetic data hurt: -")
+    difference = Interval(0.2, -0.6, 1.0)
     assert (
-        "(90 % interval, 1 seed, 100 test images); an effect of 1.3 points would be found"
-        in sentence
+        headline(difference) == "No detectable effect of synthetic data: +0.2 points [-0.6, 1.0]."
     )
+    text = basis("mixed", difference, 1.3, 0.9, 1, 100)
+    assert "90 % interval, 1 seed, 100 test images, one draw of the data" in text
+    assert text.endswith("An effect of 1.3 points would be found in four of five experiments.")
     alone = summary({"real": same}, {"real": same}, arms(real="extra"))["verdict"]
     assert alone["arm"] is None
+
+
+def test_an_accuracy_is_a_share_at_both_ends_of_its_interval() -> None:
+    few = planted(0.6, 1)
+    rare = Predictions(few.probs[:, :8], few.labels[:8], few.seeds, few.keys[:8])
+    row = summary({"real": rare}, {"real": rare}, arms(real="extra"))["accuracy"]["real"]
+    assert 0 <= row["low"] <= row["top1"] <= row["high"] <= 100
+    assert Interval(8.3, -3.6, 20.3).within(0, 100) == Interval(8.3, 0, 20.3)
 
 
 def test_near_ties_on_validation_are_said() -> None:

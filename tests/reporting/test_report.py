@@ -25,6 +25,7 @@ from tests.support.report_material import (
 )
 from truelike.audit.gaps import GAPS
 from truelike.config import load_params, parse_params
+from truelike.evaluation.verdict import NO_VERDICT
 from truelike.reporting import figures
 from truelike.reporting.arms import describe_arm
 from truelike.reporting.caveats import caveats
@@ -147,8 +148,16 @@ def test_links_inside_the_page_lead_somewhere_and_no_id_is_repeated_in_conflict(
 
 def test_verdict_comes_first_with_its_interval(html, material):
     body = html[html.index("<body>") :]
-    heading = re.search(r"<h1>(.*?)</h1>", body)[1]
-    assert heading.replace("\u00a0", " ") == material.accuracy_metrics["verdict"]["sentence"]
+    verdict = material.accuracy_metrics["verdict"]
+    assert re.search(r"<h1>(.*?)</h1>", body)[1] == verdict["headline"]
+    top = body[: body.index("<nav")].replace("\u00a0", " ")
+    assert verdict["basis"] in top
+    assert "models/generator" in top
+    assert re.findall(r"(\w+)&nbsp;<strong>(.*?)</strong>", top) == [
+        ("shirt", "+1.5"),
+        ("coat", "+1.0"),
+        ("bag", "+0.2"),
+    ]
     assert body.index("<h1>") < body.index("<svg")
     assert "+1.9 to +3.4" in body[: body.index("<svg")]
 
@@ -341,12 +350,7 @@ def test_class_names_with_line_breaks_and_of_any_length_are_drawn(tmp_path):
 
 def test_a_run_without_a_verdict_still_has_a_page(material):
     metrics = json.loads(json.dumps(material.accuracy_metrics))
-    sentence = "No verdict: no arm of train.arms has the synthetic set as its partner."
-    metrics["verdict"] = dict.fromkeys(("arm", "points", "low", "high", "carried_by")) | {
-        "sentence": sentence,
-        "gain_by_class": {},
-        "near_ties": [],
-    }
+    metrics["verdict"] = NO_VERDICT
     metrics["accuracy"] = {"real": metrics["accuracy"]["real"]}
     metrics["difference_to_real"] = {}
     alone = with_params(
@@ -355,7 +359,7 @@ def test_a_run_without_a_verdict_still_has_a_page(material):
     html = render(
         changed(alone, accuracy_metrics=metrics, comparisons=material.comparisons.iloc[:0])
     )
-    assert sentence in html
+    assert NO_VERDICT["basis"] in html
     assert "step by step" not in html
     assert Page(html).open == []
 
@@ -510,7 +514,8 @@ def test_an_arm_in_words(arm, words):
 def test_markdown_summary_has_a_row_per_arm_and_signed_differences(material):
     arms, confidence = material.settings.train.arms, material.settings.evaluate.confidence
     lines = accuracy_summary(material.accuracy_metrics, arms, confidence).splitlines()
-    assert lines[0] == f"**{material.accuracy_metrics['verdict']['sentence']}**"
+    verdict = material.accuracy_metrics["verdict"]
+    assert lines[0] == f"**{verdict['headline']}** {verdict['basis']}"
     rows = lines[4:]
     assert len(rows) == len(ARMS)
     assert rows[0] == "| `real` | all steps on the real images | 73.1 (72.0 to 74.0) |  |"

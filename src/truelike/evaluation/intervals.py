@@ -17,6 +17,10 @@ class Interval:
     low: float
     high: float
 
+    def within(self, low: float, high: float) -> "Interval":
+        """The same with ends that lie between `low` and `high`, as those of a share must."""
+        return Interval(self.value, max(self.low, low), min(self.high, high))
+
 
 def bootstrap_means(scores: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """Means of `scores` (seeds, images) when both are drawn anew with replacement: float64 of shape

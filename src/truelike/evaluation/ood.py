@@ -132,7 +132,7 @@ def _mean_corruption_error(own: Errors, reference: Errors, settings: Evaluate) -
 
 def _interval(scored: np.ndarray, settings: Evaluate) -> tuple[float, float, float]:
     """Mean, low and high of scores (seeds, images)."""
-    interval = crossed_mean(scored).interval(settings.confidence)
+    interval = crossed_mean(scored).interval(settings.confidence).within(0, 100)
     return interval.value, interval.low, interval.high
 
 

@@ -1,6 +1,4 @@
-"""From the arms' predictions to the accuracy table, its intervals, and the verdict in a
-sentence.
-"""
+"""From the arms' predictions to the accuracy table, its intervals, and the verdict."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +22,8 @@ NO_VERDICT: dict[str, Any] = {
     "points": None,
     "low": None,
     "high": None,
-    "sentence": "No verdict: no arm of train.arms has the synthetic set as its partner.",
+    "headline": "No verdict.",
+    "basis": "No arm of train.arms has the synthetic set as its partner.",
     "gain_by_class": {},
     "carried_by": None,
     "near_ties": [],
@@ -150,7 +149,7 @@ def summarise(
         if arm.partner == "synthetic" and name in differences.index
     ]
     accuracy = {
-        name: _rounded(crossed_mean(values).interval(confidence), "top1")
+        name: _rounded(crossed_mean(values).interval(confidence).within(0, 100), "top1")
         | {"validation": round(float(validated[name].mean()), 2)}
         for name, values in scored.items()
     }
@@ -211,7 +210,8 @@ def _verdict(
     return (
         {"arm": arm}
         | _rounded(interval, "points")
-        | {"sentence": verdict_sentence(arm, interval, effect, confidence, seeds, images)}
+        | {"headline": headline(interval)}
+        | {"basis": basis(arm, interval, effect, confidence, seeds, images)}
         | {"gain_by_class": gains, "carried_by": carrying_class(gains)}
     )
 
@@ -221,28 +221,29 @@ def _rounded(interval: Interval, name: str) -> dict[str, float]:
     return {name: round(interval.value, 2)} | ends
 
 
-def verdict_sentence(
-    arm: str, difference: Interval, detectable: float, confidence: float, seeds: int, images: int
-) -> str:
+def headline(difference: Interval) -> str:
     """Say whether synthetic data helped, by the interval of the arm's difference to real data alone
     (points).
     """
-    basis = (
-        f"{100 * confidence:g} % interval, {_count(seeds, 'seed')}, {_count(images, 'test image')}"
-    )
     numbers = f"{difference.value:+.1f} points [{difference.low:.1f}, {difference.high:.1f}]"
     if difference.low > 0:
-        return f"Synthetic data helped: {arm} is {numbers} above real data alone ({basis})."
+        return f"Synthetic data helped: {numbers}."
     if difference.high < 0:
-        return (
-            f"Synthetic data hurt: {arm}, the best arm on validation, is {numbers} against real "
-            f"data alone ({basis})."
-        )
-    return (
-        f"Synthetic data did not change accuracy detectably: {arm} is {numbers} against real data "
-        f"alone ({basis}); "
-        f"an effect of {detectable:.1f} points would be found in four of five such experiments."
+        return f"Synthetic data hurt: {numbers}."
+    return f"No detectable effect of synthetic data: {numbers}."
+
+
+def basis(
+    arm: str, difference: Interval, detectable: float, confidence: float, seeds: int, images: int
+) -> str:
+    """Say what the numbers of a headline rest on, and what they could not have shown."""
+    text = (
+        f"{arm}, the best arm on validation, against real data alone: {100 * confidence:g} % "
+        f"interval, {_count(seeds, 'seed')}, {_count(images, 'test image')}, one draw of the data."
     )
+    if difference.low <= 0 <= difference.high:
+        text += f" An effect of {detectable:.1f} points would be found in four of five experiments."
+    return text
 
 
 def _count(number: int, noun: str) -> str:

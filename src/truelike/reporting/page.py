@@ -1,5 +1,6 @@
 """The report: one HTML file that needs nothing else, the verdict first."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +27,7 @@ from truelike.reporting.summary import accuracy_summary
 from truelike.reporting.waterfall import gains_by_gap, waterfall_steps
 
 MAX_ROWS = 40  # of the figures by class: the least covered classes
+MAX_GAINS = 10  # classes whose part in the gain is named at the top
 MAX_CONFUSED = 30  # classes: the figure of more would be too small to read
 SETS = ("real", "naive", "synthetic")
 
@@ -41,6 +43,7 @@ def render(material: Material) -> str:
         level=f"{100 * settings.evaluate.confidence:g} %",
         caveats=caveats(material),
         verdict=metrics["verdict"],
+        gains_by_class=_gains_by_class(metrics["verdict"]["gain_by_class"]),
         accuracy=metrics["accuracy"],
         differences=metrics["difference_to_real"],
         arms={arm: describe_arm(setting) for arm, setting in settings.train.arms.items()},
@@ -127,6 +130,17 @@ def _figures(material: Material, steps: pd.DataFrame) -> dict[str, Markup]:
     if len(online):
         drawn["membership"] = figures.membership_figure(online, partners)
     return {name: Markup(to_svg(figure)) for name, figure in drawn.items()}
+
+
+def _gains_by_class(gains: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The classes with the largest gain or loss, the largest gain first, and all others together
+    where there are more than MAX_GAINS.
+    """
+    largest = sorted(gains, key=lambda name: abs(gains[name]), reverse=True)[:MAX_GAINS]
+    rows = sorted(((name, gains[name]) for name in largest), key=lambda row: -row[1])
+    rest = len(gains) - len(rows)
+    total = sum(gains.values()) - sum(gain for _, gain in rows)
+    return [*rows, (f"{rest} other classes", total)] if rest else rows
 
 
 def _least_covered(per_class: pd.DataFrame) -> pd.DataFrame:
