@@ -29,10 +29,10 @@ types: $(INSTALLED)  ## check types
 	mypy
 
 check: lint types  ## check style and types, run the fast tests
-	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test: lint types  ## check style and types, run every test
-	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
 
 BENCHMARKS := demo pipeline replicas synthesis training storage metrics memory
 

@@ -1,5 +1,6 @@
 """Fixtures that several test files share: tiny random models, and a small real training set."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,12 @@ from truelike.imageset.writing import Sample, write_image_set
 
 if TYPE_CHECKING:
     from truelike.synthesis.jobs import SynthesisJob
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files with most slow tests first, so that no worker ends with a long one alone."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")
