@@ -156,13 +156,19 @@ def test_vendi_score_counts_different_images() -> None:
     )
 
 
-def test_vendi_score_is_that_of_the_similarity_matrix() -> None:
-    values = features(0, 20, 30).astype(float)
+@pytest.mark.parametrize("size", [20, 40], ids=["fewer images than features", "more"])
+def test_vendi_score_is_that_of_the_similarity_matrix(size: int) -> None:
+    values = features(0, size, 30).astype(float)
     units = values / np.linalg.norm(values, axis=1, keepdims=True)
-    eigenvalues = np.linalg.eigvalsh(units @ units.T / 20)
+    eigenvalues = np.linalg.eigvalsh(units @ units.T / size)
+    eigenvalues = eigenvalues[eigenvalues > 1e-9]
     assert vendi_score(values) == pytest.approx(
         np.exp(-(eigenvalues * np.log(eigenvalues)).sum()), rel=1e-6
     )
+    counts = np.random.default_rng(1).multinomial(size, np.full(size, 1 / size), 2)
+    drawn = [np.repeat(values, count, axis=0) for count in counts]
+    expected = [float(vendi_score(v)) for v in drawn]
+    assert vendi_score(values, counts) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.usefixtures("chunks")

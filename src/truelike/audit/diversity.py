@@ -8,16 +8,19 @@ def vendi_score(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndar
     different vectors.
 
     Friedman and Dieng, "The Vendi Score", TMLR 2023, equation 1. Between 1 and min(N, D): K / N and
-    the D x D matrix of second moments have the same eigenvalues but zeros, so no N x N matrix is
-    needed. A scalar; with `counts` (B, N) the values of B resamples.
+    the D x D matrix of second moments have the same eigenvalues but zeros, so that the smaller one
+    is enough. A scalar; with `counts` (B, N) the values of B resamples.
     """
     length = np.linalg.norm(values, axis=1, keepdims=True)
     directions = values.astype(np.float64) / np.where(length > 0, length, 1)
 
     def score(weights: np.ndarray) -> float:
-        eigenvalues = np.linalg.eigvalsh(
-            (directions * weights[:, None]).T @ directions / weights.sum()
-        )
+        if len(directions) < directions.shape[1]:
+            scaled = directions * np.sqrt(weights)[:, None]
+            matrix = scaled @ scaled.T
+        else:
+            matrix = (directions * weights[:, None]).T @ directions
+        eigenvalues = np.linalg.eigvalsh(matrix / weights.sum())
         positive = eigenvalues[eigenvalues > 1e-12]
         return float(np.exp(-(positive * np.log(positive)).sum()))
 

@@ -55,16 +55,13 @@ def record(stage: str) -> Iterator[None]:
     start, energy = time.perf_counter(), gpu_energy()
     yield
     used = gpu_energy()
-    peaks = [
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    ]
+    peak = own_peak() + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     row = {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "stage": stage,
         "seconds": round(time.perf_counter() - start, 2),
         "images": images_made or None,
-        "peak_memory_mib": round(sum(peaks) / 1024),
+        "peak_memory_mib": round(peak / 1024),
         "cpus": os.cpu_count(),
         "device": device_name(),
         "energy_kj": None if energy is None or used is None else round(used - energy, 3),
@@ -73,6 +70,14 @@ def record(stage: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def own_peak() -> int:
+    """The peak resident memory of this process in KiB; ``ru_maxrss`` begins at its parent's."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def device_name() -> str:
