@@ -24,7 +24,7 @@ from truelike.evaluation.intervals import Interval, class_resamples
 from truelike.features.neighbours import nearest
 
 HELD_OUT = "real"
-SUBSAMPLES = 20  # from one of 160 images to the next, coverage differs by 0.04 in the demo
+SUBSAMPLES = 8  # from one of 160 images to the next, coverage differs by 0.04 in the demo
 ClassRow = tuple[str, str, str, Interval | float | None]  # set, class name, measure, its number
 # By set, class name ("" for all classes) and measure.
 Measures = dict[tuple[str, str, str], Estimate | float | None]
