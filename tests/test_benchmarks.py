@@ -243,6 +243,8 @@ def test_what_leaves_the_device_and_what_is_checkpointed_needs_less() -> None:
     ends = {"down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"]}
     ends |= {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]}
     row.parts["unet"] |= sizes | ends
+    row.parts["text_encoder"] |= {"num_hidden_layers": 2}
+    row.parts["vae"] |= {"block_out_channels": [32, 64, 64, 64], "layers_per_block": 1}
     raw = cards.settings_of(["sd15"])
     raw["data"]["resolution"] = 128
     raw["train"] |= {"resolution": 32, "batch_size": 4}
