@@ -79,8 +79,9 @@ def save_models(folder: Path) -> dict[str, str]:
     BlipProcessor(BlipImageProcessor(), tokenizer).save_pretrained(folder / "captioner")
     (folder / "classifier.yaml").write_text("timm: resnet50\n")
     (folder / "rewriter.yaml").write_text("hub: none/none\n")  # no caption is rewritten
+    (folder / "accelerator.yaml").write_text("# none\n")
     roles = {role: str(folder / role) for role in ("generator", "encoder", "captioner")}
-    files = {role: f"{folder / role}.yaml" for role in ("classifier", "rewriter")}
+    files = {role: f"{folder / role}.yaml" for role in ("classifier", "rewriter", "accelerator")}
     return roles | files
 
 
