@@ -33,6 +33,7 @@ STAGES = (
     "embed",
     "invert",
     "adapt",
+    "allocate",
     "naive 0",
     "synthesize 0",
     "select",
