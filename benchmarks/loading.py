@@ -17,6 +17,7 @@ from timm.data import create_loader
 from timm.data.dataset import ImageDataset
 
 from benchmarks import Cost, compare, cost, write
+from benchmarks.training import usual_augmentation
 from truelike.config import load_params
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.writing import Sample, encode_png, write_image_set
@@ -70,10 +71,7 @@ def timm_inputs(
         is_training=True,
         use_prefetcher=False,
         num_workers=workers,
-        scale=(optimization.crop_scale, 1.0),
-        hflip=0.5 if optimization.flip else 0.0,
-        color_jitter=None,
-        interpolation="bilinear",
+        **usual_augmentation(optimization),
         mean=MEAN,
         std=STD,
         persistent_workers=workers > 0,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from truelike.training.loop import predict
 from truelike.training.networks import input_statistics, open_classifier
 from truelike.training.phases import learning_rate
 from truelike.training.seeds import Training, seed_file, train_seeds
-from truelike.training.settings import Phase
+from truelike.training.settings import Optimization, Phase
 
 WORKERS = 2  # of the usual loop's DataLoader
 
@@ -39,6 +40,16 @@ def write_folder(folder: Path, images: LabelledImages) -> None:
         place = folder / f"{label:03d}"
         place.mkdir(parents=True, exist_ok=True)
         (place / f"{number:06d}.png").write_bytes(encode_png(pixels))
+
+
+def usual_augmentation(optimization: Optimization) -> dict[str, Any]:
+    """The options by which timm augments as these settings do."""
+    return {
+        "scale": (optimization.crop_scale, 1.0),
+        "hflip": 0.5 if optimization.flip else 0.0,
+        "color_jitter": None,
+        "interpolation": "bilinear",
+    }
 
 
 def usual(training: Training, folder: Path, seed: int, workers: int = WORKERS) -> np.ndarray:
@@ -54,10 +65,7 @@ def usual(training: Training, folder: Path, seed: int, workers: int = WORKERS) -
     transform = create_transform(
         size,
         is_training=True,
-        scale=(optimization.crop_scale, 1.0),
-        hflip=0.5 if optimization.flip else 0.0,
-        color_jitter=None,
-        interpolation="bilinear",
+        **usual_augmentation(optimization),
         mean=mean,
         std=std,
     )

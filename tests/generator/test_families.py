@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.support import tiny_models
 from tests.support.jobs import OFF, PROMPTS, SETTINGS
-from tests.support.learning import ADAPT, INVERT, training_images
+from tests.support.learning import ADAPT, INVERT, assert_same_layers, training_images
 from tests.support.models import float32
 from truelike.adaptation.inversion import learn_style, style_of
 from truelike.adaptation.lora import learn_adapter, lora_shape
@@ -133,15 +133,7 @@ def test_stock_diffusers_makes_the_same_images(
 
 
 def test_stock_diffusers_loads_every_layer_of_the_adapter(learned: Learned) -> None:
-    written = load_file(learned.adapter / "pytorch_lora_weights.safetensors")
-    state = denoiser_of(open_stock(learned)).state_dict()
-    loaded = {name: weight for name, weight in state.items() if "lora_" in name}
-    assert len(written) == len(loaded)
-    sums = [
-        sorted(float(weight.abs().sum()) for weight in weights.values())
-        for weights in (written, loaded)
-    ]
-    assert sums[0] == sums[1]
+    written = assert_same_layers(learned.adapter, denoiser_of(open_stock(learned)))
     adapted = {
         part for name in written for part in name.split(".") if part.startswith(("to_", "add_"))
     }

@@ -78,7 +78,8 @@ def test_the_gradient_is_that_of_finite_differences(opened, name):
                 expected_latents(opened.denoise, sampler, latents, torch.float32, timestep, given)
             )
 
-    found = criterion_gradient(feedback, opened.denoise, sampler, noise, timestep, given) / SCALE
+    given_to = opened.denoise, sampler, noise, timestep, given
+    found = criterion_gradient(feedback.score, *given_to) / SCALE
     straight = unit(found)
     aside = torch.randn(noise.shape, generator=torch.Generator().manual_seed(1))
     step = 0.05
@@ -94,16 +95,16 @@ def test_an_image_moves_by_its_own_length_whatever_the_others_are(opened):
     sampler = make_sampler("unipc", opened.scheduler)
     noise, given = start(opened, 3)
     first = timesteps(opened, sampler, noise)[0]
-    arguments = opened.denoise, sampler
-    feedback = brightness(opened, weight=0.1)
-    moved = follow(feedback, *arguments, noise, first, given) - noise
+    score = brightness(opened).score
+    gradient = criterion_gradient(score, opened.denoise, sampler, noise, first, given)
+    moved = follow(gradient, noise, 0.1) - noise
     lengths = torch.linalg.vector_norm(moved, dim=(1, 2, 3))
     torch.testing.assert_close(lengths, 0.1 * torch.linalg.vector_norm(noise, dim=(1, 2, 3)))
     own = {name: value[1:2] for name, value in given.items()}
-    alone = follow(feedback, *arguments, noise[1:2], first, own)
+    gradient = criterion_gradient(score, opened.denoise, sampler, noise[1:2], first, own)
+    alone = follow(gradient, noise[1:2], 0.1)
     torch.testing.assert_close(alone, noise[1:2] + moved[1:2], atol=1e-4, rtol=1e-3)
-    flat = Feedback(lambda latents: 0 * latents.sum((1, 2, 3)), 0.1, 1)
-    assert torch.equal(follow(flat, *arguments, noise, first, given), noise)
+    assert torch.equal(follow(torch.zeros_like(noise), noise, 0.1), noise)
 
 
 def images(generator: Generator, feedback: Feedback | None, name: str = "unipc") -> Tensor:

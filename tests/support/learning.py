@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from tests.support.models import float32
 from truelike.adaptation.inversion import learn_style, style_of
@@ -99,3 +100,17 @@ def learn_and_write_adapter(
     learn_adapter(opened, images, settings, "float32", folder)
     write_adapter(folder, opened.pipeline, lora_shape(opened, settings), "")
     return opened
+
+
+def assert_same_layers(adapter: Path, denoiser: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A stock denoiser has loaded every weight of an adapter's file, which are returned by name."""
+    written = load_file(adapter / "pytorch_lora_weights.safetensors")
+    state = denoiser.state_dict()
+    loaded = {name: weight for name, weight in state.items() if "lora_" in name}
+    assert len(written) == len(loaded)
+    sums = [
+        sorted(float(weight.abs().sum()) for weight in weights.values())
+        for weights in (written, loaded)
+    ]
+    assert sums[0] == sums[1]
+    return written

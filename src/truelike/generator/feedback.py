@@ -11,9 +11,8 @@ from torch import Tensor
 
 from truelike.generator.family import Conditioning
 
-SCALE = (
-    2.0**10
-)  # of the criterion, so that gradients do not vanish in float16; exact, and divided out
+# Of the criterion, so that gradients do not vanish in float16; exact, and divided out.
+SCALE = 2.0**10
 
 
 @dataclass(frozen=True)
@@ -27,24 +26,16 @@ class Feedback:
     every: int
 
 
-def follow(
-    feedback: Feedback,
-    denoise: Callable[[Tensor, Tensor, Conditioning], Tensor],
-    scheduler: Any,
-    latents: Tensor,
-    timestep: Tensor,
-    conditioning: Conditioning,
-) -> Tensor:
-    """The latents (N, C, h, w) at a timestep after feedback: z + weight |z| g / |g|, each image's
-    own norms, computed in float32. Latents of no gradient stay.
+def follow(gradient: Tensor, latents: Tensor, weight: float) -> Tensor:
+    """The latents (N, C, h, w) after feedback by a float32 gradient of the same shape: z + weight
+    |z| g / |g|, each image's own norms, computed in float32. Latents of no gradient stay.
     """
-    gradient = criterion_gradient(feedback, denoise, scheduler, latents, timestep, conditioning)
     lengths = _lengths(latents.float()) / _lengths(gradient).clamp_min(1e-30)
-    return latents + (feedback.weight * lengths * gradient).to(latents)
+    return latents + (weight * lengths * gradient).to(latents)
 
 
 def criterion_gradient(
-    feedback: Feedback,
+    score: Callable[[Tensor], Tensor],
     denoise: Callable[[Tensor, Tensor, Conditioning], Tensor],
     scheduler: Any,
     latents: Tensor,
@@ -55,7 +46,7 @@ def criterion_gradient(
     with torch.enable_grad():
         leaf = latents.detach().float().requires_grad_()
         expected = expected_latents(denoise, scheduler, leaf, latents.dtype, timestep, conditioning)
-        (gradient,) = torch.autograd.grad(SCALE * feedback.score(expected).sum(), leaf)
+        (gradient,) = torch.autograd.grad(SCALE * score(expected).sum(), leaf)
     return gradient
 
 

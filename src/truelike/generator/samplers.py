@@ -20,7 +20,7 @@ from diffusers import (
 from torch import Tensor
 
 from truelike.generator.family import Conditioning, Family
-from truelike.generator.feedback import Feedback, follow
+from truelike.generator.feedback import Feedback, criterion_gradient, follow
 from truelike.generator.generator import Generator
 from truelike.generator.settings import SamplerName
 from truelike.runtime.errors import TruelikeError
@@ -158,6 +158,7 @@ def start_latents(scheduler: Any, first: Tensor, noise: Tensor, prior: Tensor | 
     return scheduler.add_noise(prior, noise, first)
 
 
+@torch.no_grad()
 def sample(
     generator: Generator,
     scheduler: Any,
@@ -174,20 +175,6 @@ def sample(
     With `prior` (N, C, h, w) and strength < 1, sampling starts at the noised prior. `rngs` draw
     what a sampler adds on the way (``lcm``).
     """
-    with torch.no_grad() if how.feedback else torch.inference_mode():
-        return _sample(generator, scheduler, conditioning, negative, noise, rngs, how, prior)
-
-
-def _sample(
-    generator: Generator,
-    scheduler: Any,
-    conditioning: Conditioning,
-    negative: Conditioning,
-    noise: Tensor,
-    rngs: Sequence[torch.Generator],
-    how: Sampling,
-    prior: Tensor | None,
-) -> Tensor:
     told = spacing(generator.family, scheduler, noise.shape[1:], how.steps)
     timesteps = start_at(scheduler, how.steps, how.strength, **told)
     flow = hasattr(scheduler, "scale_noise")  # where latents need no scaling
@@ -207,7 +194,10 @@ def _sample(
         if generator.is_told_guidance:
             own = own | {"guidance": latents.new_full((len(latents),), scale)}
         if how.feedback and step % how.feedback.every == 0:
-            latents = follow(how.feedback, generator.denoise, scheduler, latents, timestep, own)
+            gradient = criterion_gradient(
+                how.feedback.score, generator.denoise, scheduler, latents, timestep, own
+            )
+            latents = follow(gradient, latents, how.feedback.weight)
         given = both if guided else own
         inputs = torch.cat([latents, latents]) if guided else latents
         inputs = inputs if flow else scheduler.scale_model_input(inputs, timestep)

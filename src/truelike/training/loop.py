@@ -143,14 +143,7 @@ def fit(
     ends with the same bytes as an uninterrupted run.
     """
     torch.manual_seed(seed)
-    torch.backends.cudnn.deterministic = optimization.deterministic
-    torch.backends.cudnn.benchmark = not optimization.deterministic
-    model = open_model()
-    if optimization.sync_batch_norm and divides_batches(optimization):
-        model = _synchronised(model)
-    model = model.to(device()).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    if optimization.compile:
-        model.compile()
+    model = _placed(open_model(), optimization)
     network = _divided(model) if divides_batches(optimization) else model
     if proxy is not None:
         proxy = proxy.to(device()).eval().requires_grad_(False)
@@ -163,9 +156,8 @@ def fit(
         before = sum(counts[:number])
         if saved and number < saved["phase"]:
             continue
-        state = _begin(
-            model, network, phase, len(sets := sources(phase)), optimization, [seed, number]
-        )
+        sets = sources(phase)
+        state = _begin(model, network, phase, len(sets), optimization, [seed, number])
         if saved and number == saved["phase"]:
             state.load_state_dict(saved)
         for lr in _run_phase(state, proxy, sets, phase, optimization, steps):
@@ -181,6 +173,18 @@ def fit(
         for buffer in trained.buffers():  # of batch normalisation: the first process's
             dist.broadcast(buffer, 0)
     return trained.eval()
+
+
+def _placed(model: nn.Module, optimization: Optimization) -> nn.Module:
+    """The model on its device, as it is trained."""
+    torch.backends.cudnn.deterministic = optimization.deterministic
+    torch.backends.cudnn.benchmark = not optimization.deterministic
+    if optimization.sync_batch_norm and divides_batches(optimization):
+        model = _synchronised(model)
+    model = model.to(device()).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    if optimization.compile:
+        model.compile()
+    return model
 
 
 def divides_batches(optimization: Optimization) -> bool:
