@@ -34,7 +34,7 @@ check: lint types  ## check style and types, run the fast tests
 test: lint types  ## check style and types, run every test
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile --no-loadscope-reorder
 
-BENCHMARKS := demo pipeline replicas synthesis training storage metrics memory
+BENCHMARKS := demo pipeline replicas synthesis training loading storage metrics memory cards
 
 bench: $(INSTALLED)  ## measure what docs/performance.md claims, on what `make demo` made
 	for name in $(BENCHMARKS); do python -m benchmarks.$$name || exit 1; done

@@ -94,7 +94,7 @@ class Run:
     architecture: Architecture
     params: Params
     material: Material
-    on_accelerator: bool = True
+    on_gpu: bool = True
     judged: int = 256
 
     def open(self, live: LiveBytes, dtype: str, parts: Collection[str]) -> Generator:
@@ -103,7 +103,7 @@ class Run:
         """
         with fake_mode:
             pipeline = build(self.architecture)
-        generator = CountedGenerator(pipeline, live, self.on_accelerator)
+        generator = CountedGenerator(pipeline, live, self.on_gpu)
         for module in generator.modules.values():
             module.to(torch_dtype(dtype)).requires_grad_(False).eval()
         generator.tune()
@@ -115,12 +115,12 @@ class Run:
 class CountedGenerator(Generator):
     """A generator whose weights are counted where `place` puts them."""
 
-    def __init__(self, pipeline: Any, live: LiveBytes, on_accelerator: bool) -> None:
+    def __init__(self, pipeline: Any, live: LiveBytes, on_gpu: bool) -> None:
         super().__init__(pipeline)
-        self.live, self.on_accelerator = live, on_accelerator
+        self.live, self.on_gpu = live, on_gpu
 
     def place(self, parts: Collection[str]) -> None:
-        self.live.place(self.modules, parts if self.on_accelerator else list(self.modules))
+        self.live.place(self.modules, parts if self.on_gpu else list(self.modules))
 
 
 class OneThread:
@@ -233,7 +233,7 @@ def scratch_in(folder: Path) -> Iterator[None]:
 def predict_peak(stage: str, run: Run) -> float:
     """GiB of tensors that a stage has at most."""
     gc.collect()
-    cuda = as_on_cuda() if run.on_accelerator else nullcontext()
+    cuda = as_on_cuda() if run.on_gpu else nullcontext()
     with scratch_in(run.material.folder), counted() as live, cuda:
         STAGES[stage](run, live)
     return live.peak / 2**30
@@ -242,7 +242,7 @@ def predict_peak(stage: str, run: Run) -> float:
 def predictions(
     architecture: Architecture,
     raw: Any,
-    on_accelerator: bool,
+    on_gpu: bool,
     stages: Iterable[str] = STAGES,
     judged: int = Run.judged,
 ) -> dict[str, float]:
@@ -256,7 +256,7 @@ def predictions(
             continue
         with tempfile.TemporaryDirectory() as folder:
             material = make_material(Path(folder), params.data.resolution)
-            run = Run(architecture, params, material, on_accelerator, judged)
+            run = Run(architecture, params, material, on_gpu, judged)
             found[stage] = predict_peak(stage, run)
     return found
 
@@ -278,7 +278,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*rows, []], default=list(rows))
     found = {}
     for name in parser.parse_args().names:
-        found[name] = predictions(rows[name], settings_of(rows[name].recipe), on_accelerator=True)
+        found[name] = predictions(rows[name], settings_of(rows[name].recipe), on_gpu=True)
         print(name, found[name])
     write("cards", table(found))
 

@@ -27,7 +27,6 @@ from transformers import (
     CLIPModel,
 )
 
-from benchmarks import write
 from benchmarks.architectures import architectures, build, clip_tokenizer
 from benchmarks.cards import predictions, settings_of
 from benchmarks.memory import STAGES, Peak, watch
@@ -121,7 +120,7 @@ def run(side: int) -> dict[str, Peak]:
 def predicted(side: int) -> dict[str, float]:
     """MiB of tensors in the stages that `benchmarks.cards` predicts, on a CPU in float32."""
     params = settings(Path("images"), {}, side)
-    found = predictions(architectures()["sd15"], params, on_accelerator=False, judged=len(CLASSES))
+    found = predictions(architectures()["sd15"], params, on_gpu=False, judged=len(CLASSES))
     return {stage: gib * 1024 for stage, gib in found.items()}
 
 
@@ -141,7 +140,7 @@ def main() -> None:
         cells = ["" if own is None else f"{own:.0f}"]
         cells += [f"{value:.0f}" for value in (peak.anonymous, peak.resident, peak.seconds)]
         lines.append(f"| {stage} | {' | '.join(cells)} |")
-    write("full size", lines)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

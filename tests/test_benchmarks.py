@@ -250,8 +250,8 @@ def test_what_leaves_the_device_and_what_is_checkpointed_needs_less() -> None:
     raw["train"] |= {"resolution": 32, "batch_size": 4}
     raw["invert"]["batch_size"] = 4
     raw["models"]["classifier"] = str(ROOT / "models/backbone")
-    there = cards.predictions(row, raw, on_accelerator=True)
-    here = cards.predictions(row, raw, on_accelerator=False)
+    there = cards.predictions(row, raw, on_gpu=True)
+    here = cards.predictions(row, raw, on_gpu=False)
     assert list(there) == list(here) == list(cards.STAGES)
     assert all(there[stage] < here[stage] for stage in ("adapt", "naive", "synthesize"))
     assert all(0 < peak < 2 for peak in there.values())

@@ -174,15 +174,25 @@ def test_shots_are_a_number_or_one_for_each_class(shots):
 
 def test_feedback_needs_a_network_that_validation_did_not_choose():
     raw = changed("synthesize.feedback.criterion", "entropy")
-    with pytest.raises(TruelikeError, match=r"keep 'best' keeps the network that validation"):
-        parse_params(raw)
+    raw["synthesize"]["feedback"]["network"] = "outputs/train/real/networks"
+    for keep in ("best", "none"):
+        raw["train"]["keep"] = keep
+        with pytest.raises(
+            TruelikeError, match=r"feedback\.network: needs train\.keep 'all', found"
+        ):
+            parse_params(raw)
     raw["train"]["keep"] = "all"
     assert parse_params(raw).synthesize.feedback.is_on
     raw["privacy"]["shadows"] = [0, 1, 2, 3, 4, 5]
     with pytest.raises(TruelikeError, match=r"network has seen the images that the shadows"):
         parse_params(raw)
-    raw["synthesize"]["feedback"]["weight"] = 0
-    assert not parse_params(raw).synthesize.feedback.is_on
+    raw["privacy"]["shadows"] = []
+    raw["synthesize"]["feedback"]["network"] = "outputs/train/more_real/networks"
+    with pytest.raises(TruelikeError, match=r"arm 'more_real' trains on real images beyond"):
+        parse_params(raw)
+    raw["synthesize"]["feedback"]["network"] = "models/backbone"  # of the user's own
+    raw["train"]["keep"] = "best"
+    assert parse_params(raw)
 
 
 def test_captions_that_no_model_makes_have_no_synthetic_images_and_no_rewrites():

@@ -16,6 +16,7 @@ from truelike.captioning.settings import Caption
 from truelike.evaluation.settings import Evaluate
 from truelike.features.settings import Embed
 from truelike.generator.settings import Prompts, VisualGuidance
+from truelike.paths import ARMS
 from truelike.privacy.settings import Privacy
 from truelike.reporting.settings import Report, Rung
 from truelike.runtime.errors import TruelikeError
@@ -147,10 +148,28 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _feedback_leaks_nothing(self) -> "Params":
-        if (self.synthesize.feedback.is_on or self.rounds) and self.train.keep == "best":
+        feedback = self.synthesize.feedback
+        asked = {
+            f"rounds.{name}.after": own.after
+            for name, own in self.rounds.items()
+            if own.allocation == "uncertain" or own.criterion != "off"
+        }
+        if feedback.is_on and Path(feedback.network).is_relative_to(ARMS):
+            asked["synthesize.feedback.network"] = Path(feedback.network).relative_to(ARMS).parts[0]
+        for where, name in asked.items():
+            arm = self.train.arms.get(name)
+            if arm is None:
+                raise ValueError(f"{where}: no arm {name!r}, choose from {list(self.train.arms)}")
+            if arm.partner == "extra" and arm.uses_partner:
+                raise ValueError(
+                    f"{where}: the arm {name!r} trains on real images beyond data.shots, and no "
+                    "image may be made with their help: name another arm"
+                )
+        if asked and self.train.keep != "all":
             raise ValueError(
-                "synthesize.feedback, rounds: train.keep 'best' keeps the network that validation "
-                "images choose, and no image may be made with their help: set train.keep to 'all'"
+                f"{next(iter(asked))}: needs train.keep 'all', found {self.train.keep!r}: 'best' "
+                "keeps the network that validation images choose, and no image may be made with "
+                "their help; 'none' keeps none"
             )
         if self.synthesize.feedback.is_on and self.privacy.shadows:
             raise ValueError(

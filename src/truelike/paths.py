@@ -26,6 +26,7 @@ SELECTION = OUTPUTS / "selection"  # a table per set
 OOD = OUTPUTS / "ood"  # a folder per set
 CORRUPTED = OOD / "corrupted"
 ARMS = OUTPUTS / "train"  # a folder per arm
+NETWORKS = "networks"  # in an arm's folder, a directory per kept seed
 
 CLASSIFIER = OUTPUTS / "classifier"  # the network of the verdict's arm
 

@@ -101,6 +101,7 @@ def test_a_pool_has_the_mean_and_the_resamples_of_all_subsamples() -> None:
     assert pooled.interval.low < 0.25 < 0.75 < pooled.interval.high
     assert pool([1.0, 2.0]) == 1.5
     assert pool([None, None]) is None
+    assert pool([parts[0], None]) is None
 
 
 def test_measures_hardly_depend_on_the_subsample_of_a_large_set() -> None:

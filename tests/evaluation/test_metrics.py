@@ -211,6 +211,16 @@ def test_verdict_is_chosen_on_validation_and_reported_on_test() -> None:
     assert found["difference_to_real"]["bridged"]["p_value"] < 0.05
 
 
+def test_an_arm_on_a_round_can_be_the_verdicts_and_one_on_a_partial_set_cannot() -> None:
+    chosen = arms(real="extra", mixed="synthetic", later="rounds/first", gap="partial/none")
+    accuracies = {"real": 0.6, "mixed": 0.65, "later": 0.7, "gap": 0.8}
+    found = {
+        name: planted(accuracy, number)
+        for number, (name, accuracy) in enumerate(accuracies.items())
+    }
+    assert summary(found, found, chosen)["verdict"]["arm"] == "later"
+
+
 def test_verdict_says_when_it_hurt_or_could_not_tell() -> None:
     chosen = arms(real="extra", mixed="synthetic")
     same, worse = planted(0.6, 1), planted(0.5, 2)

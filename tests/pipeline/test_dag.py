@@ -98,6 +98,14 @@ def test_validation_and_test_images_never_reach_a_stage_that_learns_from_images(
     assert not any(dep == out or out.startswith(dep + "/") for dep in paths for out in held_out)
 
 
+def test_of_an_arm_a_round_sees_the_networks_alone_which_no_held_out_image_chooses():
+    assert [path for path in data_of("round") if path.startswith("outputs/train")] == [
+        "outputs/train/${item.after}/networks"
+    ]
+    held_out = ("outputs/real/validation", "outputs/real/test", "outputs/extra", "outputs/ood")
+    assert not [path for path in data_of("round") if path.startswith(held_out)]
+
+
 @pytest.mark.parametrize("captioned", CAPTIONED)
 @pytest.mark.parametrize("stage", LEARNING)
 def test_images_of_another_look_never_reach_a_stage_that_learns_from_images(stage, captioned):

@@ -10,8 +10,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.support.tiny_project import MODELS, write_pictures_and_models
+from truelike.runtime.processes import one_thread
 from truelike.runtime.yaml import read_yaml
-from truelike.training.loop import one_thread
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = {"real": {"partner": "extra", "phases": [{"on": "real"}]}}

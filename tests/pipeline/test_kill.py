@@ -29,8 +29,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.support.tiny_project import MODELS, write_pictures_and_models
+from truelike.runtime.processes import one_thread
 from truelike.runtime.yaml import read_yaml
-from truelike.training.loop import one_thread
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"} | {
@@ -56,7 +56,7 @@ SETTINGS = {
     "adapt": {"steps": 60, "batch_size": 4, "checkpoint_every": 4},
     "naive": {"steps": 1, "batch_size": 16},
     "synthesize": {"steps": 8, "replicas": [0], "batch_size": 1, "shard_size": 1}
-    | {"feedback": {"criterion": "off", "weight": 0, "every": 1, "network": "tiny/net.yaml"}},
+    | {"feedback": {"criterion": "off", "weight": 1.0, "every": 1, "network": "tiny/net.yaml"}},
     "select": {"classifier_steps": 60, "min_class_probability": 0.0},
     "train": {
         "steps": 80,

@@ -15,9 +15,9 @@ from ruamel.yaml import YAML
 from tests.support import tiny_models
 from tests.support.tiny_project import MODELS, write_pictures_and_models
 from truelike import config
+from truelike.runtime.processes import one_thread
 from truelike.runtime.settings import Section
 from truelike.runtime.yaml import read_yaml
-from truelike.training.loop import one_thread
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = {

@@ -26,11 +26,13 @@ from tests.support.report_material import (
 from truelike.audit.gaps import GAPS
 from truelike.config import load_params, parse_params
 from truelike.evaluation.verdict import NO_VERDICT
+from truelike.imageset.reading import ImageSet
+from truelike.imageset.writing import Sample, write_image_set
 from truelike.reporting import figures
 from truelike.reporting.arms import describe_arm
 from truelike.reporting.caveats import caveats
 from truelike.reporting.costs import active_stages
-from truelike.reporting.examples import class_examples
+from truelike.reporting.examples import class_examples, overview
 from truelike.reporting.material import Material
 from truelike.reporting.measures import MEASURES
 from truelike.reporting.page import render, write_report
@@ -290,6 +292,17 @@ def test_demonstration_models_on_other_images_are_warned_of(material):
     assert warned(**foreign, caption__by="none") == everywhere[1:2]
 
 
+def test_a_class_without_an_image_leaves_blanks_in_the_overview(material, tmp_path):
+    images = material.synthetic[0]
+    others = [
+        Sample(images.keys[row], int(images.labels[row]), images.pixels(row), {})
+        for row in np.flatnonzero(images.labels != 0)
+    ]
+    write_image_set(tmp_path / "others", others, images.class_names)
+    sheet = overview(changed(material, synthetic=[ImageSet(tmp_path / "others")]))
+    assert sheet.size == overview(material).size
+
+
 def test_few_images_few_steps_and_heavy_dropping_are_warned_of(material):
     def texts(**fields: object) -> str:
         return "\n".join(caveats(changed(material, **fields)))
@@ -300,6 +313,11 @@ def test_few_images_few_steps_and_heavy_dropping_are_warned_of(material):
     off = with_params(material, adapt__steps=10, adapt__enabled=False)
     assert "adapt.steps" not in texts(settings=off.settings)
     assert "Selection dropped" not in texts(selection=material.selection.assign(keep=True))
+    assert "no synthetic images" not in texts(selection=material.selection.assign(keep=True))
+    label = material.selection["label"].iloc[0]
+    name = material.real.class_names[label]
+    without = material.selection.assign(keep=material.selection["label"] != label)
+    assert f"There are no synthetic images of {name}:" in texts(selection=without)
     half = material.selection.assign(keep=material.selection["label"] > 0)
     assert "10 of 30 synthetic images, 1 of them as near-copies, and 100 % of the class t" in texts(
         selection=half

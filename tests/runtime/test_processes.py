@@ -21,9 +21,8 @@ from truelike.generator.adapter import LORA_FILE, write_adapter
 from truelike.generator.generator import Generator
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.errors import TruelikeError
-from truelike.runtime.processes import own_cores, own_part, own_rows, wait_for_all
+from truelike.runtime.processes import one_thread, own_cores, own_part, own_rows, wait_for_all
 from truelike.runtime.scratch import is_first
-from truelike.training.loop import one_thread
 
 
 def learn(generator: Path, real: ImageSet, settings: Adapt, folder: Path) -> None:

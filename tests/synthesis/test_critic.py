@@ -22,15 +22,15 @@ from truelike.training.trained import save_weights, write_config
 
 @pytest.fixture
 def arm(tmp_path: Path) -> Path:
-    """The folder of an arm with two kept networks for boot and bag."""
+    """The two kept networks of an arm, for boot and bag."""
     for seed in (3, 12):
         torch.manual_seed(seed)
-        network = tmp_path / "arm/networks" / str(seed)
+        network = tmp_path / "networks" / str(seed)
         network.mkdir(parents=True)
         model = timm.create_model("test_resnet", num_classes=2)
         save_weights(model, network / "model.safetensors")
         write_config(model, 16, ["boot", "bag"], {}, network / "config.json")
-    return tmp_path / "arm"
+    return tmp_path / "networks"
 
 
 def followed(job: SynthesisJob, arm: Path, **changes: object) -> SynthesisJob:
@@ -40,12 +40,23 @@ def followed(job: SynthesisJob, arm: Path, **changes: object) -> SynthesisJob:
 
 
 def test_the_network_is_not_chosen_by_its_accuracy(arm: Path) -> None:
-    assert find_network(arm) == arm / "networks/3"
-    assert find_network(arm / "networks/12") == arm / "networks/12"
-    assert network_identity(arm) == network_identity(arm / "networks/3")
-    assert network_identity(arm) != network_identity(arm / "networks/12")
+    assert find_network(arm) == arm / "3"
+    assert find_network(arm / "12") == arm / "12"
+    assert network_identity(arm) == network_identity(arm / "3")
+    assert network_identity(arm) != network_identity(arm / "12")
     with pytest.raises(TruelikeError, match=r"holds no trained network; .* with train\.keep: all"):
         find_network(arm.parent)
+
+
+def test_the_identity_of_a_network_is_not_what_validation_says_of_it(arm: Path) -> None:
+    before, file = network_identity(arm), arm / "3/config.json"
+    config = json.loads(file.read_text())
+    config["training"] = {"validation_accuracy": 99.0}
+    file.write_text(json.dumps(config))
+    assert network_identity(arm) == before
+    config["pretrained_cfg"]["mean"] = [0.1, 0.1, 0.1]
+    file.write_text(json.dumps(config))
+    assert network_identity(arm) != before
 
 
 def test_a_criterion_by_hand(arm: Path) -> None:
@@ -61,7 +72,7 @@ def test_a_criterion_by_hand(arm: Path) -> None:
     torch.testing.assert_close(loss.score(images, labels), -p[range(3), labels].log())
     with pytest.raises(TruelikeError, match="does not tell the classes of the real images apart"):
         open_critic(arm, "loss", ["bag", "boot"], device)
-    config = arm / "networks/3/config.json"
+    config = arm / "3/config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "label_names": None}))
     with pytest.raises(TruelikeError, match="does not tell the classes"):
         open_critic(arm, "loss", ["boot", "bag"], device)
@@ -91,13 +102,13 @@ def test_feedback_raises_its_criterion_and_is_in_the_row(
     assert after > before
 
 
-def test_without_weight_or_criterion_rows_and_images_are_as_without_feedback(
+def test_without_criterion_rows_and_images_are_as_without_feedback(
     job: SynthesisJob, arm: Path, real: ImageSet
 ) -> None:
     rows = plan_of(job, real, 0)
-    for off in (followed(job, arm, weight=0.0), followed(job, arm, criterion="off")):
-        assert plan_of(off, real, 0).equals(rows)
-        assert open_renderer(off, real).critic is None
+    off = followed(job, arm, criterion="off")
+    assert plan_of(off, real, 0).equals(rows)
+    assert open_renderer(off, real).critic is None
     assert replica_key(followed(job, arm), 0) != replica_key(job, 0)
-    other = followed(job, arm / "networks/12")
+    other = followed(job, arm / "12")
     assert replica_key(other, 0) != replica_key(followed(job, arm), 0)

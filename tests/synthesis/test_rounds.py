@@ -61,9 +61,10 @@ def test_rounds_that_cannot_be(change, problem):
 
 def test_rounds_need_networks_that_validation_did_not_choose():
     raw = settings()
-    raw["train"]["keep"] = "best"
-    with pytest.raises(TruelikeError, match="keep 'best' keeps the network that validation"):
-        parse_params(raw)
+    for keep in ("best", "none"):
+        raw["train"]["keep"] = keep
+        with pytest.raises(TruelikeError, match=f"needs train.keep 'all', found '{keep}'"):
+            parse_params(raw)
 
 
 @pytest.fixture
@@ -134,3 +135,10 @@ def test_a_round_that_nothing_guides_is_a_replica_like_any_other():
     job = round_job(parse_params(settings(rounds={"first": off})), "first")
     assert not job.settings.feedback.is_on
     assert job.allocation == Path("outputs/rounds/first/allocation")
+
+
+def test_the_job_of_a_round_is_found_whatever_its_name():
+    for name in ("naive", "partial", "first"):
+        params = parse_params(settings(rounds={name: ROUNDS["first"]}))
+        job = job_of(params, Path("outputs/rounds") / name / "images")
+        assert (job.stage, job.allocation) == ("round", Path(f"outputs/rounds/{name}/allocation"))

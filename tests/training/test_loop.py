@@ -20,11 +20,12 @@ from tests.support.classifiers import (
     training,
 )
 from tests.support.compiling import trace_only
+from truelike.runtime.processes import one_thread
 from truelike.runtime.scratch import discard
 from truelike.training import loop
 from truelike.training.augmentation import mixup, normalise, random_resized_crop
 from truelike.training.images import LabelledImages, TrainingSet
-from truelike.training.loop import Checkpoint, LogRow, fit, one_thread, predict
+from truelike.training.loop import Checkpoint, LogRow, fit, predict
 from truelike.training.losses import batch_loss
 from truelike.training.networks import input_statistics, open_classifier
 from truelike.training.phases import learning_rate

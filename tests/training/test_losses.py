@@ -16,7 +16,8 @@ from tests.support.classifiers import (
     training,
 )
 from truelike.runtime.errors import TruelikeError
-from truelike.training.loop import fit, one_thread
+from truelike.runtime.processes import one_thread
+from truelike.training.loop import fit
 from truelike.training.losses import batch_loss, proxy_divergence
 from truelike.training.networks import open_classifier, open_proxy
 from truelike.training.settings import Phase

@@ -19,10 +19,11 @@ from tests.support.classifiers import (
     load,
     training,
 )
+from truelike.runtime.processes import one_thread
 from truelike.runtime.scratch import stack_on_disk
 from truelike.training import seeds as seeds_module
 from truelike.training.images import LabelledImages
-from truelike.training.loop import fit, one_thread, predict
+from truelike.training.loop import fit, predict
 from truelike.training.networks import open_classifier
 from truelike.training.seeds import seed_file, train_seeds
 from truelike.training.settings import Phase, Train

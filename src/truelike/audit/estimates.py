@@ -42,7 +42,7 @@ def pool(parts: Sequence[Estimate | float | None]) -> Estimate | float | None:
     choice of a subsample beside that of the images.
     """
     estimates = [part for part in parts if isinstance(part, Estimate)]
-    if estimates:
+    if len(estimates) == len(parts):
         values = [estimate.value for estimate in estimates]
         return Estimate(
             float(np.mean(values)), np.concatenate([estimate.draws for estimate in estimates])

@@ -138,7 +138,7 @@ def summarise(
     and the verdict.
 
     Percent and percentage points. The verdict's arm is the best one on validation among those whose
-    partner is the synthetic set; its numbers are of test images.
+    partner is the synthetic set or a round; its numbers are of test images.
     """
     scored, validated = arm_scores(test), arm_scores(validation)
     pairs = [(name, REFERENCE) for name in scored if name != REFERENCE]
@@ -146,7 +146,7 @@ def summarise(
     candidates = [
         name
         for name, arm in arms.items()
-        if arm.partner == "synthetic" and name in differences.index
+        if arm.partner.startswith(("synthetic", "rounds/")) and name in differences.index
     ]
     accuracy = {
         name: _rounded(crossed_mean(values).interval(confidence).within(0, 100), "top1")

@@ -54,7 +54,7 @@ class Generator:
         self.pipeline = pipeline
         self.family = family_of(pipeline)
         self.device = device()
-        self.on_accelerator = self.device.type != "cpu"
+        self.on_gpu = self.device.type != "cpu"
 
     @classmethod
     def open(cls, model: Model, parts: Collection[str] | None = None) -> "Generator":
@@ -113,18 +113,18 @@ class Generator:
         for name, module in self.modules.items():
             if name not in parts:
                 module.to("cpu")
-        if self.on_accelerator:
+        if self.on_gpu:
             getattr(torch, self.device.type).empty_cache()
         for name in parts:
             self.modules[name].to(self.device)
 
     def tune(self) -> None:
-        """Set what makes the parts small or fast on an accelerator, and changes rounding only.
+        """Set what makes the parts small or fast on a GPU, and changes rounding only.
 
         Images are decoded one by one, and in tiles where they are larger than those that the VAE
         was trained on.
         """
-        if not self.on_accelerator:
+        if not self.on_gpu:
             return
         self.pipeline.vae.enable_slicing()
         self.pipeline.vae.enable_tiling()
@@ -179,9 +179,9 @@ class Generator:
     @contextmanager
     def checkpointed(self, choice: Literal["auto", "on", "off"]) -> Iterator[None]:
         """While open, the denoiser keeps few activations and computes the others again for the
-        gradients; ``auto`` is on where there is an accelerator.
+        gradients; ``auto`` is on where there is a GPU.
         """
-        if choice == "on" or (choice == "auto" and self.on_accelerator):
+        if choice == "on" or (choice == "auto" and self.on_gpu):
             self.denoiser.enable_gradient_checkpointing()
         try:
             yield

@@ -48,7 +48,7 @@ def map_states(
     first = generator.encode(distinct[0][:1])
     shapes = {name: value.shape[1:] for name, value in first.items()}
     (dtype,) = {value.dtype for value in first.values()}
-    size = BATCH if generator.on_accelerator else 1
+    size = BATCH if generator.on_gpu else 1
 
     def rows() -> Iterator[np.ndarray]:
         for (encode, _), texts in zip(kinds, distinct, strict=True):

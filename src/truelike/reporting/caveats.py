@@ -99,7 +99,7 @@ def _of_the_prompts(material: Material) -> Iterator[str]:
             f"{captions.sum()} of {len(captions)} captions were cut at caption.max_tokens = "
             f"{material.settings.caption.max_tokens}."
         )
-    if material.caption_summary["contradicting"]:
+    if material.caption_summary["contradicting"] and material.settings.prompts.caption:
         yield _contradictions(material.caption_summary)
     if prompts.any():
         yield (
@@ -128,6 +128,12 @@ def _contradictions(summary: Mapping[str, Any]) -> str:
 
 
 def _of_the_selection(material: Material) -> Iterator[str]:
+    counts = material.class_counts()
+    if missing := counts.index[counts["kept"] == 0].tolist():
+        yield (
+            f"There are no synthetic images of {', '.join(missing)}: fidelity, coverage and gaps "
+            "below are of the other classes alone."
+        )
     selection = material.selection
     kept = selection["keep"].astype(bool)
     by_class = 1 - kept.groupby(selection["label"]).mean()

@@ -58,7 +58,8 @@ def arm_costs(
         if f"train@{name}" in seconds.index:
             making = 0.0
             if arm.uses_partner:
-                making = float(seconds.reindex(_makers(arm.partner, settings)).sum())
+                makers = list(dict.fromkeys(_makers(arm.partner, settings)))
+                making = float(seconds.reindex(makers).sum())
             training = float(seconds[f"train@{name}"])
             times = {"making": making, "training": training, "together": making + training}
             rows.append({"arm": name} | times | dict(accuracy[name]))

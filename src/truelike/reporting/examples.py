@@ -119,9 +119,10 @@ def _corrupted_examples(images: ImageSet) -> Iterator[tuple[str, list[dict[str, 
 
 def overview(material: Material, rows: int = 2, columns: int = 10) -> Image.Image:
     """Real, naive and synthetic images of the first classes: a column per class, `rows` of each
-    set.
+    set, blank where a class has fewer.
     """
     names = material.real.class_names[:columns]
+    blank = np.full_like(material.real.pixels(0), 255)
     sheet = []
     for name, images in (
         ("real", material.real),
@@ -129,9 +130,12 @@ def overview(material: Material, rows: int = 2, columns: int = 10) -> Image.Imag
         ("synthetic", material.synthetic[0]),
     ):
         chosen = [np.flatnonzero(images.labels == label)[:rows] for label in range(len(names))]
-        for row in range(min(map(len, chosen))):
+        for row in range(max(map(len, chosen))):
             label = name if row == 0 else ""
-            sheet.append((label, [images.pixels(places[row]) for places in chosen]))
+            row_pictures = [
+                images.pixels(places[row]) if row < len(places) else blank for places in chosen
+            ]
+            sheet.append((label, row_pictures))
     return contact_sheet(sheet, names)
 
 

@@ -19,6 +19,15 @@ BACKENDS = {"cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, so that sums have the same order on any number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@contextmanager
 def joined(timeout: timedelta | None = None) -> Iterator[None]:
     """Join torch.distributed if torchrun launched this process; otherwise do nothing.
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from truelike.runtime.processes import one_thread
 from truelike.selection.settings import Select
 from truelike.training.images import Images
-from truelike.training.loop import fit, one_thread, predict
+from truelike.training.loop import fit, predict
 from truelike.training.networks import open_classifier
 from truelike.training.settings import Optimization, Phase
 

@@ -1,4 +1,6 @@
-"""The network whose criterion feedback follows: one that `train` kept, opened by timm alone."""
+"""The network whose criterion feedback follows: one that `train` kept, opened by timm alone, so
+that a replica does not depend on the code of training.
+"""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from truelike.generator.generator import Generator
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.scratch import fingerprint
 
-CONFIG, NETWORKS = "config.json", "networks"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,22 +51,27 @@ class Critic:
 
 
 def find_network(folder: Path) -> Path:
-    """The network in a directory, or in that of an arm the one of the first kept seed, which its
+    """The network in a directory, or among an arm's networks that of the first kept seed, which its
     accuracy on validation images does not choose; raises TruelikeError where there is none.
     """
-    kept = sorted((folder / NETWORKS).glob("*"), key=lambda path: int(path.name))
-    network = kept[0] if kept else folder
+    kept = sorted(folder.glob(f"[0-9]*/{CONFIG}"), key=lambda file: int(file.parent.name))
+    network = kept[0].parent if kept else folder
     if not (network / CONFIG).is_file():
         raise TruelikeError(
-            f"synthesize.feedback.network: {folder} holds no trained network; name an arm's folder "
-            "such as outputs/train/real, with train.keep: all"
+            f"synthesize.feedback.network: {folder} holds no trained network; name an arm's, such "
+            "as outputs/train/real/networks, with train.keep: all"
         )
     return network
 
 
 def network_identity(folder: Path) -> str:
-    """The fingerprint of the files of the network that `find_network` finds."""
-    return fingerprint(None, find_network(folder))
+    """The fingerprint of what decides the answers of the network that `find_network` finds: its
+    weights and its config, without what that tells of its training.
+    """
+    network = find_network(folder)
+    config = json.loads((network / CONFIG).read_text(encoding="utf-8"))
+    del config["training"]
+    return fingerprint(config, network / WEIGHTS)
 
 
 def open_critic(
@@ -81,7 +88,7 @@ def open_critic(
     if config.get("label_names") != list(class_names):
         raise TruelikeError(
             f"synthesize.feedback.network: {network} does not tell the classes of the real images "
-            "apart; name a network that this pipeline trained, such as outputs/train/real"
+            "apart; name networks that this pipeline trained, such as outputs/train/real/networks"
         )
     model = timm.create_model(f"local-dir:{network}", pretrained=True)
     inputs = config["pretrained_cfg"]

@@ -15,6 +15,7 @@ from truelike.paths import (
     CAPTIONS,
     FEATURES,
     NAIVE,
+    NETWORKS,
     PARTIAL,
     ROUNDS,
     STYLE,
@@ -107,7 +108,7 @@ def naive_job(params: Parameters) -> SynthesisJob:
         allocation="each",
         budget=None,
         judge=Judge(folds=2, steps=1),
-        feedback=FeedbackSettings(criterion="off", weight=0.0, every=1, network="none"),
+        feedback=FeedbackSettings(criterion="off", weight=1.0, every=1, network="none"),
         guidance_interval=(0, 1),
         strength=1.0,
         lora_scale=0.0,
@@ -133,7 +134,7 @@ def round_job(params: Parameters, name: str) -> SynthesisJob:
     own.
     """
     own = params.rounds[name]
-    changed = {"criterion": own.criterion, "network": str(ARMS / own.after)}
+    changed = {"criterion": own.criterion, "network": str(ARMS / own.after / NETWORKS)}
     feedback = params.synthesize.feedback.model_copy(update=changed)
     return replace(
         replica_job(params),
@@ -159,10 +160,10 @@ def without(pieces: tuple[Piece, ...], job: SynthesisJob) -> SynthesisJob:
 def job_of(params: Parameters, folder: Path) -> SynthesisJob:
     """The job that makes image sets like `folder`, by the name of the folder that it is in."""
     kind = folder.resolve().parent.name
+    if folder.resolve().parents[1].name == ROUNDS.name:
+        return round_job(params, kind)
     if kind == NAIVE.name:
         return naive_job(params)
     if kind == PARTIAL.name:
         return partial_job(params, folder.name)
-    if folder.resolve().parents[1].name == ROUNDS.name:
-        return round_job(params, kind)
     return replica_job(params)

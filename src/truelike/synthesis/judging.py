@@ -3,7 +3,6 @@ which they predict.
 """
 
 import hashlib
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +10,12 @@ import numpy as np
 from torch import nn
 
 from truelike.imageset.reading import INDEX_FILE, ImageSet
+from truelike.runtime.processes import one_thread
 from truelike.runtime.scratch import finished, scratch, scratch_key, write_finished
 from truelike.synthesis.allocation import POINTS, Judged
 from truelike.synthesis.settings import Judge
-from truelike.training.images import Images, LabelledImages, load_images
-from truelike.training.loop import LogRow, fit, one_thread, predict
+from truelike.training.images import Images, load_images
+from truelike.training.loop import LogRow, fit, predict
 from truelike.training.networks import open_classifier
 from truelike.training.settings import Optimization, Phase
 
@@ -40,8 +40,7 @@ def judge_out_of_fold(
     """What networks say of the images of their fold, each trained on those of all other folds as
     the arm `real` is, in ``judge.steps`` steps.
 
-    The judges of a killed run are used again. Of less than POINTS steps each is a point, and the
-    last counts for those that are missing.
+    The judges of a killed run are used again. Fewer steps than POINTS are spread over the points.
     """
     steps = {"steps": judge.steps, "log_every": max(1, judge.steps // POINTS)}
     optimization = optimization.model_copy(update=steps)
@@ -55,10 +54,9 @@ def judge_out_of_fold(
         for fold in np.unique(folds):
             file, held = folder / f"{fold}.npz", np.flatnonzero(folds == fold)
             if not finished(file):
-                others = _subset(loaded, np.flatnonzero(folds != fold))
                 answers = _predictions(
-                    others,
-                    _subset(loaded, held),
+                    loaded.at(np.flatnonzero(folds != fold)),
+                    loaded.at(held),
                     len(images.class_names),
                     classifier,
                     optimization,
@@ -96,22 +94,11 @@ def _predictions(
         return opened[0]
 
     def look(row: LogRow) -> None:
-        answers.append(predict(opened[0].eval(), held))
-        opened[0].train()
+        if row[0] + 1 < optimization.steps:
+            answers.append(predict(opened[0].eval(), held))
+            opened[0].train()
 
     with one_thread():
         trained = fit(open_network, lambda _: [train], [Phase(on="real")], optimization, seed, look)
-        answers[-1] = predict(trained, held)
+        answers.append(predict(trained, held))
     return np.stack(answers)
-
-
-def _subset(images: Images, positions: np.ndarray) -> Images:
-    labels = images.labels[positions]
-    if isinstance(images, LabelledImages):
-        return LabelledImages(images.pixels[positions], labels)
-    return replace(
-        images,
-        owners=images.owners[positions],
-        positions=images.positions[positions],
-        labels=labels,
-    )

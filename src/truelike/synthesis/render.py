@@ -47,7 +47,7 @@ class Renderer:
         GPU, and with an adapter per class, which the whole generator takes on, only the next batch
         is rendered while the last is used.
         """
-        parallel = not self.generator.on_accelerator and self.class_lora_scale is None
+        parallel = not self.generator.on_gpu and self.class_lora_scale is None
         threads = torch.get_num_threads()
         workers = threads if parallel else 1
         states = self._encode(batches)

@@ -11,6 +11,7 @@ import torch
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import write_table
 from truelike.runtime.devices import device
+from truelike.runtime.processes import one_thread
 from truelike.synthesis.allocation import POINTS, Judged, allocation_file, allocation_table
 from truelike.synthesis.critic import open_critic
 from truelike.synthesis.jobs import SynthesisJob
@@ -28,7 +29,8 @@ def allocate_round(job: SynthesisJob, settings: Round, images: ImageSet) -> None
     assert job.allocation
     judged = None
     if settings.allocation == "uncertain":
-        entropy = _entropy(Path(job.settings.feedback.network), images)
+        with one_thread():
+            entropy = _entropy(Path(job.settings.feedback.network), images)
         judged = Judged(np.ones((POINTS, len(images)), bool), entropy)
     table = allocation_table(images, job.settings, settings.allocation, judged, settings.replica)
     write_table(job.allocation / allocation_file(settings.replica), table)

@@ -29,7 +29,7 @@ from truelike.runtime.executor import Part, Progress, map_parts
 from truelike.runtime.ledger import count_images
 from truelike.runtime.scratch import publish, scratch, scratch_key, write_once
 from truelike.synthesis.allocation import allocation_file
-from truelike.synthesis.critic import find_network, network_identity, open_critic
+from truelike.synthesis.critic import network_identity, open_critic
 from truelike.synthesis.jobs import SynthesisJob
 from truelike.synthesis.plan import Learned, batches, make_plan
 from truelike.synthesis.render import Renderer
@@ -84,7 +84,7 @@ def open_renderer(job: SynthesisJob, real: ImageSet) -> Renderer:
         vectors = guidance_vectors(generator, features, real.labels, job.visual_guidance)
     has_classes = adapter is not None and adapter.labels is not None and lora_scale > 0
     critic, feedback = None, job.settings.feedback
-    if feedback.criterion != "off" and feedback.is_on:
+    if feedback.criterion != "off":
         generator.pipeline.vae.float()  # of its gradients
         network = Path(feedback.network)
         critic = open_critic(network, feedback.criterion, real.class_names, generator.device)
@@ -107,8 +107,9 @@ def replica_key(job: SynthesisJob, replica: int) -> str:
     inputs = [path for path in made if path]
     if job.allocation:
         inputs.append(job.allocation / allocation_file(replica))
-    if job.settings.feedback.is_on:
-        inputs.append(find_network(Path(job.settings.feedback.network)))
+    feedback = job.settings.feedback
+    if feedback.is_on:
+        settings["network"] = network_identity(Path(feedback.network))
     return scratch_key(__file__, settings, generator.path, job.real / INDEX_FILE, *inputs)
 
 

@@ -47,13 +47,13 @@ class FeedbackSettings(Section):
     """
 
     criterion: Literal["off", "entropy", "loss"]
-    weight: NonNegative
+    weight: Annotated[float, Field(gt=0)]
     every: Positive
     network: Text
 
     @property
     def is_on(self) -> bool:
-        return self.criterion != "off" and self.weight > 0
+        return self.criterion != "off"
 
 
 class Synthesize(Section):

@@ -3,7 +3,7 @@ image sets whenever they are needed.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import current_process
 from pathlib import Path
 
@@ -43,6 +43,10 @@ class LabelledImages:
         """The pixels at these positions, uint8 (B, H, W, 3)."""
         return self.pixels[positions]
 
+    def at(self, positions: np.ndarray) -> "LabelledImages":
+        """The images at these positions, in this order."""
+        return LabelledImages(self.pixels[positions], self.labels[positions])
+
 
 @dataclass(frozen=True)
 class StoredImages:
@@ -66,6 +70,15 @@ class StoredImages:
             pixels = self.sets[self.owners[position]].pixels(int(self.positions[position]))
             taken[row] = resized(pixels, self.resolution)
         return taken
+
+    def at(self, positions: np.ndarray) -> "StoredImages":
+        """The images at these positions, in this order."""
+        return replace(
+            self,
+            owners=self.owners[positions],
+            positions=self.positions[positions],
+            labels=self.labels[positions],
+        )
 
 
 Images = LabelledImages | StoredImages

@@ -4,7 +4,6 @@ result for a seed.
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,15 +39,6 @@ from truelike.training.settings import Optimization, Phase
 LogRow = tuple[int, int, float, float]  # last step, phase, mean loss, learning rate
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one thread, so that sums have the same order on any number of cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """The file that a network's training is kept in, and after how many steps each."""
@@ -71,7 +61,8 @@ class PhaseState:
     augmentation: torch.Generator
     waiting: list[np.ndarray]  # of each set, see `next_positions`
     step: int  # of the phase
-    losses: list[Tensor]  # since the last row of the log
+    losses: list[Tensor]  # since the last row of the log: of all processes,
+    own_losses: list[Tensor]  # then those of this one alone
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -82,8 +73,8 @@ class PhaseState:
             "rng": self.rng.bit_generator.state,
             "augmentation": self.augmentation.get_state(),
             "torch": torch.get_rng_state(),  # of dropout and stochastic depth
-            # whichever accelerator it goes on with
-            "device": accelerator.get_rng_state() if (accelerator := _accelerator()) else None,
+            # whichever GPU it goes on with
+            "device": gpu.get_rng_state() if (gpu := _gpu()) else None,
             "waiting": [torch.from_numpy(positions) for positions in self.waiting],
             "step": self.step,
             "losses": self.losses,
@@ -98,24 +89,32 @@ class PhaseState:
         self.rng.bit_generator.state = state["rng"]
         self.augmentation.set_state(state["augmentation"])
         torch.set_rng_state(state["torch"])
-        if accelerator := _accelerator():
-            accelerator.set_rng_state(state["device"])
+        if gpu := _gpu():
+            gpu.set_rng_state(state["device"])
         self.waiting = [positions.numpy() for positions in state["waiting"]]
         self.step = state["step"]
         self.losses = [loss.to(device()) for loss in state["losses"]]
 
+    def share_losses(self) -> None:
+        """Replace this process's losses by the means over all processes."""
+        if self.own_losses:
+            losses = torch.stack(self.own_losses)
+            if self.network is not self.model:
+                dist.all_reduce(losses)
+                losses /= dist.get_world_size()
+            self.losses += list(losses)
+            self.own_losses = []
+
     def mean_loss(self) -> float:
         """The mean loss since this was asked before; waits for the device."""
+        self.share_losses()
         mean = torch.stack(self.losses).mean()
         self.losses = []
-        if self.network is not self.model:
-            dist.all_reduce(mean)
-            mean /= dist.get_world_size()
         return mean.item()
 
 
-def _accelerator() -> Any:
-    """torch's module of the accelerator that computes, such as ``torch.cuda``; None on the CPU."""
+def _gpu() -> Any:
+    """torch's module of the GPU that computes, such as ``torch.cuda``; None on the CPU."""
     kind = device().type
     return None if kind == "cpu" else getattr(torch, kind)
 
@@ -165,9 +164,12 @@ def fit(
             if state.step % optimization.log_every == 0 or state.step == steps:
                 log.append((done - 1, number, state.mean_loss(), lr))
                 on_row(log[-1])
-            if checkpoint is not None and done % checkpoint.every == 0 and is_first():
+            if checkpoint is not None and done % checkpoint.every == 0:
+                state.share_losses()
                 reached = {"log": log, "phase": number, "done": done}
-                write_finished(checkpoint.file, partial(torch.save, state.state_dict() | reached))
+                if is_first():
+                    save = partial(torch.save, state.state_dict() | reached)
+                    write_finished(checkpoint.file, save)
     trained = state.average.module if state.average else model
     if network is not model:
         for buffer in trained.buffers():  # of batch normalisation: the first process's
@@ -255,7 +257,7 @@ def _begin(
     scaler = torch.amp.GradScaler(device().type, enabled=optimization.dtype == "float16")
     waiting = [np.zeros(0, np.int64)] * sets
     return PhaseState(
-        model, network, average, optimizer, scaler, seed, rng, augmentation, waiting, 0, []
+        model, network, average, optimizer, scaler, seed, rng, augmentation, waiting, 0, [], []
     )
 
 
@@ -298,7 +300,7 @@ def _run_phase(
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.step += 1
-        state.losses.append(total.detach())
+        state.own_losses.append(total.detach())
         if state.average:
             state.average.update(state.model, step=state.step)
         yield lr

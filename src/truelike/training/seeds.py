@@ -20,11 +20,11 @@ import torch
 from torch import nn
 
 from truelike.runtime.devices import device
-from truelike.runtime.processes import end_with, own_cores
+from truelike.runtime.processes import end_with, one_thread, own_cores
 from truelike.runtime.progress import Bar
 from truelike.runtime.scratch import discard, finished, is_first, write_finished
 from truelike.training.images import Images
-from truelike.training.loop import Checkpoint, LogRow, divides_batches, fit, one_thread, predict
+from truelike.training.loop import Checkpoint, LogRow, divides_batches, fit, predict
 from truelike.training.networks import WEIGHTS, open_classifier, open_proxy
 from truelike.training.phases import phase_images
 from truelike.training.settings import Optimization, Phase

@@ -14,10 +14,9 @@ from safetensors.torch import save_file
 from timm.models._hub import save_config_for_hf
 from torch import nn
 
+from truelike.paths import NETWORKS
 from truelike.runtime.errors import TruelikeError
 from truelike.training.networks import CONFIG, WEIGHTS, input_statistics
-
-NETWORKS = "networks"  # in an arm's folder, a directory per kept seed
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
