@@ -143,15 +143,12 @@ def main() -> None:
     def one_step(draw: Draw) -> dict[str, float]:
         tokens = words([captions[i] for i in draw.rows], padding=True, return_tensors="pt")
         labels = tokens.input_ids.masked_fill(tokens.attention_mask == 0, -100)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(
-                pixel_values=to_unit(images[draw.rows]),
-                input_ids=tokens.input_ids,
-                attention_mask=tokens.attention_mask,
-            ).logits
-        loss = F.cross_entropy(
-            logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), weights
-        )
+        logits = model(
+            pixel_values=to_unit(images[draw.rows]),
+            input_ids=tokens.input_ids,
+            attention_mask=tokens.attention_mask,
+        ).logits
+        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), weights)
         descend(loss, optimizer, decay)
         return {"loss": loss.item()}
 

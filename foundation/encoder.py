@@ -89,10 +89,9 @@ def main() -> None:
     def one_step(draw: Draw) -> dict[str, float]:
         captions, states = draw_captions(table.iloc[draw.rows.numpy()], draw.rng)
         tokens = words(captions, padding="max_length", truncation=True, return_tensors="pt")
-        with torch.autocast("cpu", torch.bfloat16):
-            output = model(input_ids=tokens.input_ids, pixel_values=to_unit(images[draw.rows]))
+        output = model(input_ids=tokens.input_ids, pixel_values=to_unit(images[draw.rows]))
         true = matches(codes[draw.rows], torch.from_numpy(states))
-        loss = contrastive_loss(output.logits_per_image.float(), true)
+        loss = contrastive_loss(output.logits_per_image, true)
         descend(loss, optimizer, decay)
         with torch.no_grad():
             model.logit_scale.clamp_(max=4.6052)

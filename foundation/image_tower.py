@@ -101,9 +101,7 @@ def main() -> None:
         captions, states = draw_captions(table.iloc[draw.rows.numpy()], draw.rng)
         shift = torch.randint(-1, 2, (2,), generator=draw.generator).tolist()
         pixels = to_unit(images[draw.rows]).roll(shift, (2, 3))
-        with torch.autocast("cpu", torch.bfloat16):
-            output = model.get_image_features(pixels).pooler_output
-        features = F.normalize(output.float(), dim=-1)
+        features = F.normalize(model.get_image_features(pixels).pooler_output, dim=-1)
         true = matches(codes[draw.rows], torch.from_numpy(states))
         caption_loss = contrastive_loss(scale * features @ embed(captions).T, true)
         class_loss = F.cross_entropy(scale * features @ embed(prompts).T, labels[draw.rows])
