@@ -2,17 +2,17 @@
 found.
 """
 
-import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from dvc.utils.hydra import apply_overrides
 
-from studies import experiment_name, load_studies
+from studies import DRAWS, experiment_name, load_studies
 from studies.figures import scale_figure, shots_figure
 from studies.run import arguments
-from studies.write import Result, table
+from studies.write import Result, accuracies, differences, page, table
 from truelike.config import load_params
 from truelike.training.settings import Arm
 
@@ -21,94 +21,108 @@ STUDIES = load_studies()
 RUNS = [(name, run) for name, study in STUDIES.items() for run in study.runs]
 
 
-@pytest.mark.parametrize(("name", "run"), RUNS, ids=[experiment_name(*pair) for pair in RUNS])
+@pytest.mark.parametrize(("name", "run"), RUNS, ids=[experiment_name(*pair, 3) for pair in RUNS])
 def test_a_run_changes_what_it_names_and_keeps_the_arms_of_its_study(
     name: str, run: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes((ROOT / "recipes/default.yaml").read_bytes())
-    words = arguments(STUDIES[name], run, list(load_params(path).train.arms))
+    words = arguments(STUDIES[name], run, 3, list(load_params(path).train.arms))
     apply_overrides(path, words[1::2])
     params = load_params(path)
     arms = [
         other for other in STUDIES[name].arms if f"+train.arms.{other}" not in not_in(name, run)
     ]
     assert sorted(params.train.arms) == sorted(arms)
-    for dotted, value in STUDIES[name].overrides(run).items():
+    assert params.data.seed == 3
+    for dotted, value in STUDIES[name].overrides(run, 3).items():
         found = params.model_dump(mode="json")
         for part in dotted.removeprefix("+").split("."):
             found = found[part]
-        assert found == (
-            Arm.model_validate(value).model_dump(mode="json") if dotted.startswith("+") else value
-        )
+        if dotted.startswith("+train.arms."):
+            value = Arm.model_validate(value).model_dump(mode="json")
+        assert found == value
 
 
 def not_in(name: str, run: str) -> set[str]:
     """What other runs of a study change, and this one does not."""
     study = STUDIES[name]
-    return {dotted for other in study.runs for dotted in study.overrides(other)} - set(
-        study.overrides(run)
+    return {dotted for other in study.runs for dotted in study.overrides(other, 0)} - set(
+        study.overrides(run, 0)
     )
 
 
 def test_no_two_runs_have_the_same_experiment() -> None:
-    assert len({experiment_name(*pair) for pair in RUNS}) == len(RUNS)
+    names = [experiment_name(*pair, draw) for pair in RUNS for draw in DRAWS]
+    assert len(set(names)) == len(names)
 
 
-def test_a_table_has_the_runs_that_were_made_and_is_longer_than_wide() -> None:
-    study = STUDIES["scale"].model_copy(update={"arms": ("real", "synthetic", "more_real")})
-    row = {"top1": 70.04, "low": 69.0, "high": 71.0}
-    gain = {"synthetic": {"points": -10.04, "low": -12.0, "high": -8.16}}
-    accuracy = {
-        "accuracy": {"real": row, "synthetic": row | {"top1": 60.0}},
-        "difference_to_real": gain,
+def result(coverage: float | None = None, **accuracy: float) -> Result:
+    """A run in which these arms reached these accuracies."""
+    reached = {arm: {"top1": top1, "validation": top1 + 1} for arm, top1 in accuracy.items()}
+    classes = {
+        arm: {"macro_f1": top1 - 1, "worst_class": {"class": "shirt", "recall": top1 / 2}}
+        for arm, top1 in accuracy.items()
     }
-    audit = json.loads('{"measures": {"synthetic": {"coverage": {"value": 0.981}}}}')
-    found = {"1x": Result(accuracy, audit, lambda arm: pd.DataFrame())}
-    settings = load_params(ROOT / "recipes/default.yaml").evaluate
-    assert list(table(study, found, settings)) == [
+    found = None if coverage is None else {"value": coverage}
+    audit: dict[str, Any] = {"measures": {"synthetic": {"coverage": found}}}
+    return Result({"accuracy": reached, "classes": classes}, audit)
+
+
+def test_a_table_has_means_over_draws_with_t_intervals_and_is_longer_than_wide() -> None:
+    """Real 70 and 72: the standard error 1 times t_0.975 = 12.706 at one degree of freedom; gains
+    of -10 and -11 have half of it.
+    """
+    study = STUDIES["scale"].model_copy(update={"arms": ("real", "synthetic", "more_real")})
+    found = {"1x": {0: result(0.98, real=70, synthetic=60), 4: result(0.96, real=72, synthetic=61)}}
+    assert list(table(study, found, "accuracy")) == [
         "|  | `real` | `synthetic` | `more_real` | coverage |",
         "|---|---|---|---|---|",
-        "| 1x | 70.0 [69.0, 71.0] | 60.0, -10.0 [-12.0, -8.2] |  | 0.98 |",
+        "| 1x | 71.0 [58.3, 83.7] | 60.5, -10.5 [-16.9, -4.1] |  | 0.97 |",
     ]
+    assert differences(study, found) == 1
     turned = study.model_copy(update={"runs": {"1x": {}}})
-    assert list(table(turned, found, settings)) == [
+    assert list(table(turned, found, "validation accuracy")) == [
         "|  | 1x |",
         "|---|---|",
-        "| `real` | 70.0 [69.0, 71.0] |",
-        "| `synthetic` | 60.0, -10.0 [-12.0, -8.2] |",
+        "| `real` | 72.0 [59.3, 84.7] |",
+        "| `synthetic` | 61.5, -10.5 [-16.9, -4.1] |",
         "| `more_real` |  |",
-        "| coverage | 0.98 |",
+        "| coverage | 0.97 |",
     ]
+    macro = list(table(turned, found, "macro F1"))[2]
+    worst = list(table(turned, found, "recall of the worst class"))[2]
+    assert (macro, worst) == ("| `real` | 70.0 [57.3, 82.7] |", "| `real` | 35.5 [29.1, 41.9] |")
 
 
-def test_a_run_is_compared_with_the_run_that_it_stands_against() -> None:
-    """One seed, four images, right on all of them against right on half: the differences 0, 0, 100
-    and 100 have the standard error 28.87, times t_0.975 = 3.182 at three degrees of freedom.
+def test_a_run_is_compared_with_the_run_that_it_stands_against_draw_by_draw() -> None:
+    """Gains of 2, 4 and 6 in the draws that both runs have: the standard error 1.155 times
+    t_0.975 = 4.303 at two degrees of freedom.
     """
-    study = STUDIES["scale"].model_copy(update={"arms": ("synthetic",), "against": {"2x": "1x"}})
-    audit: dict = {"measures": {"synthetic": {"coverage": None}}}
+    study = STUDIES["scale"].model_copy(update={"arms": ("real",), "against": {"2x": "1x"}})
+    found = {
+        "1x": {draw: result(real=60 + draw) for draw in range(3)},
+        "2x": {draw: result(real=62 + 3 * draw) for draw in range(4)},
+    }
+    first, second = list(table(study, found, "accuracy"))[2:]
+    assert first == "| 1x | 61.0 [58.5, 63.5] |  |"
+    assert second == "| 2x, to *1x* | 66.5, +4.0 [-1.0, +9.0] |  |"
+    assert differences(study, found) == 1
 
-    def result(right: int) -> Result:
-        probs = [[0.9, 0.1]] * right + [[0.1, 0.9]] * (4 - right)
-        rows = {"split": "test", "seed": 0, "key": list("abcd"), "label": 0, "probs": probs}
-        accuracy = {"synthetic": {"top1": 25.0 * right}}
-        gain = {"synthetic": {"points": -1.0, "low": -2.0, "high": 0.0}}
-        return Result(
-            {"accuracy": accuracy, "difference_to_real": gain},
-            audit,
-            lambda arm: pd.DataFrame(rows),
-        )
 
-    first, second = list(
-        table(
-            study,
-            {"1x": result(2), "2x": result(4)},
-            load_params(ROOT / "recipes/default.yaml").evaluate,
-        )
-    )[2:]
-    assert first == "| 1x | 50.0, -1.0 [-2.0, +0.0] |  |"
-    assert second == "| 2x, to *1x* | 100.0, +50.0 [-41.9, +141.9] |  |"
+def test_the_page_has_studies_of_two_draws_or_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {
+        experiment_name("fast", "demo", 0): result(real=70, mixed=71),
+        experiment_name("fast", "demo", 3): result(real=71, mixed=72),
+        experiment_name("fast", "fast", 0): result(real=70, mixed=70),
+    }
+    monkeypatch.setattr("studies.write.read", made.get)
+    text = page(())
+    assert "The page shows 1 differences" in text
+    assert "| `mixed` | 71.5, +1.0 [+1.0, +1.0] |" in text
+    assert "Not run: fast." in text
+    assert text.count("Not run yet.") == len(STUDIES) - 1
+    assert list(accuracies("real-count")["run"]) == []
 
 
 @pytest.mark.parametrize("name", STUDIES)
