@@ -16,7 +16,6 @@ from truelike.captioning.settings import Caption
 from truelike.evaluation.settings import Evaluate
 from truelike.features.settings import Embed
 from truelike.generator.settings import Prompts, VisualGuidance
-from truelike.paths import ARMS
 from truelike.privacy.settings import Privacy
 from truelike.reporting.settings import Report, Rung
 from truelike.runtime.errors import TruelikeError
@@ -154,8 +153,8 @@ class Params(Section):
             for name, own in self.rounds.items()
             if own.allocation == "uncertain" or own.criterion != "off"
         }
-        if feedback.is_on and Path(feedback.network).is_relative_to(ARMS):
-            asked["synthesize.feedback.network"] = Path(feedback.network).relative_to(ARMS).parts[0]
+        if feedback.arm:
+            asked["synthesize.feedback.network"] = feedback.arm
         for where, name in asked.items():
             arm = self.train.arms.get(name)
             if arm is None:
@@ -171,7 +170,7 @@ class Params(Section):
                 "keeps the network that validation images choose, and no image may be made with "
                 "their help; 'none' keeps none"
             )
-        if self.synthesize.feedback.is_on and self.privacy.shadows:
+        if feedback.is_on and self.privacy.shadows:
             raise ValueError(
                 "synthesize.feedback: its network has seen the images that the shadows of "
                 "privacy.shadows must not know: turn one of them off"

@@ -109,4 +109,12 @@ def test_cost_of_an_arm_is_making_its_images_and_training(material):
     assert rows["mixed"]["making"] == pytest.approx(71.2)
     assert rows["mixed"]["together"] == pytest.approx(111.2)
     assert rows["mixed"]["top1"] == 74.9
-    assert rows["second"]["making"] == pytest.approx(71.2 + 40 + 4 + 7 + 5)  # with both rounds
+    assert rows["second"]["making"] == pytest.approx(71.2 + 40 + 4 + 3 + 7 + 5)  # with both rounds
+    feedback = material.settings.synthesize.feedback.model_copy(
+        update={"criterion": "loss", "network": "outputs/train/real/networks"}
+    )
+    asking = settings.synthesize.model_copy(update={"feedback": feedback})
+    asked = arm_costs(costs, replace(settings, synthesize=asking), accuracy)
+    making = {row["arm"]: row["making"] for row in asked}
+    assert making["mixed"] == pytest.approx(71.2 + 30)
+    assert (making["real"], making["content"]) == (0, 3)

@@ -54,13 +54,11 @@ def arm_costs(
     seconds = pd.concat([single, single.groupby(single.index.str.split("@").str[0]).sum()])
     seconds = seconds[~seconds.index.duplicated()]
     rows = []
-    for name, arm in settings.train.arms.items():
+    for name in settings.train.arms:
         if f"train@{name}" in seconds.index:
-            making = 0.0
-            if arm.uses_partner:
-                makers = list(dict.fromkeys(_makers(arm.partner, settings)))
-                making = float(seconds.reindex(makers).sum())
-            training = float(seconds[f"train@{name}"])
+            *makers, trained = _networks(name, settings)
+            making = float(seconds.reindex(list(dict.fromkeys(makers))).sum())
+            training = float(seconds[trained])
             times = {"making": making, "training": training, "together": making + training}
             rows.append({"arm": name} | times | dict(accuracy[name]))
     return rows
@@ -70,9 +68,16 @@ def _makers(partner: str, settings: Settings) -> list[str]:
     kind, _, name = partner.partition("/")
     if kind == "rounds":
         own = settings.rounds[name]
-        return [*_makers(own.adds_to, settings), f"train@{own.after}", f"round@{name}"]
+        return [*_makers(own.adds_to, settings), *_networks(own.after, settings), f"round@{name}"]
     if kind != "partial":
-        return list(MAKERS[kind])
+        asked = settings.synthesize.feedback.arm if kind == "synthetic" else None
+        return [*MAKERS[kind], *(_networks(asked, settings) if asked else ())]
     without = settings.partial[name].without
     used = [stage for piece, stage in PIECE_MAKERS.items() if piece not in without]
     return [*used, f"partial@{name}"]
+
+
+def _networks(name: str, settings: Settings) -> list[str]:
+    """The stages that an arm's networks come from."""
+    arm = settings.train.arms[name]
+    return [*(_makers(arm.partner, settings) if arm.uses_partner else ()), f"train@{name}"]

@@ -1,10 +1,12 @@
 """The sections `naive`, `synthesize`, `partial` and `rounds` of params.yaml."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from truelike.generator.settings import SamplerName
+from truelike.paths import ARMS
 from truelike.runtime.settings import (
     NAME,
     Count,
@@ -54,6 +56,13 @@ class FeedbackSettings(Section):
     @property
     def is_on(self) -> bool:
         return self.criterion != "off"
+
+    @property
+    def arm(self) -> str | None:
+        """The arm whose network is asked; None when none is, or one that no arm trained."""
+        network = Path(self.network)
+        asked = self.is_on and network.is_relative_to(ARMS)
+        return network.relative_to(ARMS).parts[0] if asked else None
 
 
 class Synthesize(Section):
