@@ -8,11 +8,12 @@ source images of the corpus's held-out part in their original look, and prompts 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import timm
 import torch
-from diffusers import StableDiffusionPipeline, UniPCMultistepScheduler
+from diffusers import LCMScheduler, StableDiffusionPipeline, UniPCMultistepScheduler
 from PIL import Image
 from torch import Tensor, nn
 from transformers import BlipForConditionalGeneration, BlipProcessor, CLIPModel, CLIPProcessor
@@ -70,7 +71,13 @@ def judge(settings: Evaluation) -> nn.Module:
     return model
 
 
-def sample(pipeline: StableDiffusionPipeline, prompts: list[str], settings: Evaluation) -> Tensor:
+def sample(
+    pipeline: StableDiffusionPipeline,
+    prompts: list[str],
+    seed: int,
+    guidance_scale: float,
+    steps: int,
+) -> Tensor:
     """Draw an image for each prompt, each from its own seed: uint8, (N, 3, 32, 32)."""
     drawn = []
     for start in range(0, len(prompts), BATCH):
@@ -80,11 +87,10 @@ def sample(pipeline: StableDiffusionPipeline, prompts: list[str], settings: Eval
                 part,
                 height=32,
                 width=32,
-                guidance_scale=settings.guidance_scale,
-                num_inference_steps=settings.sampling_steps,
+                guidance_scale=guidance_scale,
+                num_inference_steps=steps,
                 generator=[
-                    torch.Generator().manual_seed(settings.seed + start + i)
-                    for i in range(len(part))
+                    torch.Generator().manual_seed(seed + start + i) for i in range(len(part))
                 ],
                 output_type="np",
             ).images
@@ -148,11 +154,18 @@ def open_generator() -> StableDiffusionPipeline:
     return pipeline
 
 
+def accelerate(pipeline: StableDiffusionPipeline) -> None:
+    """Let a generator draw with the accelerator from now on."""
+    pipeline.load_lora_weights(MODELS / "accelerator")
+    pipeline.scheduler = LCMScheduler.from_config(pipeline.scheduler.config)
+
+
 def measure_prompts(
     pipeline: StableDiffusionPipeline, model: nn.Module, settings: Evaluation
 ) -> tuple[dict[str, dict[str, float]], list[Tensor]]:
     """Measure what the judge recognises in images of prompts by class, by colour, and of pairs of
-    colour and ground that the corpus leaves out: measures by name, and the three sets of images.
+    colour and ground that the corpus leaves out, then of class prompts with the accelerator, which
+    stays in the pipeline: measures by name, and the four sets of images.
     """
     classes = [CLASS_NAMES[i % len(CLASS_NAMES)] for i in range(settings.prompts)]
     colours = [list(COLOURS)[i % len(COLOURS)] for i in range(settings.prompts)]
@@ -163,13 +176,22 @@ def measure_prompts(
         f"a {colour} {NOUNS[name]} on a {ground} background, plain"
         for (colour, ground), name in zip(pairs, classes, strict=True)
     ]
-    sets = [sample(pipeline, prompts, settings) for prompts in (by_class, by_colour, unseen)]
-    class_answers, colour_answers, unseen_answers = [predict(model, s, HEADS) for s in sets]
+    draw = partial(sample, pipeline, seed=settings.seed)
+    sets = [
+        draw(prompts, guidance_scale=settings.guidance_scale, steps=settings.sampling_steps)
+        for prompts in (by_class, by_colour, unseen)
+    ]
+    accelerate(pipeline)
+    sets.append(draw(by_class, guidance_scale=1.0, steps=settings.accelerated_steps))
+    class_answers, colour_answers, unseen_answers, accelerated = [
+        predict(model, images, HEADS) for images in sets
+    ]
     measures = {
         "generator": {
             "class_of_class_prompts": share(class_answers["class"], classes),
             "colour_of_colour_prompts": share(colour_answers["colour"], colours),
             "class_of_colour_prompts": share(colour_answers["class"], classes),
+            "class_of_class_prompts_accelerated": share(accelerated["class"], classes),
         },
         "generator_by_class": share_by_class(class_answers["class"], classes),
         "unseen": {
