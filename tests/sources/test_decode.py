@@ -292,7 +292,7 @@ def test_heic_photos_are_read_with_the_extra_and_named_without(monkeypatch):
     monkeypatch.setattr(decoding, "pillow_heif", None)
     monkeypatch.setattr(Image, "open", lambda *_: 1 / 0)
     with pytest.raises(
-        TruelikeError, match=r"IMG_1\.HEIC: a HEIC photo; `pip install 'truelike\[heic"
+        TruelikeError, match=r"IMG_1\.HEIC: a HEIC photo; `pip install -c \S+ -e '\.\[heic"
     ):
         decode_rgb(data, "IMG_1.HEIC")
 

@@ -54,6 +54,9 @@ def test_the_identity_of_a_network_is_not_what_validation_says_of_it(arm: Path) 
     config["training"] = {"validation_accuracy": 99.0}
     file.write_text(json.dumps(config))
     assert network_identity(arm) == before
+    del config["training"]  # as in a network of the user's own
+    file.write_text(json.dumps(config))
+    assert network_identity(arm) == before
     config["pretrained_cfg"]["mean"] = [0.1, 0.1, 0.1]
     file.write_text(json.dumps(config))
     assert network_identity(arm) != before

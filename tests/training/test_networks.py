@@ -99,7 +99,7 @@ def test_a_package_holds_the_weights_of_efficientnet_lite0(tmp_path: Path) -> No
 def test_a_package_that_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     pointer = str(ROOT / "models" / "efficientnet-lite0.yaml")
-    with pytest.raises(TruelikeError, match=r"pip install 'truelike\[efficientnet\]'"):
+    with pytest.raises(TruelikeError, match=r"pip install -c \S+ -e '\.\[efficientnet\]'"):
         open_classifier(pointer, 4, pretrained=True)
 
 

