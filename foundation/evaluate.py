@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import timm
@@ -69,7 +70,8 @@ def judge(settings: Evaluation) -> nn.Module:
     training = Training(
         seed=settings.seed, steps=settings.classifier_steps, batch_size=64, learning_rate=0.002
     )
-    backbone.train(model, HEADS, "judge", training, stage_inputs("backbone"))
+    inputs = [*stage_inputs("backbone"), Path(__file__)]  # this file decides the network
+    backbone.train(model, HEADS, "judge", training, inputs)
     return model
 
 

@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -50,6 +50,24 @@ def say_what_next(name: str, number: int) -> None:
             "`dvc repro`, or the same `dvc exp run`, goes on from there\n"
         )
         os.write(2, text.encode())
+
+
+def named(parameter: str, names: Collection[str]) -> str:
+    """The argument of a stage that runs once for each of the names that a parameter gives; raises
+    TruelikeError unless it is one of them.
+    """
+    if len(sys.argv) != 2 or sys.argv[1] not in names:
+        raise TruelikeError(f"give one of {parameter}: {', '.join(names) or 'there is none'}")
+    return sys.argv[1]
+
+
+def numbered(parameter: str) -> int:
+    """The argument of a stage that runs once for each of the numbers of a parameter; raises
+    TruelikeError unless it is a number.
+    """
+    if len(sys.argv) != 2 or not sys.argv[1].isdecimal():
+        raise TruelikeError(f"give one of the numbers of {parameter}")
+    return int(sys.argv[1])
 
 
 def run(stage: str, main: Callable[[], None]) -> None:

@@ -21,7 +21,8 @@ def main() -> None:
     how = (params.encoder, params.audit.batch_size)
     train = ImageSet(TRAIN)
     selection = pd.read_parquet(selection_table("synthetic"))
-    kept = set(selection["key"][selection["keep"]])
+    chosen = selection[selection["keep"]]
+    kept = dict(zip(chosen["key"], chosen["label"], strict=True))
     replicas = selection["folder"].map(lambda folder: Path(folder).name).unique()
     sets = {
         "naive": extract(open_replicas(NAIVE, replicas), *how),

@@ -2,9 +2,7 @@
 the real images.
 """
 
-import sys
-
-from stages import run
+from stages import numbered, run
 from truelike.config import load_params
 from truelike.paths import NAIVE
 from truelike.synthesis.jobs import naive_job
@@ -13,7 +11,7 @@ from truelike.synthesis.run import synthesize
 
 def main() -> None:
     params = load_params()
-    replica = int(sys.argv[1])
+    replica = numbered("synthesize.replicas")
     synthesize(naive_job(params), replica, NAIVE / str(replica))
 
 

@@ -1,8 +1,6 @@
 """Read one out-of-distribution test set in our classes; only trained networks see it."""
 
-import sys
-
-from stages import run
+from stages import named, run
 from truelike.config import load_params
 from truelike.imageset.reading import ImageSet
 from truelike.paths import OOD, TEST
@@ -11,7 +9,7 @@ from truelike.sources.ood import write_ood_set
 
 def main() -> None:
     params = load_params()
-    name = sys.argv[1]
+    name = named("ood", params.ood)
     ours = ImageSet(TEST).class_names
     write_ood_set(
         name, params.ood[name], ours, params.data.resolution, params.data.square, OOD / name

@@ -1,8 +1,6 @@
 """Make one replica without some of what `synthesize` uses, to see what each piece brings."""
 
-import sys
-
-from stages import run
+from stages import named, run
 from truelike.config import load_params
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import undecided, write_table
@@ -13,7 +11,7 @@ from truelike.synthesis.run import synthesize
 
 def main() -> None:
     params = load_params()
-    name = sys.argv[1]
+    name = named("partial", params.partial)
     out = PARTIAL / name
     synthesize(partial_job(params, name), 0, out)
     write_table(selection_table(f"partial/{name}"), undecided(ImageSet(out)))

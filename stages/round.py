@@ -2,11 +2,9 @@
 arXiv 2502.15588); those of earlier rounds stay.
 """
 
-import sys
-
 import pandas as pd
 
-from stages import run
+from stages import named, run
 from truelike.config import load_params
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import undecided, write_table
@@ -18,7 +16,7 @@ from truelike.synthesis.run import synthesize
 
 def main() -> None:
     params = load_params()
-    name = sys.argv[1]
+    name = named("rounds", params.rounds)
     settings, job = params.rounds[name], round_job(params, name)
     allocate_round(job, settings, ImageSet(TRAIN))
     images = ROUNDS / name / "images"

@@ -2,11 +2,9 @@
 (LiRA, RF).
 """
 
-import sys
-
 import pandas as pd
 
-from stages import run
+from stages import numbered, run
 from truelike.config import load_params
 from truelike.paths import CAPTIONS, FEATURES, HALVES, SHADOWS, TRAIN
 from truelike.privacy.shadows import Pipeline, run_shadow
@@ -14,7 +12,7 @@ from truelike.privacy.shadows import Pipeline, run_shadow
 
 def main() -> None:
     params = load_params()
-    number = int(sys.argv[1])
+    number = numbered("privacy.shadows")
     pipeline = Pipeline(
         prompts=params.prompts,
         visual_guidance=params.visual_guidance,

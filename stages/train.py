@@ -2,23 +2,19 @@
 optimizer steps.
 """
 
-import sys
-
-from stages import run
+from stages import named, run
 from truelike.config import load_params
 from truelike.paths import ARMS, OOD, REAL, selection_table
-from truelike.runtime.errors import TruelikeError
+from truelike.runtime.scratch import is_first, remove_stale
 from truelike.training.arms import train_arm
 
 
 def main() -> None:
     params = load_params()
-    if len(sys.argv) != 2 or sys.argv[1] not in params.train.arms:
-        raise TruelikeError(
-            f"give the name of one arm of train.arms: {', '.join(params.train.arms)}"
-        )
-    name = sys.argv[1]
+    name = named("train.arms", params.train.arms)
     arm = params.train.arms[name]
+    if is_first():  # DVC records outputs/ood as this stage leaves it
+        remove_stale(OOD, {"corrupted", *params.ood})
     train_arm(
         name,
         arm,

@@ -22,6 +22,7 @@ from truelike.evaluation.intervals import Interval
 from truelike.evaluation.verdict import REFERENCE
 from truelike.reporting.pooling import t_interval
 from truelike.reporting.style import to_png
+from truelike.runtime.errors import TruelikeError
 
 PAGE = Path("docs/results.md")
 FIGURES: dict[
@@ -51,10 +52,13 @@ MULTIPLICITY = (
 
 
 class Result(NamedTuple):
-    """An experiment's metrics/accuracy.json and metrics/audit.json."""
+    """An experiment's metrics/accuracy.json and metrics/audit.json, and the commit that it started
+    from.
+    """
 
     accuracy: Mapping[str, Any]
     audit: Mapping[str, Any]
+    commit: str
 
 
 Draws = Mapping[int, Result]  # of a run, by draw
@@ -107,9 +111,12 @@ def read(experiment: str) -> Result | None:
     refs = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split()
     if not refs:
         return None
-    return Result(
-        *(json.loads(dvc.api.read(f"metrics/{name}.json", rev=refs[0])) for name in Result._fields)
+    accuracy, audit = (
+        json.loads(dvc.api.read(f"metrics/{name}.json", rev=refs[0]))
+        for name in ("accuracy", "audit")
     )
+    _, _, *commit, _ = refs[0].split("/")
+    return Result(accuracy, audit, "".join(commit))
 
 
 def results(name: str, study: Study) -> dict[str, Draws]:
@@ -191,14 +198,15 @@ def differences(study: Study, found: Mapping[str, Draws]) -> int:
 
 def page(figures: Collection[str]) -> str:
     """The whole page, with the figures of these studies; studies without any run are named as not
-    run.
+    run. Raises TruelikeError where experiments started from several commits.
     """
     params = load_params()
     numbers = {"shots": params.data.shots, "steps": params.train.steps}
     head = HEAD.format(**numbers, draws=len(DRAWS), seeds=len(TRAINING_SEEDS))
-    lines, count = [], 0
+    lines, count, commits = list[str](), 0, set[str]()
     for name, study in load_studies().items():
         found = results(name, study)
+        commits |= {result.commit for draws in found.values() for result in draws.values()}
         count += differences(study, found)
         lines += [f"## {study.title}", *fold(study.text), ""]
         lines += [f"![{study.title}](images/{name}.png)", ""] if name in figures else []
@@ -210,6 +218,12 @@ def page(figures: Collection[str]) -> str:
         missing = [run for run in study.runs if run not in found]
         if found and missing:
             lines += [f"Not run: {'; '.join(missing)}.", ""]
+    if len(commits) > 1:
+        raise TruelikeError(
+            f"docs/results.md: its experiments started from {len(commits)} commits "
+            f"({', '.join(sorted(commits))}), so their settings and code may differ: remove the "
+            "older ones with `dvc exp remove`, or run them again"
+        )
     chance = MULTIPLICITY.format(count=count, expected=round((1 - CONFIDENCE) * count))
     return "\n".join(["# Results", "", *fold(head), "", *fold(chance), "", *lines]).rstrip() + "\n"
 

@@ -113,6 +113,19 @@ def test_numbers_written_as_words_become_numbers(text):
             r"privacy\.shadows: must be \[\] or three pairs.*found \[0, 1, 2, 3\]",
         ),
         ("privacy.shadows", [0, 1, 2, 3, 4, 6], r"privacy\.shadows: must be \[\] or three pairs"),
+        ("adapt.seed", 2**32, r"adapt\.seed: .*less than 4294967296, found 4294967296"),
+        ("train.seeds", [0, 2**32], r"train\.seeds\.1: .*less than 4294967296"),
+        (
+            "caption.images",
+            "outputs/naive/9",
+            r"caption\.images: outputs/naive/9 is not made, .* \[0, 1, 2, 3, 4, 5\]",
+        ),
+        ("report.waterfall", [{"arm": "real"}], r"report\.waterfall: .*found \['real'\]"),
+        (
+            "report.waterfall",
+            [{"arm": "naive"}, {"arm": "naive"}],
+            r"report\.waterfall: must name arms other than real, each once",
+        ),
         (
             "train.arms.real.phases",
             [{"on": "real", "share": 0.5}],
@@ -248,6 +261,9 @@ def test_files_that_are_no_parameters(tmp_path):
         load_params(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("data: [")
     with pytest.raises(TruelikeError, match="not valid YAML"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_bytes("data: größe".encode("latin-1"))
+    with pytest.raises(TruelikeError, match="is not UTF-8"):
         load_params(tmp_path / "params.yaml")
 
 

@@ -14,6 +14,7 @@ from studies.figures import scale_figure, shots_figure
 from studies.run import arguments
 from studies.write import Result, accuracies, differences, page, table
 from truelike.config import load_params
+from truelike.runtime.errors import TruelikeError
 from truelike.training.settings import Arm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,7 +58,7 @@ def test_no_two_runs_have_the_same_experiment() -> None:
     assert len(set(names)) == len(names)
 
 
-def result(coverage: float | None = None, **accuracy: float) -> Result:
+def result(coverage: float | None = None, commit: str = "a", **accuracy: float) -> Result:
     """A run in which these arms reached these accuracies."""
     reached = {arm: {"top1": top1, "validation": top1 + 1} for arm, top1 in accuracy.items()}
     classes = {
@@ -66,7 +67,7 @@ def result(coverage: float | None = None, **accuracy: float) -> Result:
     }
     found = None if coverage is None else {"value": coverage}
     audit: dict[str, Any] = {"measures": {"synthetic": {"coverage": found}}}
-    return Result({"accuracy": reached, "classes": classes}, audit)
+    return Result({"accuracy": reached, "classes": classes}, audit, commit)
 
 
 def test_a_table_has_means_over_draws_with_t_intervals_and_is_longer_than_wide() -> None:
@@ -123,6 +124,9 @@ def test_the_page_has_studies_of_two_draws_or_more(monkeypatch: pytest.MonkeyPat
     assert "Not run: fast." in text
     assert text.count("Not run yet.") == len(STUDIES) - 1
     assert list(accuracies("real-count")["run"]) == []
+    made[experiment_name("fast", "demo", 4)] = result(commit="b", real=71, mixed=72)
+    with pytest.raises(TruelikeError, match=r"started from 2 commits \(a, b\)"):
+        page(())
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -16,6 +16,7 @@ from truelike.captioning.settings import Caption
 from truelike.evaluation.settings import Evaluate
 from truelike.features.settings import Embed
 from truelike.generator.settings import Prompts, VisualGuidance
+from truelike.paths import NAIVE
 from truelike.privacy.settings import Privacy
 from truelike.reporting.settings import Report, Rung
 from truelike.runtime.errors import TruelikeError
@@ -143,6 +144,16 @@ class Params(Section):
                     "another round; choose another number"
                 )
             replicas.append(own.replica)
+        return self
+
+    @model_validator(mode="after")
+    def _captions_are_of_images_that_are_made(self) -> "Params":
+        folder = Path(self.caption.images)
+        if folder.parent == NAIVE and int(folder.name) not in self.synthesize.replicas:
+            raise ValueError(
+                f"caption.images: {folder} is not made, for synthesize.replicas is "
+                f"{list(self.synthesize.replicas)}; name one of these"
+            )
         return self
 
     @model_validator(mode="after")

@@ -89,7 +89,7 @@ def use_recipes(names: Sequence[str], params: Path = Path(PARAMS_FILE)) -> Outco
     ]
     new_text = _with_recipes_in_force(_dump(after), names)
     if new_text != text:
-        write_once(params, partial(_write, new_text))
+        write_once(params, partial(Path.write_text, data=new_text, encoding="utf-8"))
     kept = [Change(".".join(path), *values) for path, *values in edits]
     return Outcome(changes, kept, [name for name in in_force if name not in names], gone)
 
@@ -107,10 +107,6 @@ def _dump(settings: CommentedMap) -> str:
     stream = StringIO()
     _round_trip_yaml().dump(settings, stream)
     return stream.getvalue()
-
-
-def _write(text: str, path: Path) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _in_force(text: str) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
+from threadpoolctl import threadpool_limits
 
 from tests.support import tiny_models
 from tests.support.learning import (
@@ -57,6 +58,18 @@ def test_guidance_vectors_by_hand(kind: str, centroids: int, expected: list[floa
     np.testing.assert_allclose(vectors[:, 0], expected, atol=1e-6)
 
 
+def test_centroids_of_many_images_do_not_depend_on_the_threads() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(3000, 32)).astype(np.float32)
+    opened, labels = Generator(tiny_models.make_pipeline()), np.zeros(3000, int)
+    settings = VisualGuidance(kind="class_kmeans", centroids=4)
+    found = []
+    for threads in (1, 4):
+        with threadpool_limits(threads):
+            found.append(guidance_vectors(opened, features, labels, settings))
+    np.testing.assert_array_equal(*found)
+
+
 def test_guidance_off_needs_no_matching_width_and_on_says_what_fits() -> None:
     features, labels = np.zeros((2, 512), np.float32), np.zeros(2, int)
     opened = Generator(tiny_models.make_pipeline())
@@ -101,14 +114,14 @@ def test_only_the_new_rows_of_the_embedding_change(
     for token, vector in learned.items():
         stock.load_textual_inversion({token: vector})
     assert torch.equal(stock.text_encoder.get_input_embeddings().weight, weight)
-    ids = opened.tokenizer(f"boot {style.text('boot')}").input_ids
+    ids = opened.pipeline.tokenizer(f"boot {style.text('boot')}").input_ids
     assert ids[-3:-1] == [len(before), len(before) + 1]
 
 
 def test_initializer_is_the_mean_of_its_tokens(generator: Path) -> None:
     opened = Generator.open(float32(generator))
     weight = opened.pipeline.text_encoder.get_input_embeddings().weight
-    ids = opened.tokenizer.convert_tokens_to_ids(["p", "h</w>", "x</w>"])
+    ids = opened.pipeline.tokenizer.convert_tokens_to_ids(["p", "h</w>", "x</w>"])
     torch.testing.assert_close(initial_embedding(opened, "ph x"), weight[ids].mean(0))
     with pytest.raises(TruelikeError, match=r"invert\.initializer: '' has no token"):
         initial_embedding(opened, "")

@@ -223,8 +223,8 @@ def test_each_class_has_a_style_of_its_own(generator: Path, real: ImageSet, tmp_
         opened.reader, prompts, names, names, ["", ""], [style.text(name) for name in names]
     )
     assert texts == ["a bag <style>-1 <style>-1_1", "a boot <style>-0 <style>-0_1"]
-    first = opened.tokenizer.convert_tokens_to_ids("<style>-0")
-    ids = [opened.tokenizer(text).input_ids for text in texts]
+    first = opened.pipeline.tokenizer.convert_tokens_to_ids("<style>-0")
+    ids = [opened.pipeline.tokenizer(text).input_ids for text in texts]
     assert [[token - first for token in row if token >= first] for row in ids] == [[2, 3], [0, 1]]
 
 
@@ -241,7 +241,7 @@ def test_a_style_does_not_depend_on_the_other_classes(
     }
     opened = Generator.open(float32(generator))
     weight = opened.pipeline.text_encoder.get_input_embeddings().weight
-    ids = opened.tokenizer("photo", add_special_tokens=False).input_ids
+    ids = opened.pipeline.tokenizer("photo", add_special_tokens=False).input_ids
     torch.testing.assert_close(learned[1]["<style>-1"][0], weight[ids].mean(0))
     assert not torch.allclose(learned[1]["<style>-0"][0], weight[ids].mean(0))
 

@@ -19,6 +19,7 @@ from truelike.adaptation.objective import (
     rbf_mmd,
     sample_steps,
 )
+from truelike.runtime.errors import TruelikeError
 
 CPU = torch.device("cpu")
 LATENTS, NOISE = torch.randn(2, 4, 3, 4, 4, generator=torch.Generator().manual_seed(0)).unbind()
@@ -39,6 +40,11 @@ def diffusion_schedule(prediction: str) -> tuple[DDPMScheduler, NoiseSchedule]:
 
 
 # Noise, targets and weights
+
+
+def test_a_denoiser_that_predicts_something_else_is_refused() -> None:
+    with pytest.raises(TruelikeError, match="its denoiser predicts 'sample'"):
+        diffusion_schedule("sample")
 
 
 def test_snr_and_weights_by_hand() -> None:

@@ -118,6 +118,34 @@ def test_measures_hardly_depend_on_the_subsample_of_a_large_set() -> None:
     assert np.mean(coverages) == pytest.approx(np.mean(singles), abs=0.03)
 
 
+def third_class(name: str, size: int) -> Features:
+    """`planted` with a third class, far from the other two."""
+    two, third = planted(name, 0, size), planted(f"{name}x", 1, size // 2)
+    third.values[:] += 20
+    return Features(
+        two.keys + third.keys,
+        two.sources + third.sources,
+        np.concatenate([two.labels, np.full(size // 2, 2)]),
+        np.concatenate([two.values, third.values]),
+        np.concatenate([two.low_level, third.low_level]),
+    )
+
+
+def test_a_class_without_synthetic_images_makes_no_label_wrong() -> None:
+    train, real = third_class("t", 60), third_class("h", 60)
+    sets = {"synthetic": planted("s", 3, 60), "real": real}
+    names = ["a", "b", "c"]
+    found = audit(train, train.values, sets, names, neighbours=5, bootstrap=40, seed=0)
+    assert found.measures["real"]["label_error"].value < 0.1
+    one = sets["synthetic"].take(np.flatnonzero(sets["synthetic"].labels == 0))
+    alone = audit(
+        train, train.values, {"synthetic": one, "real": real}, names, 5, bootstrap=40, seed=0
+    )
+    for name in ("label_error", "probe_accuracy", "leep"):
+        assert alone.measures["synthetic"][name] is None
+    assert "synthetic" not in set(alone.curves["set"])
+
+
 def test_gaps_are_zero_for_a_set_like_the_real_one_and_large_for_another(
     findings: Findings,
 ) -> None:

@@ -221,6 +221,15 @@ def test_an_arm_on_a_round_can_be_the_verdicts_and_one_on_a_partial_set_cannot()
     assert summary(found, found, chosen)["verdict"]["arm"] == "later"
 
 
+def test_an_arm_that_sees_no_synthetic_image_is_not_the_verdicts() -> None:
+    chosen = arms(real="extra", mixed="synthetic")
+    control = {"partner": "synthetic", "phases": [{"on": "real", "mixup": 0.2}]}
+    chosen["real_mixup"] = Arm.model_validate(control)
+    accuracies = {"real": 0.6, "mixed": 0.65, "real_mixup": 0.7}
+    found = {name: planted(accuracy, 0) for name, accuracy in accuracies.items()}
+    assert summary(found, found, chosen)["verdict"]["arm"] == "mixed"
+
+
 def test_verdict_says_when_it_hurt_or_could_not_tell() -> None:
     chosen = arms(real="extra", mixed="synthetic")
     same, worse = planted(0.6, 1), planted(0.5, 2)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from truelike.imageset import reading
 from truelike.imageset.checks import SUMS_FILE, write_sums
 from truelike.imageset.reading import INDEX_FILE, ImageSet
 from truelike.imageset.writing import Sample, write_image_set
@@ -157,3 +158,12 @@ def test_datasets_reads_the_shards_as_webdataset(tmp_path):
     assert [row["__key__"] for row in rows] == images.keys
     first = np.asarray(Image.open(io.BytesIO(rows[0]["png"]["bytes"])))
     assert (first == samples[0].pixels).all()
+
+
+def test_few_shards_are_open_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "OPEN_SHARDS", 3)
+    samples, images = make(tmp_path / "set", [(4, 4)] * 12, shard_size=1)
+    before = psutil.Process().num_fds()
+    for position in [*range(12), *range(12)]:
+        assert (images.pixels(position) == samples[position].pixels).all()
+        assert psutil.Process().num_fds() <= before + 3

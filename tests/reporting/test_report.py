@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import tomllib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -571,6 +572,20 @@ def test_models_that_are_not_pinned_are_warned_of(material):
     texts = [text for text in caveats(changed(material, models=sources)) if "pinned" in text]
     assert len(texts) == 1  # the classifier starts from scratch
     assert "models.captioner (captioner.yaml)" in texts[0]
+
+
+def test_a_verdict_on_a_round_says_that_its_images_were_not_audited(material):
+    metrics = material.accuracy_metrics
+    arms = dict(material.settings.train.arms)
+    arms["mixed"] = arms["mixed"].model_copy(update={"partner": "rounds/first"})
+    train = material.settings.train.model_copy(update={"arms": arms})
+    own = changed(
+        material,
+        settings=replace(material.settings, train=train),
+        accuracy_metrics=metrics | {"verdict": metrics["verdict"] | {"arm": "mixed"}},
+    )
+    assert any("neither selected nor audited" in text for text in caveats(own))
+    assert not any("neither selected nor audited" in text for text in caveats(material))
 
 
 def test_near_ties_and_a_class_that_carries_the_verdict_are_warned_of(material):

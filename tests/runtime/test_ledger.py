@@ -5,6 +5,7 @@ tells.
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
@@ -13,7 +14,13 @@ import pytest
 from tests.support.report_material import build_material
 from truelike.reporting.costs import arm_costs
 from truelike.reporting.material import Material
-from truelike.runtime.ledger import count_images, gpu_energy, latest_costs, record
+from truelike.runtime.ledger import (
+    count_images,
+    gpu_energy,
+    latest_costs,
+    ledger_file,
+    record,
+)
 from truelike.synthesis.settings import PartialSet, Round
 from truelike.training.settings import Arm, Phase
 
@@ -36,6 +43,25 @@ def test_costs_are_of_the_latest_run_of_each_stage(tmp_path, monkeypatch):
     assert costs["images"].fillna(0).tolist() == [0, 7]
     assert (costs["peak_memory_mib"] > 10).all()
     assert isinstance(costs, pd.DataFrame)
+
+
+def test_a_full_disk_neither_fails_a_stage_nor_spoils_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    with record("whole"):
+        pass
+    file = ledger_file()
+    with file.open("a") as ledger:
+        ledger.write('\n{"stage": "cut", "sec')
+    with record("after"):
+        pass
+    assert latest_costs()["stage"].tolist() == ["whole", "after"]
+    file.unlink()
+    file.mkdir()  # no file can be written here
+    with record("unwritten"):
+        pass
+    assert "ledger.jsonl: cannot be written" in capsys.readouterr().err
 
 
 TWO_STAGES = """
@@ -117,4 +143,6 @@ def test_cost_of_an_arm_is_making_its_images_and_training(material):
     asked = arm_costs(costs, replace(settings, synthesize=asking), accuracy)
     making = {row["arm"]: row["making"] for row in asked}
     assert making["mixed"] == pytest.approx(71.2 + 30)
-    assert (making["real"], making["content"]) == (0, 3)
+    assert (making["real"], making["content"]) == (0, 3 + 30)
+    del accuracy["second"]  # trained once, and left out by evaluate now
+    assert {row["arm"] for row in arm_costs(costs, settings, accuracy)} == set(rows) - {"second"}

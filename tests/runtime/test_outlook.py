@@ -69,6 +69,13 @@ def test_a_killed_run_goes_on_counting(ran):
     assert outlook("naive@0").startswith("naive@0: stage 3 of up to 6,")
 
 
+def test_a_line_that_a_full_disk_cut_is_passed_over(ran, tmp_path):
+    ran(*WHOLE)
+    with (tmp_path / ".work/ledger.jsonl").open("a") as ledger:
+        ledger.write('{"stage": "pre')
+    assert outlook("report") == "report: stage 1 of up to 1, about 2 min left by the last run"
+
+
 def test_without_an_earlier_run_nothing_is_said(ran, tmp_path):
     assert outlook("prepare") == "prepare: stage 1 of up to 6"
     assert outlook("new") == ""

@@ -12,7 +12,7 @@ from truelike.generator.style import Style
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import write_features, write_table
 from truelike.synthesis.jobs import SynthesisJob
-from truelike.synthesis.settings import FeedbackSettings, Judge, Synthesize
+from truelike.synthesis.settings import FeedbackSettings, JudgeSettings, Synthesize
 
 PROMPTS = Prompts(
     base="a {class}",
@@ -28,7 +28,7 @@ SETTINGS = Synthesize(
     replicas=(0, 1),
     allocation="each",
     budget=None,
-    judge=Judge(folds=2, steps=1),
+    judge=JudgeSettings(folds=2, steps=1),
     feedback=FeedbackSettings(criterion="off", weight=0.03, every=1, network="none"),
     sampler="unipc",
     steps=4,

@@ -31,7 +31,7 @@ from truelike.synthesis.jobs import SynthesisJob
 from truelike.synthesis.plan import Learned, image_seed, make_plan
 from truelike.synthesis.regenerate import regenerate
 from truelike.synthesis.run import replica_key, synthesize
-from truelike.synthesis.settings import Judge, Policy
+from truelike.synthesis.settings import JudgeSettings, Policy
 from truelike.training.settings import Optimization
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,7 +155,9 @@ def test_no_judge_has_trained_on_what_it_judges(real, classifier, monkeypatch, t
     monkeypatch.setattr(judging, "fit", fit)
     monkeypatch.setattr(judging, "predict", predict)
     monkeypatch.setattr(judging, "open_classifier", lambda *_: judging.nn.Identity())
-    found = judging.judge_out_of_fold(real, classifier, OPTIMIZATION, Judge(folds=3, steps=9), 0)
+    found = judging.judge_out_of_fold(
+        real, classifier, OPTIMIZATION, JudgeSettings(folds=3, steps=9), 0
+    )
     assert len(seen) == 3
     assert all(not own & held for own, held in zip(seen, asked[::2], strict=True))
     assert asked[::2] == asked[1::2]
@@ -168,7 +170,7 @@ def test_judges_of_a_killed_run_are_used_again(real, classifier, monkeypatch, tm
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     few = OPTIMIZATION.model_copy(update={"batch_size": 4})
-    judge = Judge(folds=2, steps=3)
+    judge = JudgeSettings(folds=2, steps=3)
     first = judging.judge_out_of_fold(real, classifier, few, judge, 1)
     assert first.right.shape == (POINTS, 10)
     assert ((first.entropy > 0) & (first.entropy <= np.log(2) + 1e-6)).all()

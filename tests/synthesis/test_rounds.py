@@ -130,6 +130,13 @@ def test_rounds_add_up_and_their_images_come_again(project: Path, real: ImageSet
     np.testing.assert_array_equal(again, made.pixels(2))
 
 
+def test_the_job_of_a_set_that_the_parameters_no_longer_name_is_refused():
+    params = parse_params(settings())
+    for folder, section in (("partial/content", "partial"), ("rounds/x/images", "rounds")):
+        with pytest.raises(TruelikeError, match=f"{section}: there is no '(content|x)'"):
+            job_of(params, Path("outputs") / folder)
+
+
 def test_a_round_that_nothing_guides_is_a_replica_like_any_other():
     off = ROUND | {"allocation": "each", "criterion": "off"}
     job = round_job(parse_params(settings(rounds={"first": off})), "first")

@@ -82,6 +82,22 @@ def test_an_arm_writes_predictions_log_and_summary(project: Path, classifier: st
     assert summary["steps"] == [6]
 
 
+def test_an_arm_on_real_images_alone_decodes_no_others(
+    project: Path, classifier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases = [{"on": "real"}]
+    chosen = TRAIN | {"arms": {"real": {"partner": "synthetic", "phases": phases}}}
+    decoded = []
+    monkeypatch.setattr(
+        "truelike.training.arms.load_kept",
+        lambda rows, *rest: decoded.append(len(rows)) or load_kept(rows, *rest),
+    )
+    out = run_arm("real", classifier, Train.model_validate(chosen))
+    assert decoded == [0]
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["images"] == {"real": 12, "partner": 23, "partner_set": "synthetic"}
+
+
 def test_an_arm_is_bit_equal_when_trained_again(project: Path, classifier: str) -> None:
     settings = Train.model_validate(TRAIN)
     out = run_arm("mixed", classifier, settings)

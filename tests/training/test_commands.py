@@ -37,6 +37,8 @@ def pictures(classifier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "pictures").mkdir()
     for number, pixels in enumerate(coloured(5, 0).pixels):
         Image.fromarray(pixels).save(tmp_path / f"pictures/{number}.png")
+    for other in ("terms.pdf", "._0.png"):  # no pictures, as for data.source
+        (tmp_path / "pictures" / other).write_bytes(b"%PDF")
     return tmp_path / "pictures"
 
 

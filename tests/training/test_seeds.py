@@ -19,6 +19,7 @@ from tests.support.classifiers import (
     load,
     training,
 )
+from truelike.runtime.errors import TruelikeError
 from truelike.runtime.processes import one_thread
 from truelike.runtime.scratch import stack_on_disk
 from truelike.training import seeds as seeds_module
@@ -99,9 +100,19 @@ def test_a_failing_seed_fails_the_stage(
         raise ValueError("out of luck")
 
     monkeypatch.setattr(seeds_module, "fit", broken)  # inherited by the forked process
-    with pytest.raises(RuntimeError, match="seed 5"):
+    with pytest.raises(TruelikeError, match=r"seed 5 ended with status 1; .* is kept"):
         train_seeds(training(classifier), [5], tmp_path, 1)
     assert "out of luck" in capfd.readouterr().err
+
+    def full(*args: object, **options: object) -> None:
+        raise TruelikeError("checkpoint.pt: cannot be written")
+
+    monkeypatch.setattr(seeds_module, "fit", full)
+    with pytest.raises(TruelikeError, match="seed 5"):
+        train_seeds(training(classifier), [5], tmp_path, 1)
+    said = capfd.readouterr().err
+    assert "checkpoint.pt: cannot be written" in said
+    assert "Traceback" not in said
 
 
 def test_workers_end_with_their_parent_also_in_the_middle_of_a_long_step(

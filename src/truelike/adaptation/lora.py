@@ -310,7 +310,8 @@ def adapt(
     `out`.
     """
     key = adapter_key(settings, prompts, visual_guidance, generator, inputs)
-    with joined(), scratch("adapt", key) as folder:
+    # In this order: none starts before the first may write.
+    with scratch("adapt", key) as folder, joined():
         if not settings.enabled:
             if is_first():
                 publish(write_no_adapter(folder), out)

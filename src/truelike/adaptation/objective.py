@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from truelike.generator.samplers import is_flow, make_sampler
+from truelike.runtime.errors import TruelikeError
 
 Prediction = Literal["epsilon", "v_prediction", "flow"]
 
@@ -33,17 +34,22 @@ def noise_schedule(scheduler: Any, device: torch.device) -> NoiseSchedule:
     """The schedule that a diffusers scheduler trains with.
 
     Diffusion: signal = sqrt(abar), sigma = sqrt(1 - abar). Flow matching (Esser et al. 2024,
-    rectified flow): signal = 1 - sigma, with the scheduler's own, perhaps shifted, sigmas.
+    rectified flow): signal = 1 - sigma, with the scheduler's own, perhaps shifted, sigmas. Raises
+    TruelikeError for any other prediction.
     """
     if is_flow(type(scheduler).__name__, scheduler.config):
         flow = make_sampler("euler", scheduler)
         sigma, times = flow.sigmas.to(device), flow.timesteps.to(device)
         return NoiseSchedule("flow", 1 - sigma, sigma, ((1 - sigma) / sigma).square(), times)
+    prediction = scheduler.config.prediction_type
+    if prediction not in ("epsilon", "v_prediction"):
+        raise TruelikeError(
+            f"models.generator: its denoiser predicts {prediction!r}, and adapt and invert learn "
+            "on 'epsilon', 'v_prediction' or a flow; turn both off, or name another generator"
+        )
     abar = scheduler.alphas_cumprod.to(device)
     times = torch.arange(len(abar), device=device)
-    return NoiseSchedule(
-        scheduler.config.prediction_type, abar.sqrt(), (1 - abar).sqrt(), abar / (1 - abar), times
-    )
+    return NoiseSchedule(prediction, abar.sqrt(), (1 - abar).sqrt(), abar / (1 - abar), times)
 
 
 @dataclass(frozen=True)

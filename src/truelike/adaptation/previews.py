@@ -42,7 +42,7 @@ class Previews:
         with torch.autocast(self.generator.device.type, enabled=False):
             row = np.concatenate(list(self._pixels().numpy()), axis=1)
         self.generator.place([denoiser])
-        write_finished(file, partial(_write, encode_png(row)))
+        write_finished(file, partial(Path.write_bytes, data=encode_png(row)))
 
     def _pixels(self) -> Tensor:
         states = self.conditioning["encoder_hidden_states"]
@@ -52,7 +52,3 @@ class Previews:
         latents = sample(self.generator, sampler, self.conditioning, self.empty, noise, rngs, HOW)
         with torch.inference_mode():
             return self.generator.to_pixels(latents)
-
-
-def _write(content: bytes, path: Path) -> None:
-    path.write_bytes(content)

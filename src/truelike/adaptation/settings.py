@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from truelike.runtime.settings import (
-    Count,
     Fraction,
     NonNegative,
     Positive,
     Probability,
     Rate,
     Section,
+    Seed,
     Text,
 )
 
@@ -33,7 +33,7 @@ class Invert(Section):
     weight_decay: NonNegative
     choose: Literal["last", "best"]
     checkpoint_every: Positive
-    seed: Count
+    seed: Seed
 
     @field_validator("template")
     @classmethod
@@ -81,7 +81,7 @@ class Adapt(Section):
     choose: Literal["last", "best"]
     preview_every: Positive | None
     checkpoint_every: Positive
-    seed: Count
+    seed: Seed
 
     @field_validator("targets")
     @classmethod

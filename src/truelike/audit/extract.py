@@ -2,7 +2,7 @@
 statistics.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,9 +19,11 @@ def extract(
     sets: Sequence[ImageSet],
     encoder: Model,
     batch_size: int,
-    kept: set[str] | None = None,
+    kept: Mapping[str, int] | None = None,
 ) -> Features:
-    """The features of the images of several sets, of those in `kept` where it is given."""
+    """The features of the images of several sets; where `kept` is given of its keys alone, with its
+    labels.
+    """
     columns = [
         map_images(images, open_encoder, encoder, batch_features, batch_size, "audit")
         for images in sets
@@ -33,8 +35,10 @@ def extract(
     tables = [images.index for images in sets]
     sources = [key for table in tables for key in table.get("source_key", table["key"])]
     labels = np.concatenate([images.labels for images in sets])
-    rows = [row for row, key in enumerate(keys) if kept is None or key in kept]
-    return Features(keys, sources, labels, values, statistics).take(np.array(rows, int))
+    if kept is not None:
+        labels = np.array([kept.get(key, -1) for key in keys], np.int64)
+    features = Features(keys, sources, labels, values, statistics)
+    return features.take(np.flatnonzero(labels >= 0))
 
 
 def extract_views(images: ImageSet, encoder: Model, batch_size: int) -> np.ndarray:

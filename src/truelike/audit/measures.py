@@ -134,9 +134,13 @@ def _probe_estimates(
     rng: np.random.Generator,
 ) -> dict[str, Estimate | None]:
     """Train on real, test on the set (`label_error`), and the other way round (`probe_accuracy`,
-    `leep`).
+    `leep`): of the classes that both samples have, None where that is one alone.
     """
-    classes = int(reference.labels.max()) + 1
+    present = np.unique(reference.labels)
+    if len(present) < 2:
+        return dict.fromkeys(("label_error", "probe_accuracy", "leep"))
+    whole_set = whole_set.take(np.flatnonzero(np.isin(whole_set.labels, present)))
+    classes = int(present[-1]) + 1
     on_real = fit_probe(reference.values, reference.labels)
     errors = on_real.predict(whole_set.values) != whole_set.labels
     on_sample = fit_probe(sample.values, sample.labels)

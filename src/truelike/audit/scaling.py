@@ -114,7 +114,11 @@ def learning_curves(
     test = sets[held_out].values, sets[held_out].labels
     rows, worth = [], {}
     real_sizes = np.array(curve_sizes(train.labels))
-    others = {name: features for name, features in sets.items() if name != held_out}
+    others = {
+        name: features
+        for name, features in sets.items()
+        if name != held_out and len(np.unique(features.labels)) > 1
+    }
     training = {held_out: train} | others
     means, draws = {}, {}
     for name, features in training.items():

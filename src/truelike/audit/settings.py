@@ -1,6 +1,6 @@
 """The section `audit` of params.yaml."""
 
-from truelike.runtime.settings import Count, Positive, Probability, Resamples, Section
+from truelike.runtime.settings import Positive, Probability, Resamples, Section, Seed
 
 
 class Gates(Section):
@@ -16,5 +16,5 @@ class Audit(Section):
     neighbours: Positive
     batch_size: Positive
     bootstrap: Resamples
-    seed: Count
+    seed: Seed
     gates: Gates

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from truelike.paths import NAIVE, TRAIN
-from truelike.runtime.settings import Count, Positive, Section, Text
+from truelike.runtime.settings import Count, Positive, Section, Seed, Text
 
 
 class Rewrite(Section):
@@ -16,7 +16,7 @@ class Rewrite(Section):
     count: Count
     instruction: str
     max_tokens: Positive
-    seed: Count
+    seed: Seed
 
     @field_validator("instruction")
     @classmethod

@@ -1,9 +1,9 @@
 """The section `evaluate` of params.yaml."""
 
-from truelike.runtime.settings import Count, Fraction, Resamples, Section
+from truelike.runtime.settings import Fraction, Resamples, Section, Seed
 
 
 class Evaluate(Section):
     confidence: Fraction
     bootstrap: Resamples
-    seed: Count
+    seed: Seed

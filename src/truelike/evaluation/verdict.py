@@ -137,8 +137,8 @@ def summarise(
     """The content of metrics/accuracy.json: every arm's accuracy, its difference to the arm `real`,
     and the verdict.
 
-    Percent and percentage points. The verdict's arm is the best one on validation among those whose
-    partner is the synthetic set or a round; its numbers are of test images.
+    Percent and percentage points. The verdict's arm is the best one on validation among those that
+    train on the synthetic set or a round; its numbers are of test images.
     """
     scored, validated = arm_scores(test), arm_scores(validation)
     pairs = [(name, REFERENCE) for name in scored if name != REFERENCE]
@@ -146,7 +146,9 @@ def summarise(
     candidates = [
         name
         for name, arm in arms.items()
-        if arm.partner.startswith(("synthetic", "rounds/")) and name in differences.index
+        if arm.uses_partner
+        and arm.partner.startswith(("synthetic", "rounds/"))
+        and name in differences.index
     ]
     accuracy = {
         name: _rounded(crossed_mean(values).interval(confidence).within(0, 100), "top1")

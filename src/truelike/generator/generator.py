@@ -146,11 +146,6 @@ class Generator:
         return self.pipeline.scheduler
 
     @property
-    def tokenizer(self) -> Any:
-        """The first tokenizer."""
-        return self.pipeline.tokenizer
-
-    @property
     def reader(self) -> PromptReader:
         """What cuts a prompt."""
         return PromptReader.of(self.family, getattr(self.pipeline, self.family.tokenizer))

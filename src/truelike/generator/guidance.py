@@ -25,6 +25,7 @@ def guidance_vectors(
     if settings.kind == "image":
         return features
     from sklearn.cluster import KMeans  # a second of import that few runs need
+    from threadpoolctl import threadpool_limits
 
     vectors = np.empty_like(features)
     for label in np.unique(labels):
@@ -32,9 +33,9 @@ def guidance_vectors(
         if settings.kind == "class_mean":
             vectors[members] = features[members].mean(axis=0)
         else:
-            kmeans = KMeans(min(settings.centroids, len(members)), n_init=10, random_state=0).fit(
-                features[members]
-            )
+            kmeans = KMeans(min(settings.centroids, len(members)), n_init=10, random_state=0)
+            with threadpool_limits(1):  # several add up in the order in which they finish
+                kmeans.fit(features[members])
             vectors[members] = kmeans.cluster_centers_[kmeans.labels_]
     return vectors
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from truelike.runtime.settings import Count, Positive, Section
+from truelike.runtime.settings import Positive, Section, Seed
 
 
 class Prompts(Section):
@@ -22,7 +22,7 @@ class Prompts(Section):
     quality: str
     negative: str
     context: Literal["own", "class", "set"]
-    seed: Count
+    seed: Seed
 
     @property
     def templates(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from truelike.imageset.checks import (
 from truelike.runtime.errors import TruelikeError
 
 INDEX_FILE = "index.parquet"
+OPEN_SHARDS = 64  # of a set, at once
 REPAIR = "restore it as docs/sharing.md says"
 
 
@@ -87,6 +88,8 @@ class ImageSet:
             name,
         )  # a forked process must not share the position in a file with its parent
         if place not in self._open_shards:
+            while len(self._open_shards) >= OPEN_SHARDS:
+                self._open_shards.pop(next(iter(self._open_shards))).close()
             self._open_shards[place] = self._open(name)
         file = self._open_shards[place]
         file.seek(offset)

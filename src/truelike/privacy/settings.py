@@ -2,7 +2,7 @@
 
 from pydantic import field_validator
 
-from truelike.runtime.settings import Count, Name, Resamples, Section
+from truelike.runtime.settings import Count, Name, Resamples, Section, Seed
 
 
 class Privacy(Section):
@@ -15,7 +15,7 @@ class Privacy(Section):
     shadows: tuple[Count, ...]
     arms: tuple[Name, ...]
     bootstrap: Resamples
-    seed: Count
+    seed: Seed
 
     @field_validator("shadows")
     @classmethod

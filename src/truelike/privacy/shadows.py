@@ -158,7 +158,7 @@ def answer(
     stored = pipeline.train.resolution, pipeline.train.streaming
     for name, arm in arms.items():
         rows = partner_rows(selection, arm)
-        partner = load_kept(rows, half.class_names, *stored)
+        partner = load_kept(rows if arm.uses_partner else rows.iloc[:0], half.class_names, *stored)
         check_partner(name, arm, partner, half.class_names, rows["label"])
         training = Training(
             classifier=pipeline.classifier,

@@ -39,6 +39,7 @@ def caveats(material: Material) -> list[str]:
     return [
         *_of_the_models(material),
         *_of_the_verdict(material.accuracy_metrics["verdict"]),
+        *_of_the_rounds(material),
         *_of_the_training(material),
         *_of_the_prompts(material),
         *_of_the_selection(material),
@@ -64,6 +65,15 @@ def _of_the_models(material: Material) -> Iterator[str]:
 
 def _is_demo(source: str) -> bool:
     return Path(source) == Path(DEMO_DATA)
+
+
+def _of_the_rounds(material: Material) -> Iterator[str]:
+    arm = material.accuracy_metrics["verdict"]["arm"]
+    if arm and material.settings.train.arms[arm].partner.startswith("rounds/"):
+        yield (
+            f"The verdict's arm {arm} trained on images of rounds too, which are neither selected "
+            "nor audited: near-copies, fidelity, coverage and gates are of the synthetic set alone."
+        )
 
 
 def _of_the_training(material: Material) -> Iterator[str]:

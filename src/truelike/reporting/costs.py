@@ -55,7 +55,7 @@ def arm_costs(
     seconds = seconds[~seconds.index.duplicated()]
     rows = []
     for name in settings.train.arms:
-        if f"train@{name}" in seconds.index:
+        if name in accuracy and f"train@{name}" in seconds.index:
             *makers, trained = _networks(name, settings)
             making = float(seconds.reindex(list(dict.fromkeys(makers))).sum())
             training = float(seconds[trained])
@@ -69,12 +69,15 @@ def _makers(partner: str, settings: Settings) -> list[str]:
     if kind == "rounds":
         own = settings.rounds[name]
         return [*_makers(own.adds_to, settings), *_networks(own.after, settings), f"round@{name}"]
-    if kind != "partial":
-        asked = settings.synthesize.feedback.arm if kind == "synthetic" else None
-        return [*MAKERS[kind], *(_networks(asked, settings) if asked else ())]
+    if kind in ("naive", "extra"):
+        return list(MAKERS[kind])
+    asked = settings.synthesize.feedback.arm
+    guides = _networks(asked, settings) if asked else []
+    if kind == "synthetic":
+        return [*MAKERS[kind], *guides]
     without = settings.partial[name].without
     used = [stage for piece, stage in PIECE_MAKERS.items() if piece not in without]
-    return [*used, f"partial@{name}"]
+    return [*used, "allocate", *guides, f"partial@{name}"]
 
 
 def _networks(name: str, settings: Settings) -> list[str]:

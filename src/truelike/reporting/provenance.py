@@ -1,12 +1,12 @@
 """Which models were used: where they are from, and the hashes of local weights."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from truelike.captioning.settings import Caption
 from truelike.runtime.hub import names_nothing
+from truelike.runtime.scratch import sha256
 from truelike.runtime.yaml import read_yaml
 
 
@@ -51,14 +51,14 @@ def _model_source(role: str, path: str) -> ModelSource:
     place = Path(path)
     if place.is_dir():
         files = sorted(place.rglob("*.safetensors"))
-        weights = tuple((file.relative_to(place).as_posix(), _sha256(file)) for file in files)
+        weights = tuple((file.relative_to(place).as_posix(), sha256(file)) for file in files)
         readme = next(
             (p / "README.md" for p in (place, place.parent) if (p / "README.md").is_file()), None
         )
         licence = f"see `{readme.as_posix()}`" if readme else "not stated with it"
         return ModelSource(role, path, "local directory", True, weights, licence)
     if place.suffix not in (".yaml", ".yml"):
-        digest = _sha256(place)
+        digest = sha256(place)
         kind = "local file" if place.suffix == ".safetensors" else "table of captions"
         return ModelSource(role, path, kind, True, ((place.name, digest),), "not stated with it")
     pointer = read_yaml(place)
@@ -72,8 +72,3 @@ def _model_source(role: str, path: str) -> ModelSource:
     hub = pointer.get("hub")
     licence = f"see https://huggingface.co/{hub}" if hub else "see its model card in timm"
     return ModelSource(role, path, origin, bool(revision), (), licence)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -53,7 +53,7 @@ def map_parts(
         with Bar(name, total, unit, done=total - left) as bar:
             for part, contents in _executor()(missing, open_model, make, bar.update):
                 for file, content in zip(part.files, contents, strict=True):
-                    write_finished(folder / file, partial(_write, content))
+                    write_finished(folder / file, partial(Path.write_bytes, data=content))
     return left
 
 
@@ -154,7 +154,3 @@ def _resources() -> dict[str, Any]:
     gpus = ray.cluster_resources().get("GPU", 0)
     hardware = {"num_gpus": 1, "max_calls": 0} if gpus else {"num_cpus": threads}
     return {"runtime_env": {"env_vars": environment}, **hardware}
-
-
-def _write(content: bytes, path: Path) -> None:
-    path.write_bytes(content)

@@ -69,7 +69,7 @@ class HubFile(BaseModel):
     scale: float = 1.0
 
 
-Pointer = TypeVar("Pointer", HubModel, HubFile)
+Entries = TypeVar("Entries", bound=BaseModel)
 
 
 def names_nothing(path: str | Path) -> bool:
@@ -115,15 +115,18 @@ def _resolve(path: Path, marker: str, weights: bool) -> Path:
 
 def read_pointer(path: Path) -> HubModel:
     """Read a pointer file; raises TruelikeError for unknown or missing entries."""
-    return _read(path, HubModel, "hub, revision and (optional) variant")
+    return read_entries(path, HubModel, "hub, revision and (optional) variant")
 
 
 def read_file_pointer(path: Path) -> HubFile:
     """Read a pointer to one file; raises TruelikeError for unknown or missing entries."""
-    return _read(path, HubFile, "hub, file, revision and (optional) scale")
+    return read_entries(path, HubFile, "hub, file, revision and (optional) scale")
 
 
-def _read(path: Path, kind: type[Pointer], entries: str) -> Pointer:
+def read_entries(path: Path, kind: type[Entries], entries: str) -> Entries:
+    """Read a YAML file that must hold some `entries`, as a model of its `kind`; raises
+    TruelikeError.
+    """
     try:
         return kind.model_validate(read_yaml(path))
     except ValidationError as error:
@@ -153,7 +156,7 @@ def resolve_file(path: str | Path) -> tuple[Path, float]:
     pointer = find_file(path)
     if pointer is None:
         return path, 1.0
-    _warn_unpinned(path, pointer)
+    warn_unpinned(path, pointer.hub, pointer.revision)
     unreachable()
     try:
         file = hf_hub_download(pointer.hub, pointer.file, revision=pointer.revision)
@@ -195,7 +198,7 @@ def why_not(error: Exception, name: str) -> str:
 
 
 def _download(path: Path, model: HubModel, marker: str, weights: bool) -> Path:
-    _warn_unpinned(path, model)
+    warn_unpinned(path, model.hub, model.revision)
     unreachable()
     try:
         if marker != PIPELINE:
@@ -207,10 +210,11 @@ def _download(path: Path, model: HubModel, marker: str, weights: bool) -> Path:
         raise _not_downloaded(path, model, error) from error
 
 
-def _warn_unpinned(path: Path, pointer: HubModel | HubFile) -> None:
-    if pointer.revision is None:
+def warn_unpinned(path: Path, hub: str, revision: str | None) -> None:
+    """Say so where a pointer names no commit."""
+    if revision is None:
         print(
-            f"{path}: no revision: {pointer.hub} may change under you; pin it to a commit",
+            f"{path}: no revision: {hub} may change under you; pin it to a commit",
             file=sys.stderr,
         )
 

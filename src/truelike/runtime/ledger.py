@@ -8,9 +8,10 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -66,10 +67,24 @@ def record(stage: str) -> Iterator[None]:
         "device": device_name(),
         "energy_kj": None if energy is None or used is None else round(used - energy, 3),
     }
-    path = ledger_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    try:
+        ledger_file().parent.mkdir(parents=True, exist_ok=True)
+        with ledger_file().open("a", encoding="utf-8") as file:
+            file.write("\n" + json.dumps(row))  # after a line that a full disk cut, too
+    except OSError as error:
+        print(f"{ledger_file()}: cannot be written ({error.strerror})", file=sys.stderr)
+
+
+def ledger_rows() -> list[dict[str, Any]]:
+    """Every run of a stage, the values of FIELDS, in the order in which they finished; a line that
+    was cut is left out.
+    """
+    rows = []
+    if ledger_file().exists():
+        for line in ledger_file().read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                rows.append(json.loads(line))
+    return rows
 
 
 def own_peak() -> int:
@@ -122,7 +137,5 @@ def latest_costs() -> pd.DataFrame:
     """The latest run of each stage, in the order they finished: the columns of FIELDS, no rows
     without a ledger.
     """
-    if not ledger_file().exists():
-        return pd.DataFrame(columns=FIELDS)
-    rows = pd.read_json(ledger_file(), lines=True, convert_dates=False)
+    rows = pd.DataFrame(ledger_rows(), columns=FIELDS)
     return rows.drop_duplicates("stage", keep="last").sort_values("finished", kind="stable")

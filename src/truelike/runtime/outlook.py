@@ -2,12 +2,11 @@
 time, from the ledger.
 """
 
-import json
 import re
 from collections import defaultdict
 from pathlib import Path
 
-from truelike.runtime.ledger import ledger_file
+from truelike.runtime.ledger import ledger_rows
 
 LOCK_FILE = Path("dvc.lock")
 
@@ -22,7 +21,7 @@ def outlook(stage: str) -> str:
     followers = _followers(LOCK_FILE)
     if stage not in followers:
         return ""
-    ran = _ledger()
+    ran = [(row["stage"], row["seconds"]) for row in ledger_rows()]
     done: list[str] = []
     for name, _ in reversed(ran):
         if name == stage or name in followers[stage]:
@@ -37,14 +36,6 @@ def outlook(stage: str) -> str:
     left = sum(seconds.get(name, 0.0) for name in {stage, *coming})
     known = f", about {_duration(left)} left by the last run" if left else ""
     return f"{stage}: stage {len(begun)} of up to {len(begun | coming)}{known}"
-
-
-def _ledger() -> list[tuple[str, float]]:
-    """Every run of a stage, with its seconds, in the order in which they finished."""
-    if not ledger_file().exists():
-        return []
-    rows = map(json.loads, ledger_file().read_text(encoding="utf-8").splitlines())
-    return [(row["stage"], row["seconds"]) for row in rows]
 
 
 def _followers(lock_file: Path) -> dict[str, set[str]]:

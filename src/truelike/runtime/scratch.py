@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -140,7 +140,7 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_once(path: Path, write: Callable[[Path], None]) -> None:
+def write_once(path: Path, write: Callable[[Path], object]) -> None:
     """Make `path` by ``write(partial)`` and a rename: it exists whole or not at all.
 
     Raises TruelikeError without space or permission, and leaves nothing behind.
@@ -156,7 +156,7 @@ def write_once(path: Path, write: Callable[[Path], None]) -> None:
             raise
 
 
-def write_finished(path: Path, write: Callable[[Path], None]) -> None:
+def write_finished(path: Path, write: Callable[[Path], object]) -> None:
     """Write `path` once, its sha256 noted beside it for `finished`.
 
     The note is made before the file appears and keeps what was noted earlier, so that a kill in
@@ -169,6 +169,12 @@ def write_finished(path: Path, write: Callable[[Path], None]) -> None:
             sums.write(f"\n{sha256(partial)}")
 
     write_once(path, write_and_note)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays to an npz file of any name; numpy alone would add ``.npz`` to it."""
+    with path.open("wb") as file:
+        np.savez(file, **dict(arrays))  # type: ignore[arg-type]
 
 
 def finished(path: Path) -> bool:

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # torch takes 64 bits, of which some count steps
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -41,3 +42,4 @@ def _some_distinct(numbers: tuple[int, ...]) -> tuple[int, ...]:
 NAME = "[a-z0-9][a-z0-9_-]{0,59}"
 Name = Annotated[str, AfterValidator(_is_name)]  # DVC, the shell and file systems all take it
 DistinctCounts = Annotated[tuple[Count, ...], AfterValidator(_some_distinct)]
+DistinctSeeds = Annotated[tuple[Seed, ...], AfterValidator(_some_distinct)]

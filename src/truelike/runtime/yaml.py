@@ -18,5 +18,7 @@ def read_yaml(path: str | Path, parser: YAML | None = None) -> Any:
         return parser.load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise TruelikeError(f"{path}: no such file; run from the directory that holds it") from None
+    except UnicodeDecodeError:
+        raise TruelikeError(f"{path}: is not UTF-8; save it as UTF-8") from None
     except YAMLError as error:
         raise TruelikeError(f"{path}: not valid YAML: {error}") from None

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from truelike.runtime.settings import Count, Positive, Probability, Section
+from truelike.runtime.settings import Positive, Probability, Section, Seed
 
 
 class Select(Section):
@@ -11,4 +11,4 @@ class Select(Section):
     drop_near_copies: bool
     relabel: bool
     classifier_steps: Positive
-    seed: Count
+    seed: Seed

@@ -2,13 +2,11 @@
 files.
 """
 
-import sys
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from truelike.runtime.errors import TruelikeError
-from truelike.runtime.yaml import read_yaml
 from truelike.sources.settings import Reading
 
 COLUMNS = ("config", "image_column", "label_column")
@@ -36,20 +34,10 @@ def download(path: Path, settings: Reading) -> tuple[Path, Reading]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    from truelike.runtime.hub import unreachable, why_not
+    from truelike.runtime.hub import read_entries, unreachable, warn_unpinned, why_not
 
-    try:
-        data = HubData.model_validate(read_yaml(path))
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise TruelikeError(
-            f"{path}: must hold hub, and may hold revision, {', '.join(COLUMNS)}: {problems}"
-        ) from None
-    if data.revision is None:
-        print(
-            f"{path}: no revision: {data.hub} may change under you; pin it to a commit",
-            file=sys.stderr,
-        )
+    data = read_entries(path, HubData, f"hub, and may hold revision, {', '.join(COLUMNS)}")
+    warn_unpinned(path, data.hub, data.revision)
     unreachable()
     try:
         folder = Path(

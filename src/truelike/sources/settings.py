@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from truelike.runtime.settings import Count, Fraction, Positive, Section, Text
+from truelike.runtime.settings import Count, Fraction, Positive, Section, Seed, Text
 
 Depth = Literal["full", "minmax", "percentile"]
 
@@ -86,7 +86,7 @@ class Data(Reading):
     shots: Annotated[int | dict[str, int | None] | None, PlainValidator(_as_shots)]
     validation_fraction: Fraction
     test_fraction: Fraction
-    seed: Count
+    seed: Seed
     exclude: tuple[Text, ...]
 
 
@@ -98,7 +98,7 @@ class Corrupt(Section):
 
     images_per_class: Count | None
     kinds: tuple[CorruptionName, ...]
-    seed: Count
+    seed: Seed
 
     @field_validator("kinds")
     @classmethod

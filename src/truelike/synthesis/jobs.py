@@ -2,7 +2,7 @@
 place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -21,10 +21,11 @@ from truelike.paths import (
     STYLE,
     TRAIN,
 )
+from truelike.runtime.errors import TruelikeError
 from truelike.runtime.hub import Model
 from truelike.synthesis.settings import (
     FeedbackSettings,
-    Judge,
+    JudgeSettings,
     Naive,
     PartialSet,
     Piece,
@@ -107,7 +108,7 @@ def naive_job(params: Parameters) -> SynthesisJob:
         replicas=(0,),
         allocation="each",
         budget=None,
-        judge=Judge(folds=2, steps=1),
+        judge=JudgeSettings(folds=2, steps=1),
         feedback=FeedbackSettings(criterion="off", weight=1.0, every=1, network="none"),
         guidance_interval=(0, 1),
         strength=1.0,
@@ -158,12 +159,23 @@ def without(pieces: tuple[Piece, ...], job: SynthesisJob) -> SynthesisJob:
 
 
 def job_of(params: Parameters, folder: Path) -> SynthesisJob:
-    """The job that makes image sets like `folder`, by the name of the folder that it is in."""
+    """The job that makes image sets like `folder`, by the name of the folder that it is in.
+
+    Raises TruelikeError where the parameters no longer name it.
+    """
     kind = folder.resolve().parent.name
     if folder.resolve().parents[1].name == ROUNDS.name:
-        return round_job(params, kind)
+        return round_job(params, _known(kind, "rounds", params.rounds))
     if kind == NAIVE.name:
         return naive_job(params)
     if kind == PARTIAL.name:
-        return partial_job(params, folder.name)
+        return partial_job(params, _known(folder.name, "partial", params.partial))
     return replica_job(params)
+
+
+def _known(name: str, section: str, names: Collection[str]) -> str:
+    if name not in names:
+        raise TruelikeError(
+            f"{section}: there is no {name!r} in params.yaml; check out the commit that made it"
+        )
+    return name

@@ -4,16 +4,15 @@ which they predict.
 
 import hashlib
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from torch import nn
 
 from truelike.imageset.reading import INDEX_FILE, ImageSet
 from truelike.runtime.processes import one_thread
-from truelike.runtime.scratch import finished, scratch, scratch_key, write_finished
+from truelike.runtime.scratch import finished, scratch, scratch_key, write_arrays, write_finished
 from truelike.synthesis.allocation import POINTS, Judged
-from truelike.synthesis.settings import Judge
+from truelike.synthesis.settings import JudgeSettings
 from truelike.training.images import Images, load_images
 from truelike.training.loop import LogRow, fit, predict
 from truelike.training.networks import open_classifier
@@ -35,7 +34,7 @@ def folds_of(images: ImageSet, folds: int, seed: int) -> np.ndarray:
 
 
 def judge_out_of_fold(
-    images: ImageSet, classifier: str, optimization: Optimization, judge: Judge, seed: int
+    images: ImageSet, classifier: str, optimization: Optimization, judge: JudgeSettings, seed: int
 ) -> Judged:
     """What networks say of the images of their fold, each trained on those of all other folds as
     the arm `real` is, in ``judge.steps`` steps.
@@ -62,18 +61,13 @@ def judge_out_of_fold(
                     optimization,
                     seed,
                 )
-                write_finished(file, partial(_save, answers))
+                write_finished(file, partial(write_arrays, arrays={"answers": answers}))
             answers = np.load(file)["answers"]
             hits = answers.argmax(2) == images.labels[held]
             right[:, held] = hits[np.linspace(0, len(hits) - 1, POINTS).round().astype(int)]
             last = answers[-1].astype(float)
             entropy[held] = -(last * np.log(np.maximum(last, 1e-12))).sum(1)
     return Judged(right, entropy)
-
-
-def _save(answers: np.ndarray, path: Path) -> None:
-    with path.open("wb") as file:
-        np.savez(file, answers=answers)
 
 
 def _predictions(

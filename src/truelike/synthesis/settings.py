@@ -16,6 +16,7 @@ from truelike.runtime.settings import (
     Positive,
     Probability,
     Section,
+    Seed,
     Text,
 )
 
@@ -30,13 +31,13 @@ class Naive(Section):
     guidance_scale: NonNegative
     batch_size: Positive
     shard_size: Positive
-    seed: Count
+    seed: Seed
 
 
 Policy = Literal["each", "balanced", "unlearned", "uncertain"]
 
 
-class Judge(Section):
+class JudgeSettings(Section):
     """The networks that judge the real images for `allocation`: one for each fold."""
 
     folds: Annotated[int, Field(ge=2)]
@@ -61,7 +62,7 @@ class FeedbackSettings(Section):
     def arm(self) -> str | None:
         """The arm whose network is asked; None when none is, or one that no arm trained."""
         network = Path(self.network)
-        asked = self.is_on and network.is_relative_to(ARMS)
+        asked = self.is_on and ARMS in network.parents
         return network.relative_to(ARMS).parts[0] if asked else None
 
 
@@ -73,7 +74,7 @@ class Synthesize(Section):
     replicas: DistinctCounts
     allocation: Policy
     budget: Positive | None
-    judge: Judge
+    judge: JudgeSettings
     sampler: SamplerName
     steps: Positive
     guidance_scale: NonNegative
@@ -83,7 +84,7 @@ class Synthesize(Section):
     feedback: FeedbackSettings
     batch_size: Positive
     shard_size: Positive
-    seed: Count
+    seed: Seed
 
     @field_validator("guidance_interval")
     @classmethod

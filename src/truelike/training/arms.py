@@ -48,11 +48,16 @@ def train_arm(
     train, evaluated = ImageSet(real / "train"), {split: ImageSet(real / split) for split in SPLITS}
     evaluated |= {f"ood/{folder.name}": other for folder in ood if len(other := ImageSet(folder))}
     rows = partner_rows(pd.read_parquet(selection), arm)
-    partner = load_kept(rows, train.class_names, settings.resolution, settings.streaming)
+    used = rows if arm.uses_partner else rows.iloc[:0]
+    partner = load_kept(used, train.class_names, settings.resolution, settings.streaming)
     out.mkdir(parents=True, exist_ok=True)
     summary: dict[str, Any] = {
         "classes": train.class_names,
-        "images": {"real": len(train), "partner": len(partner), "partner_set": arm.partner},
+        "images": {
+            "real": len(train),
+            "partner": int(rows["keep"].sum()),
+            "partner_set": arm.partner,
+        },
     }
     if arm.partner == "extra" and arm.uses_partner and not len(partner):
         _write_summary(out, summary | {"seeds": []})

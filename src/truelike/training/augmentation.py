@@ -38,14 +38,14 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     return images / scale - shift.view(1, -1, 1, 1)
 
 
-def crop_matrices(size: int, crop_scale: float, flip: bool, generator: torch.Generator) -> Tensor:
+def crop_matrices(size: int, crop_scale: float, flip: bool, rng: torch.Generator) -> Tensor:
     """Affine matrices (B, 2, 3) of random resized crops that stay inside the image, half of them
     mirrored.
 
     `crop_scale` is the smallest share of the area that a crop keeps; 1 turns cropping off.
     """
     if crop_scale < 1:
-        area, shape, x, y = torch.rand(4, size, generator=generator)
+        area, shape, x, y = torch.rand(4, size, generator=rng)
         area = crop_scale + (1 - crop_scale) * area
         aspect = torch.exp(ASPECT * (2 * shape - 1))
         width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
@@ -54,7 +54,7 @@ def crop_matrices(size: int, crop_scale: float, flip: bool, generator: torch.Gen
         width = height = torch.ones(size)
         left = top = torch.zeros(size)
     if flip:
-        width = torch.where(torch.rand(size, generator=generator) < 0.5, -width, width)
+        width = torch.where(torch.rand(size, generator=rng) < 0.5, -width, width)
     zero = torch.zeros(size)
     return torch.stack(
         [torch.stack([width, zero, left], 1), torch.stack([zero, height, top], 1)], 1
@@ -65,21 +65,21 @@ def random_resized_crop(
     images: Tensor,
     crop_scale: float,
     flip: bool,
-    generator: torch.Generator,
+    rng: torch.Generator,
     share: Share | None = None,
 ) -> Tensor:
     """Crop, resize back and mirror each image of a float batch (B, 3, H, W) with its own random
     parameters.
     """
     share = share or Share(len(images))
-    matrices = crop_matrices(share.batch, crop_scale, flip, generator)[share.rows]
+    matrices = crop_matrices(share.batch, crop_scale, flip, rng)[share.rows]
     matrices = matrices.to(images.device)
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def color_jitter(
-    images: Tensor, strength: float, generator: torch.Generator, share: Share | None = None
+    images: Tensor, strength: float, rng: torch.Generator, share: Share | None = None
 ) -> Tensor:
     """Scale brightness, contrast and saturation of each image (B, 3, H, W) in [0, 1] by its own
     factors, uniform in 1 - `strength` to 1 + `strength`, clipped to [0, 1] after each.
@@ -87,9 +87,9 @@ def color_jitter(
     As torchvision's ColorJitter, but that a batch shares one random order of the three.
     """
     share = share or Share(len(images))
-    drawn = torch.rand(3, share.batch, 1, 1, 1, generator=generator)[:, share.rows]
+    drawn = torch.rand(3, share.batch, 1, 1, 1, generator=rng)[:, share.rows]
     factors = 1 + strength * (2 * drawn - 1)
-    for change in torch.randperm(3, generator=generator).tolist():
+    for change in torch.randperm(3, generator=rng).tolist():
         factor = factors[change].to(images.device)
         images = (factor * images + (1 - factor) * _opposite(images, change)).clamp(0, 1)
     return images
@@ -108,7 +108,7 @@ def augment(
     optimization: Optimization,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    generator: torch.Generator,
+    rng: torch.Generator,
     share: Share | None = None,
 ) -> Tensor:
     """Normalised inputs of a network, float32 (B, 3, H, W), randomly cropped, mirrored and coloured
@@ -116,14 +116,12 @@ def augment(
     """
     inputs = normalise(pixels, mean, std)
     if optimization.crop_scale < 1 or optimization.flip:
-        inputs = random_resized_crop(
-            inputs, optimization.crop_scale, optimization.flip, generator, share
-        )
+        inputs = random_resized_crop(inputs, optimization.crop_scale, optimization.flip, rng, share)
     if optimization.color_jitter:
         scale, shift = (
             torch.tensor(values, device=inputs.device).view(-1, 1, 1) for values in (std, mean)
         )
-        coloured = color_jitter(inputs * scale + shift, optimization.color_jitter, generator, share)
+        coloured = color_jitter(inputs * scale + shift, optimization.color_jitter, rng, share)
         inputs = (coloured - shift) / scale
     return inputs
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from truelike.imageset.reading import INDEX_FILE, ImageSet
 from truelike.runtime.errors import TruelikeError
-from truelike.sources.decode import square_pixels
+from truelike.sources.decode import PICTURES, square_pixels
 from truelike.sources.settings import Data
+from truelike.sources.source import walk
 from truelike.training.augmentation import normalise
 from truelike.training.images import LabelledImages, resized
 from truelike.training.loop import predict
@@ -21,7 +21,6 @@ from truelike.training.networks import input_statistics
 from truelike.training.trained import Classifier
 
 BATCH = 256
-SUFFIXES = set(Image.registered_extensions())
 OPSET = 18
 CHECKED = 1e-4  # largest difference of a probability between ONNX Runtime and torch
 
@@ -38,10 +37,9 @@ def predict_images(classifier: Classifier, folder: Path, data: Data) -> pd.DataF
         column, names = "key", images.keys
         pixels = (images.pixels(position) for position in range(len(images)))
     else:
-        files = sorted(
-            file for file in folder.rglob("*") if file.is_file() and file.suffix.lower() in SUFFIXES
-        )
-        column, names = "path", [file.relative_to(folder).as_posix() for file in files]
+        found = walk(folder).files
+        column, names = "path", [name for name in found if Path(name).suffix.lower() in PICTURES]
+        files = (folder / name for name in names)
         pixels = (square_pixels(file.read_bytes(), str(file), data) for file in files)
     if not names:
         raise TruelikeError(f"{folder}: no images; give a directory with pictures or an image set")

@@ -20,9 +20,10 @@ import torch
 from torch import nn
 
 from truelike.runtime.devices import device
+from truelike.runtime.errors import TruelikeError
 from truelike.runtime.processes import end_with, one_thread, own_cores
 from truelike.runtime.progress import Bar
-from truelike.runtime.scratch import discard, finished, is_first, write_finished
+from truelike.runtime.scratch import discard, finished, is_first, write_arrays, write_finished
 from truelike.training.images import Images
 from truelike.training.loop import Checkpoint, LogRow, divides_batches, fit, predict
 from truelike.training.networks import WEIGHTS, open_classifier, open_proxy
@@ -136,12 +137,8 @@ def _train_seed(
     if training.keep_weights:
         weights_file(folder, seed).parent.mkdir(exist_ok=True)
         write_finished(weights_file(folder, seed), partial(save_weights, model))
-
-    def write(path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez(file, log=np.array(log), **results)  # type: ignore[arg-type]
-
-    write_finished(seed_file(folder, seed), write)
+    arrays = {"log": np.array(log)} | results
+    write_finished(seed_file(folder, seed), partial(write_arrays, arrays=arrays))
     discard(checkpoint_file(folder, seed, "teacher"))
     discard(checkpoint_file(folder, seed, "student"))
 
@@ -216,9 +213,10 @@ def _train_in_processes(
                     process = running.pop(sentinel)
                     process.join()
                     if process.exitcode:
-                        raise RuntimeError(
-                            f"training of {process.name} ended with status {process.exitcode}, see "
-                            "above"
+                        raise TruelikeError(
+                            f"training of {process.name} ended with status {process.exitcode}; "
+                            "what it says is above (-9: the system ended it, most often for want "
+                            "of memory); what is finished is kept"
                         )
                 bar.update(steps.value - bar.done)
         finally:
@@ -236,4 +234,8 @@ def _worker(training: Training, seed: int, folder: Path, steps: Any, parent: int
         with steps.get_lock():
             steps.value += number
 
-    _train_seed(training, seed, folder, count)
+    try:
+        _train_seed(training, seed, folder, count)
+    except TruelikeError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from truelike.runtime.settings import (
     NAME,
-    DistinctCounts,
+    DistinctSeeds,
     Fraction,
     Name,
     NonNegative,
@@ -103,7 +103,7 @@ class Train(Optimization):
 
     checkpoint_every: Positive
     keep: Literal["best", "all", "none"]
-    seeds: DistinctCounts
+    seeds: DistinctSeeds
     arms: Mapping[Name, Arm]
 
     @property
