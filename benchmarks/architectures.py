@@ -1,10 +1,14 @@
 """Text-to-image models at their real size with random weights, from architectures.yaml."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import diffusers
 import transformers
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
 
 from truelike.runtime.yaml import read_yaml
 
@@ -47,7 +51,34 @@ def t5_tokenizer(vocab_size: int, length: int) -> Any:
     return transformers.T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=length)
 
 
-TOKENIZERS = {"CLIPTokenizer": clip_tokenizer, "T5Tokenizer": t5_tokenizer}
+def word_tokenizer(length: int) -> Any:
+    """A language model's tokenizer in which every word and mark is the same token: prompts and what
+    is written around them have about as many as in the real one.
+    """
+    model = Tokenizer(WordLevel({"<pad>": 0, "<word>": 1}, "<word>"))
+    model.pre_tokenizer = Split(Regex(r"<\|\w+\|>|</?\w+>| ?\w+|\W"), "isolated")
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=model,
+        pad_token="<pad>",
+        unk_token="<word>",
+        padding_side="right",
+        model_max_length=length,
+    )
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+CHAT = (  # Qwen3's, of a user's message
+    "{% for message in messages %}<|im_start|>user\n{{ message['content'] }}<|im_end|>\n"
+    "<|im_start|>assistant\n{% endfor %}"
+    "{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+)
+TOKENIZERS: dict[str, Callable[..., Any]] = {
+    "CLIPTokenizer": clip_tokenizer,
+    "T5Tokenizer": t5_tokenizer,
+    "GemmaTokenizer": word_tokenizer,
+    "Qwen2Tokenizer": word_tokenizer,
+}
 
 
 def build(architecture: Architecture) -> Any:
@@ -67,7 +98,7 @@ def build_part(config: dict[str, Any]) -> Any:
     options = dict(config)
     name = options.pop("class")
     if name in TOKENIZERS:
-        return TOKENIZERS[name](options["vocab_size"], options["length"])
+        return TOKENIZERS[name](**options)
     if hasattr(diffusers, name):
         part = getattr(diffusers, name)(**options)
     else:

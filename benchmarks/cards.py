@@ -14,7 +14,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +24,7 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 
-from benchmarks import write
+from benchmarks import PAGE, write
 from benchmarks.architectures import Architecture, architectures, build
 from benchmarks.live import LiveBytes, as_on_cuda, counted, fake_mode
 from truelike.adaptation.inversion import learn_style
@@ -33,6 +32,7 @@ from truelike.adaptation.lora import AdaptInputs, learn_adapter, read_images
 from truelike.config import Params, parse_params
 from truelike.generator.families import FAMILIES
 from truelike.generator.generator import Generator
+from truelike.generator.states import BATCH
 from truelike.generator.style import Style
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.tables import write_features, write_table
@@ -52,7 +52,7 @@ from truelike.training.settings import Phase
 
 CARDS = (8, 12, 16, 24, 80)  # GiB
 RESERVE = 1.0  # GiB that a card needs besides tensors, assumed
-CLASSES, IMAGES = ("boot", "shoe"), 8
+CLASSES, IMAGES = ("boot", "shoe"), BATCH  # as many prompts as are encoded at once
 NETWORK_CLASSES = 1000
 
 
@@ -79,7 +79,8 @@ def make_material(folder: Path, side: int) -> Material:
     images = [Sample(f"{number:02d}", number % 2, pixels) for number in range(IMAGES)]
     write_image_set(folder / "real", images, CLASSES)
     real = ImageSet(folder / "real")
-    captions = pd.DataFrame({"key": real.keys, "caption": "a photo", "truncated": False})
+    texts = [f"a photo, number {key}" for key in real.keys]
+    captions = pd.DataFrame({"key": real.keys, "caption": texts, "truncated": False})
     write_table(folder / "captions.parquet", captions)
     write_features(folder / "features.parquet", real.keys, np.zeros((IMAGES, 768), np.float32))
     style = folder / "style"
@@ -124,7 +125,7 @@ class CountedGenerator(Generator):
 
 
 class OneThread:
-    """Runs what it is given at once: a tracker sees one thread alone."""
+    """Runs what it is given when its result is asked for: a tracker sees one thread alone."""
 
     def __init__(self, workers: int) -> None: ...
     def __enter__(self) -> "OneThread":
@@ -132,10 +133,14 @@ class OneThread:
 
     def __exit__(self, *error: object) -> None: ...
 
-    def submit(self, run: Callable[..., Any], *inputs: Any) -> Future:
-        done: Future = Future()
-        done.set_result(run(*inputs))
-        return done
+    def submit(self, run: Callable[..., Any], *inputs: Any) -> "Later":
+        return Later(partial(run, *inputs))
+
+
+class Later(NamedTuple):
+    """What OneThread has not run yet."""
+
+    result: Callable[[], Any]
 
 
 def adapt(run: Run, live: LiveBytes) -> None:
@@ -146,6 +151,8 @@ def adapt(run: Run, live: LiveBytes) -> None:
         generator, run.material.inputs, off, params.prompts, params.visual_guidance
     )
     settings = params.adapt.model_copy(update={"steps": 2})
+    if settings.micro_batch_size:  # two parts need as much as more, but for a latent and its states
+        settings = settings.model_copy(update={"batch_size": 2 * settings.micro_batch_size})
     learn_adapter(generator, images, settings, dtype, run.material.folder)
 
 
@@ -163,8 +170,8 @@ def naive(run: Run, live: LiveBytes) -> None:
 
 
 def synthesize(run: Run, live: LiveBytes) -> None:
-    job = replace(replica_job(run.params), captions=None, features=None, allocation=None)
-    _render(run, live, replace(job, style=None, adapter=None))
+    job = replace(replica_job(run.params), captions=run.material.inputs.captions, features=None)
+    _render(run, live, replace(job, style=None, adapter=None, allocation=None))
 
 
 def _render(run: Run, live: LiveBytes, job: SynthesisJob) -> None:
@@ -173,8 +180,7 @@ def _render(run: Run, live: LiveBytes, job: SynthesisJob) -> None:
     generator = run.open(live, run.params.models.dtype, [])
     rows = batches(plan_of(job, run.material.real, 0), settings.shard_size, settings.batch_size)
     with patch("truelike.synthesis.render.ThreadPoolExecutor", OneThread):
-        for _ in Renderer(generator, run.material.real, None).render_all(rows[0][:1]):
-            pass
+        next(Renderer(generator, run.material.real, None).render_all(rows[0]))
 
 
 def select(run: Run, live: LiveBytes) -> None:
@@ -272,15 +278,20 @@ def table(found: dict[str, dict[str, float]]) -> list[str]:
     return lines
 
 
+def keep_others(lines: Sequence[str], names: Sequence[str], page: Path = PAGE) -> list[str]:
+    """A table with the rows besides that the page has of other models, in the order of `names`."""
+    written = page.read_text(encoding="utf-8").partition("<!-- cards -->")[2].partition("<!-- end")
+    rows = {line.split(" | ")[0]: line for line in [*written[0].splitlines(), *lines[2:]]}
+    return [*lines[:2], *(rows[f"| {name}"] for name in names if f"| {name}" in rows)]
+
+
 def main() -> None:
     rows = architectures()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*rows, []], default=list(rows))
-    found = {}
     for name in parser.parse_args().names:
-        found[name] = predictions(rows[name], settings_of(rows[name].recipe), on_gpu=True)
-        print(name, found[name])
-    write("cards", table(found))
+        found = predictions(rows[name], settings_of(rows[name].recipe), on_gpu=True)
+        write("cards", keep_others(table({name: found}), list(rows)))
 
 
 if __name__ == "__main__":

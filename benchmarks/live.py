@@ -16,13 +16,14 @@ from torch.utils._pytree import tree_map_only
 
 aten = torch.ops.aten
 LARGEST_FLASH_HEAD = 256  # of torch's flash attention on CUDA
+BFLOAT16_ONE = 0x3F80  # its bits, which numpy gets as int16
 
 
 class LiveBytes(TorchDispatchMode):
     """Counts the storage of each tensor from the operation that makes it until it is freed, as
     torch.distributed's MemTracker does; `peak` is the most there was at once, in bytes.
 
-    A number that the code reads from a fake tensor is 1.
+    A number that the code reads from a fake tensor is 1: a mask leaves nothing out.
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,8 @@ class LiveBytes(TorchDispatchMode):
     ) -> Any:
         if func is aten._local_scalar_dense.default:
             return 1.0 if args[0].is_floating_point() else 1
+        if func is aten.index.Tensor:  # of a fake tensor, a mask says not how many it chooses
+            args = args[0], [own for index in args[1] for own in _positions(index)]
         result = func(*args, **(kwargs or {}))
         tree_map_only(Tensor, self.add, result)
         return result
@@ -69,6 +72,13 @@ class LiveBytes(TorchDispatchMode):
                         change(tensor)
 
 
+def _positions(index: Tensor | None) -> Sequence[Tensor | None]:
+    """A real mask as the positions that it chooses, any other index as it is."""
+    if index is None or index.dtype != torch.bool or isinstance(index, FakeTensor):
+        return [index]
+    return index.nonzero().unbind(1)
+
+
 fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
 
 
@@ -83,7 +93,8 @@ def counted() -> Iterator[LiveBytes]:
         if not isinstance(tensor, FakeTensor):
             return real_numpy(tensor, force=force)
         kind = str(tensor.dtype).removeprefix("torch.")
-        return np.zeros(tuple(tensor.shape), kind)
+        one = BFLOAT16_ONE if kind == "int16" else 1
+        return np.full(tuple(tensor.shape), one, kind)
 
     def swap(parameter: Tensor, converted: Tensor) -> None:  # torch's own cannot take fake ones
         parameter.data = converted.data

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from diffusers import QwenImagePipeline
 from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 
@@ -28,6 +29,7 @@ from benchmarks import (
     write,
 )
 from tests.support.jobs import OFF
+from tests.support.tiny_flows import FLOWS
 from truelike.config import load_params
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.yaml import read_yaml
@@ -220,10 +222,33 @@ def test_attention_keeps_no_matrix_of_all_pairs() -> None:
     assert counted.peak < tokens**2 * 2  # of one head, eight have eight times that
 
 
+def test_a_real_mask_chooses_as_many_as_it_does_and_what_is_read_back_leaves_nothing_out() -> None:
+    with live.fake_mode:
+        states = torch.ones(2, 3, 4, dtype=torch.bfloat16)
+    with live.counted():
+        chosen = states[torch.tensor([[True, False, True], [False, False, True]])]
+        read = torch.from_numpy(states.view(torch.int16).numpy()).view(torch.bfloat16)
+    assert chosen.shape == (3, 4)
+    assert torch.equal(read, torch.ones(2, 3, 4, dtype=torch.bfloat16))
+
+
+def test_words_and_marks_are_as_many_as_the_tokens_of_a_real_tokenizer() -> None:
+    """Qwen-Image's pipeline says how many tokens of its template come before a prompt."""
+    tokenizer = architectures.word_tokenizer(1024)
+    pipeline = QwenImagePipeline(*[None] * 5)
+    before = pipeline.prompt_template_encode.partition("{}")[0]
+    assert len(tokenizer(before).input_ids) == pipeline.prompt_template_encode_start_idx
+
+
 PARAMETERS = {  # of each repository's weights
     "sd15": {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480},
     "sdxl": {"unet": 2_567_463_684, "text_encoder_2": 694_659_840},
     "sd3.5-medium": {"text_encoder_3": 4_762_310_656},
+    "flux-dev": {"transformer": 11_901_408_320},
+    "sana": {"text_encoder": 2_614_341_888},
+    "z-image-turbo": {"transformer": 6_154_908_736, "text_encoder": 4_022_468_096},
+    "flux2-klein": {"transformer": 3_875_544_576, "text_encoder": 4_022_468_096},
+    "qwen-image": {"transformer": 20_430_401_088, "text_encoder": 8_292_166_656},
 }
 
 
@@ -258,6 +283,25 @@ def test_what_leaves_the_device_and_what_is_checkpointed_needs_less() -> None:
     lines = cards.table({"tiny": there})
     assert lines[2].startswith(f"| tiny | {there['adapt']:.1f} |")
     assert lines[2].endswith("| 8 GB |")
+
+
+@pytest.mark.parametrize("family", [name for name in FLOWS if name != "flux_dev"])
+def test_small_models_of_every_family_are_predicted(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cards, "build", lambda row: FLOWS[family]())
+    row = architectures.architectures()["flux-schnell"]
+    raw = cards.settings_of(row.recipe)
+    raw["data"]["resolution"] = 64
+    assert 0 < cards.predictions(row, raw, on_gpu=True, stages=["adapt"])["adapt"] < 2
+
+
+def test_rows_of_models_that_were_not_asked_for_stay(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- cards -->\n| | adapt |\n|---|---|\n| b | 1 |\n| c | 2 |\n<!-- end -->\n")
+    lines = ["| | adapt |", "|---|---|", "| b | 3 |"]
+    kept = cards.keep_others(lines, ["a", "c", "b"], page)
+    assert kept == [*lines[:2], "| c | 2 |", "| b | 3 |"]
 
 
 def test_every_side_reads_the_same_number_of_images(
