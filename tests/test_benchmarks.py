@@ -261,8 +261,13 @@ def test_architectures_have_the_parameters_of_their_models(name: str) -> None:
         assert sum(value.numel() for value in model.parameters()) == expected, part
 
 
-def test_what_leaves_the_device_and_what_is_checkpointed_needs_less() -> None:
-    """A small Stable Diffusion through every stage, on an accelerator and on the CPU."""
+def test_what_leaves_the_device_and_what_is_checkpointed_needs_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A small Stable Diffusion through every stage, on an accelerator and on the CPU, where prompts
+    are encoded one by one.
+    """
+    monkeypatch.setattr("truelike.generator.states.BATCH", 1)
     row = architectures.architectures()["sd15"]
     sizes = {"block_out_channels": [32, 64], "norm_num_groups": 8, "layers_per_block": 1}
     ends = {"down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"]}
