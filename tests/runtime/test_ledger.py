@@ -53,10 +53,16 @@ def test_a_full_disk_neither_fails_a_stage_nor_spoils_the_ledger(
         pass
     file = ledger_file()
     with file.open("a") as ledger:
-        ledger.write('\n{"stage": "cut", "sec')
+        ledger.write('{"stage": "cut", "sec')
     with record("after"):
         pass
     assert latest_costs()["stage"].tolist() == ["whole", "after"]
+    assert [line[:9] for line in file.read_text().split("\n")] == [
+        '{"finishe',
+        '{"stage":',
+        '{"finishe',
+        "",
+    ]
     file.unlink()
     file.mkdir()  # no file can be written here
     with record("unwritten"):

@@ -67,12 +67,14 @@ def record(stage: str) -> Iterator[None]:
         "device": device_name(),
         "energy_kj": None if energy is None or used is None else round(used - energy, 3),
     }
+    path = ledger_file()
     try:
-        ledger_file().parent.mkdir(parents=True, exist_ok=True)
-        with ledger_file().open("a", encoding="utf-8") as file:
-            file.write("\n" + json.dumps(row))  # after a line that a full disk cut, too
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cut = path.exists() and not (b"\n" + path.read_bytes()).endswith(b"\n")  # by a full disk
+        with path.open("a", encoding="utf-8") as file:
+            file.write("\n" * cut + json.dumps(row) + "\n")
     except OSError as error:
-        print(f"{ledger_file()}: cannot be written ({error.strerror})", file=sys.stderr)
+        print(f"{path}: cannot be written ({error.strerror})", file=sys.stderr)
 
 
 def ledger_rows() -> list[dict[str, Any]]:
