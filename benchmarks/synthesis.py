@@ -21,13 +21,13 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
 from benchmarks import Cost, compare, cost, table, write
-from stages import keep_freed_memory
 from truelike.config import load_params
 from truelike.generator.adapter import LORA_FILE, read_adapter
 from truelike.generator.samplers import image_rngs, make_sampler
 from truelike.generator.style import EMBEDS_FILE, read_style
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.devices import torch_dtype
+from truelike.runtime.stage import keep_freed_memory
 from truelike.synthesis.jobs import SynthesisJob, replica_job
 from truelike.synthesis.run import plan_of, synthesize
 from truelike.synthesis.settings import Synthesize
