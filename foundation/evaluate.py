@@ -8,7 +8,6 @@ source images of the corpus's held-out part in their original look, and prompts 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -158,18 +157,20 @@ def open_generator() -> StableDiffusionPipeline:
     return pipeline
 
 
-def accelerate(pipeline: StableDiffusionPipeline) -> None:
-    """Let a generator draw with the accelerator from now on."""
+def open_accelerated() -> StableDiffusionPipeline:
+    """Open the generator with the accelerator, and the sampler that it is for."""
+    pipeline = open_generator()
     pipeline.load_lora_weights(MODELS / "accelerator")
     pipeline.scheduler = LCMScheduler.from_config(pipeline.scheduler.config)
+    return pipeline
 
 
 def measure_prompts(
     pipeline: StableDiffusionPipeline, model: nn.Module, settings: Evaluation
 ) -> tuple[dict[str, dict[str, float]], list[Tensor]]:
-    """Measure what the judge recognises in images of prompts by class, by colour, and of pairs of
-    colour and ground that the corpus leaves out, then of class prompts with the accelerator, which
-    stays in the pipeline: measures by name, and the four sets of images.
+    """Measure what the judge recognises in images of prompts by class, by colour, of pairs of
+    colour and ground that the corpus leaves out, and by class with the accelerator: measures by
+    name, and the four sets of images.
     """
     classes = [CLASS_NAMES[i % len(CLASS_NAMES)] for i in range(settings.prompts)]
     colours = [list(COLOURS)[i % len(COLOURS)] for i in range(settings.prompts)]
@@ -180,13 +181,13 @@ def measure_prompts(
         f"a {colour} {NOUNS[name]} on a {ground} background, plain"
         for (colour, ground), name in zip(pairs, classes, strict=True)
     ]
-    draw = partial(sample, pipeline, seed=settings.seed)
+    scale, steps = settings.guidance_scale, settings.sampling_steps
     sets = [
-        draw(prompts, guidance_scale=settings.guidance_scale, steps=settings.sampling_steps)
+        sample(pipeline, prompts, settings.seed, scale, steps)
         for prompts in (by_class, by_colour, unseen)
     ]
-    accelerate(pipeline)
-    sets.append(draw(by_class, guidance_scale=1.0, steps=settings.accelerated_steps))
+    few = settings.accelerated_steps
+    sets.append(sample(open_accelerated(), by_class, settings.seed, 1.0, few))
     class_answers, colour_answers, unseen_answers, accelerated = [
         predict(model, images, HEADS) for images in sets
     ]

@@ -30,9 +30,7 @@ from truelike.training.trained import best_network, publish_network
 
 def main() -> None:
     params = load_params()
-    sets = ("corrupted", *params.ood)
     remove_stale(ARMS, set(params.train.arms))
-    remove_stale(OOD, set(sets))
     summaries = {arm: _summary(arm) for arm in params.train.arms}
     arms = {name: arm for name, arm in params.train.arms.items() if summaries[name]["seeds"]}
     for name in [name for name in params.train.arms if name not in arms]:
@@ -41,7 +39,7 @@ def main() -> None:
             "real images"
         )
     predicted = {arm: pd.read_parquet(ARMS / arm / "predictions.parquet") for arm in arms}
-    indexes = {name: ImageSet(OOD / name).index for name in sets}
+    indexes = {name: ImageSet(OOD / name).index for name in ("corrupted", *params.ood)}
     class_names = summaries[REFERENCE]["classes"]
     found = evaluate(predicted, arms, class_names, indexes, params.ood, params.evaluate)
     write_table(ACCURACY, found.accuracy)

@@ -27,6 +27,7 @@ OOD = OUTPUTS / "ood"  # a folder per set
 CORRUPTED = OOD / "corrupted"
 ARMS = OUTPUTS / "train"  # a folder per arm
 NETWORKS = "networks"  # in an arm's folder, a directory per kept seed
+CONFIG, WEIGHTS = "config.json", "model.safetensors"  # in a network's directory, as timm reads it
 
 CLASSIFIER = OUTPUTS / "classifier"  # the network of the verdict's arm
 

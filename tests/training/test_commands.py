@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from tests.support.classifiers import CLASSES, coloured
 from truelike import cli
-from truelike.paths import ARMS, CLASSIFIER, NETWORKS
+from truelike.paths import ARMS, CLASSIFIER, CONFIG, NETWORKS, WEIGHTS
 from truelike.runtime.errors import TruelikeError
-from truelike.training.networks import CONFIG, WEIGHTS, open_classifier
+from truelike.training.networks import open_classifier
 from truelike.training.trained import save_weights, write_config
 
 ROOT = Path(__file__).resolve().parents[2]

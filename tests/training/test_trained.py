@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from tests.support.classifiers import CLASSES, coloured
+from truelike.paths import CONFIG, WEIGHTS
 from truelike.runtime.errors import TruelikeError
 from truelike.sources.settings import Data
 from truelike.training.arms import kept_seeds
 from truelike.training.images import LabelledImages, resized
 from truelike.training.loop import predict
-from truelike.training.networks import CONFIG, WEIGHTS, input_statistics, open_classifier
+from truelike.training.networks import input_statistics, open_classifier
 from truelike.training.prediction import export_onnx, predict_images
 from truelike.training.trained import (
     best_network,

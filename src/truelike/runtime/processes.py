@@ -23,8 +23,10 @@ def one_thread() -> Iterator[None]:
     """Compute with one thread, so that sums have the same order on any number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

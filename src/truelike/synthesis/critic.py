@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from truelike.generator.generator import Generator
+from truelike.paths import CONFIG, WEIGHTS
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.scratch import fingerprint
-
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 @dataclass(frozen=True)

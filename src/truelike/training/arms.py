@@ -12,12 +12,12 @@ from torch import nn
 
 from truelike.imageset.reading import INDEX_FILE, ImageSet
 from truelike.imageset.tables import undecided, write_table
-from truelike.paths import NETWORKS
+from truelike.paths import CONFIG, NETWORKS
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.processes import joined, own_part, process_count, wait_for_all
 from truelike.runtime.scratch import is_first, publish, scratch, scratch_key
 from truelike.training.images import Images, load_images, load_kept
-from truelike.training.networks import CONFIG, open_classifier
+from truelike.training.networks import open_classifier
 from truelike.training.phases import phase_steps
 from truelike.training.seeds import Training, seed_file, train_seeds, weights_file
 from truelike.training.settings import Arm, Optimization, Train

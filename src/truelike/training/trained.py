@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from timm.models._hub import save_config_for_hf
 from torch import nn
 
-from truelike.paths import NETWORKS
+from truelike.paths import CONFIG, NETWORKS, WEIGHTS
 from truelike.runtime.errors import TruelikeError
-from truelike.training.networks import CONFIG, WEIGHTS, input_statistics
+from truelike.training.networks import input_statistics
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
