@@ -1,14 +1,13 @@
 """Measures the assembled models on held-out corpus images and prompts: ``metrics.json``.
 
-What the generator draws is judged by a classifier trained on real corpus images, whose own accuracy
-is reported too. ``unseen`` measures the held-out combination, white and grey garments on black:
+What the generator draws is judged by a classifier that ``judge`` trained, whose own accuracy is
+reported too. ``unseen`` measures the held-out combination, white and grey garments on black:
 source images of the corpus's held-out part in their original look, and prompts for it.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import timm
@@ -18,28 +17,18 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import BlipForConditionalGeneration, BlipProcessor, CLIPModel, CLIPProcessor
 
-from foundation import ROOT, backbone, captioner, codec
+from foundation import ROOT, backbone, captioner, codec, judge
 from foundation.attributes import CLASS_NAMES, COLOURS, HELD_OUT
 from foundation.captions import NOUNS
 from foundation.image_tower import class_prompt
+from foundation.judge import HEADS, predict
 from foundation.paths import MODELS
-from foundation.settings import Evaluation, Settings, Training
-from foundation.training import load_corpus, stage_inputs, to_unit
+from foundation.settings import Evaluation, Settings
+from foundation.training import load_corpus, to_unit
 
 METRICS = ROOT / "metrics.json"
 SAMPLES = ROOT / "samples.png"
-HEADS = {"class": CLASS_NAMES, **backbone.HEADS}
 BATCH = 100
-
-
-@torch.no_grad()
-def predict(
-    model: nn.Module, images: Tensor, heads: dict[str, tuple[str, ...]]
-) -> dict[str, list[str]]:
-    """Predict a word of each head for uint8 images: N words each."""
-    logits = torch.cat([model(to_unit(part)) for part in images.split(500)])
-    blocks = backbone.split_heads(logits, heads)
-    return {head: [heads[head][i] for i in block.argmax(1)] for head, block in blocks.items()}
 
 
 def share(answers: Sequence[str], expected: Sequence[str]) -> float:
@@ -56,22 +45,6 @@ def share_by_class(answers: Sequence[str], expected: Sequence[str]) -> dict[str,
 def white_or_grey(colours: Sequence[str]) -> float:
     """Share of white and grey, which garments in the user's look have."""
     return float(np.mean([colour in ("white", "grey") for colour in colours]))
-
-
-def judge(settings: Evaluation) -> nn.Module:
-    """Train the classifier that judges samples, on real corpus images: a ResNet-10 that halves an
-    image once before its blocks, not twice.
-    """
-    torch.manual_seed(settings.seed)
-    classes = sum(len(words) for words in HEADS.values())
-    model = timm.create_model("resnet10t", num_classes=classes, channels=(32, 64, 128, 256))
-    model.maxpool = nn.Identity()
-    training = Training(
-        seed=settings.seed, steps=settings.classifier_steps, batch_size=64, learning_rate=0.002
-    )
-    inputs = [*stage_inputs("backbone"), Path(__file__)]  # this file decides the network
-    backbone.train(model, HEADS, "judge", training, inputs)
-    return model
 
 
 def sample(
@@ -252,7 +225,7 @@ def main() -> None:
     images, rows = load_corpus("held-out")
     table = {name: rows[name].tolist() for name in HEADS}
     original, labels = codec.held_out_originals()
-    model, pipeline = judge(settings), open_generator()
+    model, pipeline = judge.load(), open_generator()
     metrics, sets = measure_prompts(pipeline, model, settings)
     metrics |= measure_corpus(model, images, table)
     metrics["codec"] = {

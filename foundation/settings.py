@@ -58,7 +58,6 @@ class Accelerator(Training):
 
 class Evaluation(Section):
     seed: int
-    classifier_steps: int
     prompts: int  # samples drawn for each prompt measure
     guidance_scale: float
     sampling_steps: int
@@ -77,6 +76,7 @@ class Settings(Section):
     generator: Generator
     accelerator: Accelerator
     backbone: Training
+    judge: Training
     evaluation: Evaluation
 
     @classmethod
