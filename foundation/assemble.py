@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from foundation import generator
-from foundation.paths import ACCELERATOR, BACKBONE, CAPTIONER, GENERATOR, IMAGE_TOWER, MODELS, VAE
+from foundation.paths import BACKBONE, CAPTIONER, GENERATOR, IMAGE_TOWER, MODELS, VAE
 
 
 def main() -> None:
@@ -45,7 +45,6 @@ def main() -> None:
     captions = BlipProcessor.from_pretrained(CAPTIONER)
     captions.save_pretrained(MODELS / "captioner")
     captions.image_processor.save_pretrained(MODELS / "captioner")
-    shutil.copytree(ACCELERATOR, MODELS / "accelerator")
     shutil.copytree(BACKBONE, MODELS / "backbone")
 
 

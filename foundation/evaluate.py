@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import timm
 import torch
-from diffusers import LCMScheduler, StableDiffusionPipeline, UniPCMultistepScheduler
+from diffusers import StableDiffusionPipeline, UniPCMultistepScheduler
 from PIL import Image
 from torch import Tensor, nn
 from transformers import BlipForConditionalGeneration, BlipProcessor, CLIPModel, CLIPProcessor
@@ -130,20 +130,11 @@ def open_generator() -> StableDiffusionPipeline:
     return pipeline
 
 
-def open_accelerated() -> StableDiffusionPipeline:
-    """Open the generator with the accelerator, and the sampler that it is for."""
-    pipeline = open_generator()
-    pipeline.load_lora_weights(MODELS / "accelerator")
-    pipeline.scheduler = LCMScheduler.from_config(pipeline.scheduler.config)
-    return pipeline
-
-
 def measure_prompts(
     pipeline: StableDiffusionPipeline, model: nn.Module, settings: Evaluation
 ) -> tuple[dict[str, dict[str, float]], list[Tensor]]:
-    """Measure what the judge recognises in images of prompts by class, by colour, of pairs of
-    colour and ground that the corpus leaves out, and by class with the accelerator: measures by
-    name, and the four sets of images.
+    """Measure what the judge recognises in images of prompts by class, by colour, and of pairs of
+    colour and ground that the corpus leaves out: measures by name, and the three sets of images.
     """
     classes = [CLASS_NAMES[i % len(CLASS_NAMES)] for i in range(settings.prompts)]
     colours = [list(COLOURS)[i % len(COLOURS)] for i in range(settings.prompts)]
@@ -159,9 +150,7 @@ def measure_prompts(
         sample(pipeline, prompts, settings.seed, scale, steps)
         for prompts in (by_class, by_colour, unseen)
     ]
-    few = settings.accelerated_steps
-    sets.append(sample(open_accelerated(), by_class, settings.seed, 1.0, few))
-    class_answers, colour_answers, unseen_answers, accelerated = [
+    class_answers, colour_answers, unseen_answers = [
         predict(model, images, HEADS) for images in sets
     ]
     measures = {
@@ -169,7 +158,6 @@ def measure_prompts(
             "class_of_class_prompts": share(class_answers["class"], classes),
             "colour_of_colour_prompts": share(colour_answers["colour"], colours),
             "class_of_colour_prompts": share(colour_answers["class"], classes),
-            "class_of_class_prompts_accelerated": share(accelerated["class"], classes),
         },
         "generator_by_class": share_by_class(class_answers["class"], classes),
         "unseen": {

@@ -51,17 +51,11 @@ class Generator(Training):
     start: str  # folder of trained weights to go on from, relative to foundation; "" for none
 
 
-class Accelerator(Training):
-    rank: int
-    guidance_scale: float  # that few steps draw as if guided by
-
-
 class Evaluation(Section):
     seed: int
     prompts: int  # samples drawn for each prompt measure
     guidance_scale: float
     sampling_steps: int
-    accelerated_steps: int  # with the accelerator
     codec_seeds: int  # classifiers trained on real images, and as many on decoded ones
 
 
@@ -74,7 +68,6 @@ class Settings(Section):
     image_tower: Training
     captioner: Training
     generator: Generator
-    accelerator: Accelerator
     backbone: Training
     judge: Training
     evaluation: Evaluation

@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
-from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import BlipForConditionalGeneration, BlipProcessor, CLIPModel, CLIPProcessor
 
-from foundation import accelerator, codec, generator, training, vae
+from foundation import codec, generator, image_tower, judge, training, vae
 from foundation.attributes import CLASS_NAMES, GROUNDS, HELD_OUT
 from foundation.captions import describe, phrasings
 from foundation.catalogue import rendered
@@ -338,8 +339,8 @@ def test_classifiers_see_the_same_images_real_and_decoded(monkeypatch: pytest.Mo
 
 @pytest.fixture
 def small_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> vae.AutoencoderKL:
-    """A corpus of 12 images, of which 4 are held out too, for generator and accelerator, and an
-    untrained autoencoder.
+    """A corpus of 12 images, of which 4 are held out too, for the generator, and an untrained
+    autoencoder.
     """
     pixels, labels = fashion_images("validation")
     settings, rng = Settings.load(), np.random.default_rng(0)
@@ -354,17 +355,15 @@ def small_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> vae.Autoenc
     torch.manual_seed(0)
     autoencoder = vae.build().eval()
     autoencoder.save_pretrained(tmp_path / "vae")
-    for module in (generator, accelerator):
-        monkeypatch.setattr(
-            module,
-            "load_corpus",
-            lambda split: (images, table) if split == "train" else (images[:4], table[:4]),
-        )
-        monkeypatch.setattr(module, "CORPUS_INDEX", tmp_path / "index")
-        monkeypatch.setattr(module, "VAE", tmp_path / "vae")
-        monkeypatch.setattr(module, "ENCODER", MODELS / "encoder")
-        monkeypatch.setattr(module, "GENERATOR", tmp_path / "generator")
-    monkeypatch.setattr(accelerator, "stage_inputs", lambda name: [tmp_path / "index"])
+    monkeypatch.setattr(
+        generator,
+        "load_corpus",
+        lambda split: (images, table) if split == "train" else (images[:4], table[:4]),
+    )
+    monkeypatch.setattr(generator, "CORPUS_INDEX", tmp_path / "index")
+    monkeypatch.setattr(generator, "VAE", tmp_path / "vae")
+    monkeypatch.setattr(generator, "ENCODER", MODELS / "encoder")
+    monkeypatch.setattr(generator, "GENERATOR", tmp_path / "generator")
     monkeypatch.setattr(training, "BUILD", tmp_path)
     monkeypatch.setattr(training, "LOG_EVERY", 1)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
@@ -393,52 +392,18 @@ def test_the_generator_trains_on_latents_that_are_encoded_once(
     assert np.isfinite(log["loss"]).all()
 
 
-def test_distillation_trains_a_lora_alone_that_stock_pipelines_load(
-    small_corpus: vae.AutoencoderKL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_soft_labels_are_the_saved_judges_probabilities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    unet = generator.build()
-    before = {name: value.clone() for name, value in unet.state_dict().items()}
-    few = Settings.load().accelerator.model_copy(update={"steps": 3, "batch_size": 4})
-    accelerator.distil(unet, few)
-    after = {name.replace(".base_layer", ""): value for name, value in unet.state_dict().items()}
-    assert all(torch.equal(after[name], value) for name, value in before.items())
-    ups = [value for name, value in after.items() if ".lora_B." in name]
-    assert len(ups) == sum(
-        name.endswith(tuple(f"{n}.weight" for n in accelerator.LAYERS)) for name in before
-    )
-    assert all(value.any() for value in ups)
-    assert np.isfinite(pd.read_csv(tmp_path / "logs" / "accelerator.csv")["loss"]).all()
-    for name, value in unet.named_parameters():
-        if ".lora_B." in name:  # so that it is seen
-            torch.nn.init.normal_(value, std=0.05)
-    monkeypatch.setattr(accelerator, "ACCELERATOR", tmp_path / "lora")
-    accelerator.save(unet)
-    fresh = generator.build()
-    fresh.load_state_dict(before)
-    pipeline = StableDiffusionPipeline.from_pretrained(MODELS / "generator", unet=fresh)
-    inputs = torch.randn(1, 4, 16, 16), 500, torch.randn(1, 5, 96)
+    network = judge.build()
+    monkeypatch.setattr(judge, "WEIGHTS", tmp_path / "model.safetensors")
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(weights, judge.WEIGHTS)
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    soft = image_tower.soft_labels(images)
     with torch.no_grad():
-        plain = fresh.eval()(*inputs).sample
-        pipeline.load_lora_weights(tmp_path / "lora")
-        found, expected = fresh(*inputs).sample, unet.eval()(*inputs).sample
-    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
-    assert (plain - expected).abs().max() > 0.1
-
-
-def test_the_teachers_step_is_the_stock_samplers_with_guidance() -> None:
-    torch.manual_seed(0)
-    unet = generator.build().eval()
-    solver = LCMScheduler(**generator.SCHEDULER)
-    noisy, given, empty = torch.randn(1, 4, 16, 16), torch.randn(1, 5, 96), torch.randn(1, 5, 96)
-    at = torch.tensor([599])
-    with torch.no_grad():
-        noises = [unet(noisy, at, states).sample for states in (given, empty)]
-    stock = DDIMScheduler(**generator.SCHEDULER, clip_sample=False, timestep_spacing="trailing")
-    stock.set_timesteps(accelerator.SOLVER_STEPS)
-    guided = noises[1] + 3.0 * (noises[0] - noises[1])
-    expected = stock.step(guided, 599, noisy).prev_sample
-    found = accelerator.solve(unet, solver, noisy, at, at - 20, (given, empty), 3.0)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    origin = accelerator.consistent(unet, solver, noisy, torch.tensor([0]), given)
-    torch.testing.assert_close(origin, noisy, rtol=0, atol=0)
+        logits = network.eval()(training.to_unit(images))[:, : len(CLASS_NAMES)]
+    torch.testing.assert_close(soft, logits.softmax(1), rtol=1e-4, atol=1e-5)
+    classes = judge.predict(network, images, judge.HEADS)["class"]
+    assert classes == [CLASS_NAMES[i] for i in soft.argmax(1)]
