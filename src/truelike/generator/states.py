@@ -11,9 +11,7 @@ from truelike.generator.family import Conditioning
 from truelike.generator.generator import Generator
 from truelike.runtime.scratch import stack_on_disk
 
-BATCH = (
-    32  # prompts at once on an accelerator; the CPU's bytes do not depend on a prompt's neighbours
-)
+BATCH = 8  # prompts at once on an accelerator; a CPU takes one, so no neighbour changes its bytes
 
 
 @dataclass(frozen=True)
