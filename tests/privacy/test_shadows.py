@@ -51,7 +51,9 @@ def pipeline(
         visual_guidance=params.visual_guidance.model_copy(update={"kind": "class_mean"}),
         invert=params.invert.model_copy(update={"steps": 2, "batch_size": 2, "initializer": "a"}),
         adapt=params.adapt.model_copy(update={"steps": 2, "batch_size": 2}),
-        synthesize=params.synthesize.model_copy(update={"replicas": (0,), "steps": 3}),
+        synthesize=params.synthesize.model_copy(
+            update={"replicas": (0,), "steps": 3, "strength": 0.6}
+        ),
         select=params.select.model_copy(
             update={"classifier_steps": 2, "min_class_probability": 0.0}
         ),

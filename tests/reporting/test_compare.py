@@ -179,13 +179,13 @@ def test_experiments_are_compared_by_name_revision_and_workspace(project):
     page = (project / ".work/compare.html").read_text(encoding="utf-8")
     plain = re.sub("</?span>", "", page)
     rows = dict(re.findall(r'<tr><th scope="row">(?:<code>)?(.*?)<(.*?)</tr>', plain))
-    assert [cell in rows["synthesize.strength"] for cell in (">0.6<", ">0.25<", ">0.75<")] == [
+    assert [cell in rows["synthesize.strength"] for cell in (">0.9<", ">0.25<", ">0.75<")] == [
         True
     ] * 3
     assert "adapt.lr" not in page
     for cell in ("66.0 (", "62.5 (", "67.5 ("):
         assert cell in plain
-    assert all(cell in rows["coverage ↑"] for cell in ("0.600 (", "0.250 (", "0.750 ("))
+    assert all(cell in rows["coverage ↑"] for cell in ("0.900 (", "0.250 (", "0.750 ("))
     call(
         project, "truelike", "compare", "low", "--out", "other.html"
     )  # beside the workspace, which `high` left
@@ -213,7 +213,7 @@ def test_dvc_shows_and_compares_the_key_numbers_by_readable_names(project):
     assert {"accuracy.synthetic", "synthetic.coverage", "synthesize.strength"} <= set(columns)
     rows = [dict(zip(columns, line.split(","), strict=True)) for line in table[1:]]
     by_strength = {row["synthesize.strength"]: row["accuracy.synthetic"] for row in rows}
-    assert by_strength == {"0.6": "66.0", "0.25": "62.5", "0.75": "67.5"}
+    assert by_strength == {"0.9": "69.0", "0.25": "62.5", "0.75": "67.5"}
 
 
 @pytest.mark.slow

@@ -429,7 +429,7 @@ def test_every_measure_and_gap_is_on_the_page_and_in_the_card(material, html, tm
     assert "worth 3.2 (2.1 to 4.7) real images" in card
     for text in (
         "see `models/README.md`",
-        "`synthesize.strength` | `0.6`",
+        "`synthesize.strength` | `0.9`",
         "27 are kept",
         "## Intended use",
     ):
