@@ -56,6 +56,20 @@ def split_heads(logits: Tensor, heads: dict[str, tuple[str, ...]]) -> dict[str, 
     )
 
 
+@torch.no_grad()
+def score(model: nn.Module, images: Tensor, heads: dict[str, tuple[str, ...]]) -> dict[str, Tensor]:
+    """Score uint8 images: logits of each head, (N, words) each."""
+    return split_heads(torch.cat([model(to_unit(part)) for part in images.split(500)]), heads)
+
+
+def predict(
+    model: nn.Module, images: Tensor, heads: dict[str, tuple[str, ...]]
+) -> dict[str, list[str]]:
+    """Predict a word of each head for uint8 images: N words each."""
+    scores = score(model, images, heads)
+    return {head: [heads[head][i] for i in block.argmax(1)] for head, block in scores.items()}
+
+
 def targets(table: dict[str, list[str]], heads: dict[str, tuple[str, ...]]) -> dict[str, Tensor]:
     """Number the words of each head's attribute: (N,) each."""
     return {

@@ -19,9 +19,10 @@ from transformers import BlipForConditionalGeneration, BlipProcessor, CLIPModel,
 
 from foundation import ROOT, backbone, captioner, codec, judge
 from foundation.attributes import CLASS_NAMES, COLOURS, HELD_OUT
+from foundation.backbone import predict
 from foundation.captions import NOUNS
 from foundation.image_tower import class_prompt
-from foundation.judge import HEADS, predict
+from foundation.judge import HEADS
 from foundation.paths import MODELS
 from foundation.settings import Evaluation, Settings
 from foundation.training import load_corpus, to_unit

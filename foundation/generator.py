@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from foundation import ROOT, encoder, vae
+from foundation import encoder, vae
 from foundation.attributes import SIZE
 from foundation.captions import draw_captions
 from foundation.muon import Muon
@@ -166,8 +166,6 @@ def main() -> None:
     settings = Settings.load().generator
     torch.manual_seed(settings.seed)
     unet = build()
-    if settings.start:
-        unet = UNet2DConditionModel.from_pretrained(ROOT / settings.start, dtype=torch.float32)
     autoencoder = AutoencoderKL.from_pretrained(VAE)
     train(unet, autoencoder, settings, stage_inputs("generator")).save_pretrained(GENERATOR)
 

@@ -72,12 +72,9 @@ def class_prompt(name: str) -> str:
     return f"a photo of {'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-@torch.no_grad()
 def soft_labels(images: Tensor) -> Tensor:
     """The judge's probabilities of the classes for uint8 images: (N, 10)."""
-    model = judge.load()
-    logits = torch.cat([model(to_unit(part)) for part in images.split(500)])
-    return backbone.split_heads(logits, judge.HEADS)["class"].softmax(1)
+    return backbone.score(judge.load(), images, judge.HEADS)["class"].softmax(1)
 
 
 def main() -> None:

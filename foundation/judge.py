@@ -3,13 +3,13 @@
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from foundation import backbone
 from foundation.attributes import CLASS_NAMES
 from foundation.paths import JUDGE
 from foundation.settings import Settings
-from foundation.training import stage_inputs, to_unit
+from foundation.training import stage_inputs
 
 HEADS = {"class": CLASS_NAMES, **backbone.HEADS}
 WEIGHTS = JUDGE / "model.safetensors"
@@ -31,16 +31,6 @@ def load() -> nn.Module:
     model = build()
     model.load_state_dict(load_file(WEIGHTS))
     return model.eval()
-
-
-@torch.no_grad()
-def predict(
-    model: nn.Module, images: Tensor, heads: dict[str, tuple[str, ...]]
-) -> dict[str, list[str]]:
-    """Predict a word of each head for uint8 images: N words each."""
-    logits = torch.cat([model(to_unit(part)) for part in images.split(500)])
-    blocks = backbone.split_heads(logits, heads)
-    return {head: [heads[head][i] for i in block.argmax(1)] for head, block in blocks.items()}
 
 
 def main() -> None:

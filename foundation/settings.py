@@ -48,7 +48,6 @@ class Generator(Training):
     snr_gamma: float
     ema_decay: float
     hold: float  # share of the steps at the full learning rate, before it decays
-    start: str  # folder of trained weights to go on from, relative to foundation; "" for none
 
 
 class Evaluation(Section):

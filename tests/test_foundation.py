@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import BlipForConditionalGeneration, BlipProcessor, CLIPModel, CLIPProcessor
 
-from foundation import codec, generator, image_tower, judge, training, vae
+from foundation import backbone, codec, generator, image_tower, judge, training, vae
 from foundation.attributes import CLASS_NAMES, GROUNDS, HELD_OUT
 from foundation.captions import describe, phrasings
 from foundation.catalogue import rendered
@@ -405,5 +405,5 @@ def test_soft_labels_are_the_saved_judges_probabilities(
     with torch.no_grad():
         logits = network.eval()(training.to_unit(images))[:, : len(CLASS_NAMES)]
     torch.testing.assert_close(soft, logits.softmax(1), rtol=1e-4, atol=1e-5)
-    classes = judge.predict(network, images, judge.HEADS)["class"]
+    classes = backbone.predict(network, images, judge.HEADS)["class"]
     assert classes == [CLASS_NAMES[i] for i in soft.argmax(1)]
