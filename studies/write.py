@@ -36,13 +36,14 @@ fold = partial(wrap, width=120, break_on_hyphens=False, break_long_words=False)
 HEAD = (
     "What the demo's task says about the papers' findings: {shots} real images per class of "
     "Fashion-MNIST, drawn anew in each of {draws} draws, the embedded models, {steps} optimizer "
-    "steps for every arm, {seeds} seeds of the training in each draw, 5,000 test images, the same "
-    "in all draws. In %: of `real` the mean over draws with its 95 % t interval, of the others the "
-    "mean with the difference to `real` of the same draw in points and the t interval of that; in "
-    "a row with *to*, with the difference to the same arm in the row that it names. The intervals "
-    "are over draws of the real images, not over test images. Coverage is of the real training "
-    "images by the synthetic ones. Settings are those of params.yaml, chosen on validation images, "
-    "but for what a row names. Written by `python -m studies.write` from the DVC experiments of "
+    "steps for every arm, {seeds} seeds of the training in each draw, 5,000 test images, the "
+    "same in all draws; a row of fewer draws says so. In %: of `real` the mean over draws with "
+    "its 95 % t interval, of the others the mean with the difference to `real` of the same draw "
+    "in points and the t interval of that; in a row with *to*, with the difference to the same "
+    "arm in the row that it names. The intervals are over draws of the real images, not over "
+    "test images. Coverage is of the real training images by the synthetic ones. Settings are "
+    "those of params.yaml, chosen on validation images, but for what a row names. Written by "
+    "`python -m studies.write` from the DVC experiments of "
     "[studies/plan.yaml](../studies/plan.yaml), which `python -m studies.run` makes."
 )
 MULTIPLICITY = (
@@ -130,6 +131,20 @@ def results(name: str, study: Study) -> dict[str, Draws]:
     return found
 
 
+def origin(name: str, found: Mapping[str, Draws]) -> str:
+    """The commit that a study's experiments started from. Raises TruelikeError if there are
+    several.
+    """
+    commits = sorted({result.commit for draws in found.values() for result in draws.values()})
+    if len(commits) > 1:
+        raise TruelikeError(
+            f"study {name}: its experiments started from {len(commits)} commits "
+            f"({', '.join(commits)}), so their settings and code may differ: remove the older ones "
+            "with `dvc exp remove`, or run them again"
+        )
+    return commits[0]
+
+
 def cell(draws: Draws, against: Draws | None, measure: Measure, arm: str) -> str:
     """An arm's mean with the difference to `against`, None for the arm `real`; of `real` without
     `against` with its own interval.
@@ -158,6 +173,7 @@ def table(study: Study, found: Mapping[str, Draws], measure: Measure) -> Iterato
         base = study.against.get(run, "")
         against = found.get(base)
         title = f"{run}, to *{base}*" if against else run
+        title += f" ({len(draws)} draws)" if len(draws) < len(DRAWS) else ""
         cells = [cell(draws, against, measure, arm) for arm in study.arms]
         rows.append([title, *cells, coverage(draws)])
     if len(study.runs) < len(study.arms):
@@ -198,32 +214,30 @@ def differences(study: Study, found: Mapping[str, Draws]) -> int:
 
 def page(figures: Collection[str]) -> str:
     """The whole page, with the figures of these studies; studies without any run are named as not
-    run. Raises TruelikeError where experiments started from several commits.
+    run. Raises TruelikeError where a study's experiments started from several commits.
     """
     params = load_params()
     numbers = {"shots": params.data.shots, "steps": params.train.steps}
     head = HEAD.format(**numbers, draws=len(DRAWS), seeds=len(TRAINING_SEEDS))
-    lines, count, commits = list[str](), 0, set[str]()
+    lines, count, waiting = list[str](), 0, list[str]()
     for name, study in load_studies().items():
         found = results(name, study)
-        commits |= {result.commit for draws in found.values() for result in draws.values()}
+        if not found:
+            waiting.append(f"`{name}`")
+            continue
+        commit = origin(name, found)
         count += differences(study, found)
         lines += [f"## {study.title}", *fold(study.text), ""]
         lines += [f"![{study.title}](images/{name}.png)", ""] if name in figures else []
-        for measure in study.measures if found else ():
+        for measure in study.measures:
             lines += [f"In % {measure}:", ""] if len(study.measures) > 1 else []
             lines += [*table(study, found, measure), ""]
-        lines += ["Not run yet.", ""] if not found else []
         lines += [*fold(study.finding), ""] if study.finding else []
         missing = [run for run in study.runs if run not in found]
-        if found and missing:
-            lines += [f"Not run: {'; '.join(missing)}.", ""]
-    if len(commits) > 1:
-        raise TruelikeError(
-            f"docs/results.md: its experiments started from {len(commits)} commits "
-            f"({', '.join(sorted(commits))}), so their settings and code may differ: remove the "
-            "older ones with `dvc exp remove`, or run them again"
-        )
+        missed = f" Not run: {'; '.join(missing)}." if missing else ""
+        lines += [*fold(f"`{name}`, from commit {commit[:10]}.{missed}"), ""]
+    if waiting:
+        lines += ["## Not run yet", *fold(f"With the present models: {', '.join(waiting)}.")]
     chance = MULTIPLICITY.format(count=count, expected=round((1 - CONFIDENCE) * count))
     return "\n".join(["# Results", "", *fold(head), "", *fold(chance), "", *lines]).rstrip() + "\n"
 

@@ -79,12 +79,12 @@ def test_a_table_has_means_over_draws_with_t_intervals_and_is_longer_than_wide()
     assert list(table(study, found, "accuracy")) == [
         "|  | `real` | `synthetic` | `more_real` | coverage |",
         "|---|---|---|---|---|",
-        "| 1x | 71.0 [58.3, 83.7] | 60.5, -10.5 [-16.9, -4.1] |  | 0.97 |",
+        "| 1x (2 draws) | 71.0 [58.3, 83.7] | 60.5, -10.5 [-16.9, -4.1] |  | 0.97 |",
     ]
     assert differences(study, found) == 1
     turned = study.model_copy(update={"runs": {"1x": {}}})
     assert list(table(turned, found, "validation accuracy")) == [
-        "|  | 1x |",
+        "|  | 1x (2 draws) |",
         "|---|---|",
         "| `real` | 72.0 [59.3, 84.7] |",
         "| `synthetic` | 61.5, -10.5 [-16.9, -4.1] |",
@@ -106,8 +106,8 @@ def test_a_run_is_compared_with_the_run_that_it_stands_against_draw_by_draw() ->
         "2x": {draw: result(real=62 + 3 * draw) for draw in range(4)},
     }
     first, second = list(table(study, found, "accuracy"))[2:]
-    assert first == "| 1x | 61.0 [58.5, 63.5] |  |"
-    assert second == "| 2x, to *1x* | 66.5, +4.0 [-1.0, +9.0] |  |"
+    assert first == "| 1x (3 draws) | 61.0 [58.5, 63.5] |  |"
+    assert second == "| 2x, to *1x* (4 draws) | 66.5, +4.0 [-1.0, +9.0] |  |"
     assert differences(study, found) == 1
 
 
@@ -121,11 +121,15 @@ def test_the_page_has_studies_of_two_draws_or_more(monkeypatch: pytest.MonkeyPat
     text = page(())
     assert "The page shows 1 differences" in text
     assert "| `mixed` | 71.5, +1.0 [+1.0, +1.0] |" in text
-    assert "Not run: fast." in text
-    assert text.count("Not run yet.") == len(STUDIES) - 1
+    assert "| demo (2 draws) |" in text
+    assert "`fast`, from commit a. Not run: fast." in text
+    waiting = text.split("## Not run yet")[1]
+    assert [name for name in STUDIES if f"`{name}`" not in waiting] == ["fast"]
     assert list(accuracies("real-count")["run"]) == []
     made[experiment_name("fast", "demo", 4)] = result(commit="b", real=71, mixed=72)
-    with pytest.raises(TruelikeError, match=r"started from 2 commits \(a, b\)"):
+    with pytest.raises(
+        TruelikeError, match=r"study fast: its experiments started from 2 commits \(a, b\)"
+    ):
         page(())
 
 
