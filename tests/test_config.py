@@ -223,13 +223,17 @@ def test_captions_that_no_model_makes_have_no_synthetic_images_and_no_rewrites()
 
 
 def test_what_is_told_to_a_captioner_needs_one_and_is_told_once():
-    for name, value in (("instruction", "a {class}"), ("contradicting", "recaption")):
-        raw = changed(f"caption.{name}", value)
+    raw = changed("caption.contradicting", "recaption")
+    for by in ("model", "none"):
+        raw["caption"]["by"] = by
         assert parse_params(raw)
-        raw["caption"]["by"] = "file"
-        with pytest.raises(TruelikeError, match=r"caption: by 'file' asks no captioner"):
-            parse_params(raw)
-    raw["caption"] |= {"by": "model", "instruction": "what is behind it?"}
+    raw["caption"]["by"] = "file"
+    with pytest.raises(TruelikeError, match=r"by 'file' asks no captioner: set contradicting"):
+        parse_params(raw)
+    raw["caption"] |= {"instruction": "what is behind it?", "contradicting": "keep"}
+    with pytest.raises(TruelikeError, match=r"by 'file' asks no captioner: set instruction"):
+        parse_params(raw)
+    raw["caption"] |= {"by": "model", "contradicting": "recaption"}
     assert parse_params(raw)
     raw["caption"]["instruction"] = "a {class}"
     with pytest.raises(TruelikeError, match=r"take \{class\} out of it, or set contradicting to"):

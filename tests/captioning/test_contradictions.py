@@ -87,7 +87,8 @@ def planted(real: ImageSet, *captions: str) -> pd.DataFrame:
 
 def test_they_are_counted_and_kept(real, captioner):
     table = planted(real, "a red bag", "a red bag", "white boots", "a white boot")
-    kept, summary = settle_contradictions(table, real, float32(captioner), CAPTION)
+    keep = CAPTION.model_copy(update={"contradicting": "keep"})
+    kept, summary = settle_contradictions(table, real, float32(captioner), keep)
     pd.testing.assert_frame_equal(kept, table)
     assert summary == {
         "captions": 10,
@@ -113,9 +114,7 @@ def test_a_captioner_goes_on_from_its_own_words_and_the_class(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    again = CAPTION.model_copy(
-        update={"contradicting": "recaption", "max_tokens": 3, "batch_size": 1}
-    )
+    again = CAPTION.model_copy(update={"max_tokens": 3, "batch_size": 1})
     table = planted(real, "a red bag on white", "a bag", "bags", "boots").assign(truncated=False)
     found, summary = settle_contradictions(table, real, float32(captioner), again)
     texts = found["caption"].tolist()

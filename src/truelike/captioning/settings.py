@@ -53,11 +53,10 @@ class Caption(Section):
                 "by 'none' leaves nothing to rewrite: set rewrite.count to 0, found "
                 f"{self.rewrite.count}"
             )
-        if self.by != "model" and (self.instruction or self.contradicting == "recaption"):
-            raise ValueError(
-                f"by {self.by!r} asks no captioner: set instruction to null, and contradicting to "
-                "'keep' or 'drop'"
-            )
+        if self.by != "model" and self.instruction:
+            raise ValueError(f"by {self.by!r} asks no captioner: set instruction to null")
+        if self.by == "file" and self.contradicting == "recaption":
+            raise ValueError("by 'file' asks no captioner: set contradicting to 'keep' or 'drop'")
         if self.contradicting == "recaption" and "{class}" in (self.instruction or ""):
             raise ValueError(
                 "contradicting 'recaption' tells the captioner the class, which instruction does "
