@@ -44,6 +44,16 @@ def test_readme_shows_the_committed_result():
     )
 
 
+def test_readme_has_the_gains_over_draws_of_the_results_page():
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    demo = page.split("\n## ")[1].split("In % validation")[0]
+    gains = re.compile(r"`(\w+)` ([+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\])")
+    found = gains.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(found) > 3
+    for arm, gain in found:
+        assert re.search(rf"^\| `{arm}` \| [\d.]+, {re.escape(gain)} \|$", demo, re.MULTILINE)
+
+
 NAMED_BY_THE_USER = ("ood", "train.arms", "prompts.definitions")
 
 

@@ -2,7 +2,6 @@
 one writes.
 """
 
-import os
 import time
 from functools import partial
 from pathlib import Path
@@ -95,9 +94,14 @@ def test_each_has_a_part_of_its_own_and_waits_until_all_are_done(
 
 
 def test_processes_of_one_machine_divide_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr("truelike.runtime.processes.cpu_count", lambda: 16)
     assert own_cores() == 16
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "5")
     assert own_cores() == 3
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "32")
+    assert own_cores() == 1
+
+
+def test_only_the_cores_that_a_process_may_use_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
     assert own_cores() == 1

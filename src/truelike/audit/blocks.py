@@ -5,15 +5,15 @@ their float64 copies and a few temporaries of BLOCK numbers (64 MiB each) per wo
 GiB; nothing of size N x N is ever held.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from joblib import cpu_count
 
 BLOCK = 2**23  # numbers in one block of a matrix between two samples
-WORKERS = min(4, os.cpu_count() or 1)  # blocks at once
+WORKERS = min(4, cpu_count())  # blocks at once
 
 
 def blocks(rows: int, columns: int) -> Iterator[slice]:

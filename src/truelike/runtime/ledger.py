@@ -3,7 +3,6 @@ them.
 """
 
 import json
-import os
 import resource
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from joblib import cpu_count
 
 from truelike.runtime.scratch import scratch_root
 
@@ -63,7 +63,7 @@ def record(stage: str) -> Iterator[None]:
         "seconds": round(time.perf_counter() - start, 2),
         "images": images_made or None,
         "peak_memory_mib": round(peak / 1024),
-        "cpus": os.cpu_count(),
+        "cpus": cpu_count(),
         "device": device_name(),
         "energy_kj": None if energy is None or used is None else round(used - energy, 3),
     }

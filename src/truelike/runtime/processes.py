@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from joblib import cpu_count
 from torch import Tensor
 
 from truelike.runtime.devices import device
@@ -58,8 +59,10 @@ def end_with(parent: int) -> None:
 
 
 def own_cores() -> int:
-    """The number of this machine's cores that are this process's: an equal share, at least one."""
-    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    """The cores that this process may use, at least one: of those that the machine, its container
+    or its scheduler allow, an equal share where torchrun started several processes.
+    """
+    return max(1, cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def process_count() -> int:
