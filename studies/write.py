@@ -48,7 +48,7 @@ HEAD = (
 )
 MULTIPLICITY = (
     "The page shows {count} differences, each at 95 % by itself: were all of them zero, about "
-    "{expected} intervals would leave zero out by chance."
+    "{expected} of their intervals would leave zero out by chance."
 )
 
 
