@@ -333,7 +333,9 @@ def test_contradicting_captions_are_counted_with_what_became_of_them(material):
     counts = {"t-shirt": 1, "bag": 10, "hat": 3, "cap": 2, "sock": 2, "shoe": 4}
     assert "2 of 15 captions name another class than the label (t-shirt 2), so that" in said()
     assert "(bag 10, shoe 4, hat 3, cap 2, sock 2 and 1 more classes)" in said(by_class=counts)
-    assert "1 were made again with the class and 7 left out" in said(recaptioned=1, dropped=7)
+    both = said(recaptioned=3, dropped=7)
+    assert "of which 3 were made again with the class and 7 were left out, for prompts" in both
+    assert "of which 3 were made again with the class." in said(recaptioned=3)
     assert "another class" not in said(contradicting=0)
 
 

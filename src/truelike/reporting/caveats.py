@@ -131,10 +131,12 @@ def _contradictions(summary: Mapping[str, Any]) -> str:
             f"{text}so that their prompts ask for two things: caption.contradicting can leave them "
             "out or have them made again."
         )
-    return (
-        f"{text}of which {summary['recaptioned']} were made again with the class and "
-        f"{summary['dropped']} left out, for prompts of the class alone."
-    )
+    treated = {
+        "were made again with the class": summary["recaptioned"],
+        "were left out, for prompts of the class alone": summary["dropped"],
+    }
+    done = " and ".join(f"{count} {what}" for what, count in treated.items() if count)
+    return f"{text}of which {done}."
 
 
 def _of_the_selection(material: Material) -> Iterator[str]:
