@@ -1,14 +1,17 @@
 """Text-to-image models at their real size with random weights, from architectures.yaml."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import diffusers
+import torch
 import transformers
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
+from torch import nn
 
 from truelike.runtime.yaml import read_yaml
 
@@ -81,11 +84,11 @@ TOKENIZERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def build(architecture: Architecture) -> Any:
-    """The pipeline with random weights, float32: `architecture` of real size, or fake under a
-    FakeTensorMode.
+def build(architecture: Architecture, where: torch.device | None = None) -> Any:
+    """The pipeline with random weights, float32, drawn on the device `where`: `architecture` of
+    real size, or fake under a FakeTensorMode.
     """
-    parts = {name: build_part(config) for name, config in architecture.parts.items()}
+    parts = {name: build_part(config, where) for name, config in architecture.parts.items()}
     kind = getattr(diffusers, architecture.pipeline)
     if kind is diffusers.StableDiffusionPipeline:
         unused = {"safety_checker": None, "feature_extractor": None}
@@ -93,15 +96,15 @@ def build(architecture: Architecture) -> Any:
     return kind(**parts)
 
 
-def build_part(config: dict[str, Any]) -> Any:
+def build_part(config: dict[str, Any], where: torch.device | None = None) -> Any:
     """A tokenizer, scheduler, or model with random weights in evaluation mode."""
     options = dict(config)
     name = options.pop("class")
     if name in TOKENIZERS:
         return TOKENIZERS[name](**options)
-    if hasattr(diffusers, name):
-        part = getattr(diffusers, name)(**options)
-    else:
-        kind = getattr(transformers, name)
-        part = kind(kind.config_class(**options))
-    return part.eval() if hasattr(part, "eval") else part
+    kind = getattr(diffusers, name, None) or getattr(transformers, name)
+    if not issubclass(kind, nn.Module):
+        return kind(**options)
+    with where or nullcontext():
+        part = kind(**options) if hasattr(diffusers, name) else kind(kind.config_class(**options))
+    return part.eval()

@@ -1,17 +1,24 @@
-"""Every stage on a full-size Stable Diffusion 1.5 with random weights, on the CPU:
-``python -m benchmarks.full_size [--resolution 512]``.
+"""Every stage on a model of full size with random weights:
+``python -m benchmarks.full_size [--model sdxl] [--resolution 512] [--card 24]``.
 
 Generator, encoder (CLIP ViT-L/14), captioner (BLIP base) and classifier (ResNet-50) have their real
-sizes; two classes, one training image each, two steps a stage. It takes minutes, 5 GB of disk and
-12 GB of memory. The peaks are compared with what `benchmarks.cards` predicts of the same run.
+sizes; two classes and two steps a stage. The peaks are compared with what `benchmarks.cards`
+predicts of the same run. On a CPU one training image of a class, in float32: Stable Diffusion 1.5
+takes minutes, 5 GB of disk and 12 GB of memory. On a GPU two batches of images, with the type,
+batch sizes and denoising steps of the model's recipe; `--card` gives the stages no more memory than
+a card of so many GB has for tensors.
 """
 
 import argparse
+import os
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import chdir
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -28,10 +35,15 @@ from transformers import (
 )
 
 from benchmarks.architectures import architectures, build, clip_tokenizer
-from benchmarks.cards import predictions, settings_of
+from benchmarks.cards import RESERVE, predictions, settings_of
 from benchmarks.memory import STAGES, Peak, watch
-from truelike.config import PARAMS_FILE
+from truelike.config import PARAMS_FILE, load_params
+from truelike.imageset.reading import ImageSet
 from truelike.imageset.writing import encode_png
+from truelike.runtime.devices import device
+from truelike.synthesis.jobs import replica_job
+from truelike.synthesis.plan import batches
+from truelike.synthesis.run import open_renderer, plan_of
 
 CLASSES, SPLITS = ("boot", "shoe"), ("train", "validation", "test")
 ARMS = ("real", "mixed")
@@ -45,20 +57,23 @@ CLIP_VISION = {
 }
 
 
-def write_images(folder: Path, side: int) -> None:
-    """An image folder with one random image of each class in each split."""
+def write_images(folder: Path, side: int, count: int) -> None:
+    """An image folder with `count` random images of each class in each split."""
     draw = np.random.default_rng(0)
     for split in SPLITS:
         for name in CLASSES:
-            image = draw.integers(0, 256, (side, side, 3), dtype=np.uint8)
             (folder / split / name).mkdir(parents=True)
-            (folder / split / name / "0.png").write_bytes(encode_png(image))
+            for number in range(count):
+                image = draw.integers(0, 256, (side, side, 3), dtype=np.uint8)
+                (folder / split / name / f"{number}.png").write_bytes(encode_png(image))
 
 
-def save_models(folder: Path) -> dict[str, str]:
-    """Write models of real size with random weights, float16; their paths by role."""
+def save_models(folder: Path, name: str) -> dict[str, str]:
+    """Write the generator `name` and the other models with random weights, float16; their paths by
+    role.
+    """
     torch.manual_seed(0)
-    pipeline = build(architectures()["sd15"])
+    pipeline = build(architectures()[name], device())  # a GPU draws them in seconds
     pipeline.to(torch.float16).save_pretrained(folder / "generator")
     CLIPModel(
         CLIPConfig(text_config=CLIP_L, vision_config=CLIP_VISION, projection_dim=768)
@@ -84,63 +99,101 @@ def save_models(folder: Path) -> dict[str, str]:
     return roles | files
 
 
-def settings(source: Path, models: dict[str, str], side: int) -> dict[str, Any]:
-    """The recipe sd15 in float32 with style inversion, and little to do in each stage."""
-    params = settings_of(["sd15"])
-    params["models"] |= models | {"dtype": "float32"}
-    params["data"] |= {"source": str(source), "resolution": side, "shots": 1}
+def settings(source: Path, models: dict[str, str], name: str, side: int | None) -> dict[str, Any]:
+    """The recipe of the model with style inversion, and little to do in each stage."""
+    params = settings_of(architectures()[name].recipe)
+    on_gpu = device().type != "cpu"
+    images = params["synthesize"]["batch_size"] if on_gpu else 1
+    params["models"] |= models
+    params["data"] |= {"source": str(source), "shots": images}
+    params["data"]["resolution"] = side or params["data"]["resolution"]
     params["corrupt"]["images_per_class"] = 1
     params["ood"] = {}
     params["caption"]["max_tokens"] = 4
-    params["invert"] |= {"enabled": True, "initializer": "photo", "steps": 2, "batch_size": 2}
-    params["adapt"] |= {"steps": 2, "batch_size": 2}
-    params["naive"] |= {"steps": 2, "batch_size": 2}
-    params["synthesize"] |= {"steps": 4, "strength": 0.5, "replicas": [0], "batch_size": 2}
+    params["invert"] |= {"enabled": True, "initializer": "photo", "steps": 2}
+    params["synthesize"] |= {"replicas": [0]}
     params["select"] |= {"classifier_steps": 2, "min_class_probability": 0.0}
-    arms = {name: params["train"]["arms"][name] for name in ARMS}
-    training = {"dtype": "float32", "steps": 2, "batch_size": 2, "seeds": [0], "arms": arms}
-    params["train"] |= training
+    arms = {arm: params["train"]["arms"][arm] for arm in ARMS}
+    params["train"] |= {"steps": 2, "seeds": [0], "arms": arms}
+    params["adapt"]["steps"] = 2
     params["audit"] |= {"neighbours": 1, "bootstrap": 100}
     params["evaluate"]["bootstrap"] = 100
+    if not on_gpu:
+        for part in ("invert", "adapt", "naive", "synthesize", "train"):
+            params[part]["batch_size"] = 2
+        params["models"]["dtype"] = params["train"]["dtype"] = "float32"
+        params["naive"]["steps"] = 2
+        params["synthesize"] |= {"steps": 4, "strength": 0.5}
     return params
 
 
-def run(side: int) -> dict[str, Peak]:
-    """Peaks of every stage from `prepare` to `report`, which raise where one fails."""
+def run(name: str, side: int | None, card: float | None) -> tuple[dict[str, Peak], float]:
+    """Peaks of every stage from `prepare` to `report`, which raise where one fails, and the images
+    a second of `synthesize` on a GPU.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         project = Path(temporary)
-        write_images(project / "images", side)
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # whose memory ends with it
-            models = pool.submit(save_models, project / "models").result()
-        params = settings(project / "images", models, side)
+            models = pool.submit(save_models, project / "models", name).result()
+        params = settings(project / "images", models, name, side)
+        data = params["data"]
+        write_images(project / "images", data["resolution"], data["shots"])
         YAML(typ="safe").dump(params, project / PARAMS_FILE)
-        return watch(project, STAGES, interval=1.0)
+        with patch.dict(os.environ, limit(card) if card else {}):
+            peaks = watch(project, STAGES, interval=1.0)
+        with chdir(project):
+            return peaks, rate() if device().type != "cpu" else float("nan")
 
 
-def predicted(side: int) -> dict[str, float]:
-    """MiB of tensors in the stages that `benchmarks.cards` predicts, on a CPU in float32."""
-    params = settings(Path("images"), {}, side)
-    found = predictions(architectures()["sd15"], params, on_gpu=False, judged=len(CLASSES))
+def limit(card: float) -> dict[str, str]:
+    """The environment in which torch takes no more of the GPU than is for tensors on a card of so
+    many GB, which are GiB here.
+    """
+    share = (card - RESERVE) * 2**30 / torch.cuda.get_device_properties(0).total_memory
+    return {"PYTORCH_CUDA_ALLOC_CONF": f"per_process_memory_fraction:{share:.4f}"}
+
+
+def rate() -> float:
+    """Images a second that are rendered, when all is open and has run once."""
+    job = replica_job(load_params())
+    real, settings = ImageSet(job.real), job.settings
+    rows = batches(plan_of(job, real, 0), settings.shard_size, settings.batch_size)[0]
+    renderer = open_renderer(job, real)
+    for _ in range(2):
+        start = time.perf_counter()
+        images = sum(len(batch) for batch in renderer.render_all(rows))
+    return images / (time.perf_counter() - start)
+
+
+def predicted(name: str, side: int | None) -> dict[str, float]:
+    """MiB of tensors in the stages that `benchmarks.cards` predicts."""
+    params, on_gpu = settings(Path("images"), {}, name, side), device().type != "cpu"
+    with patch.dict(os.environ, TRUELIKE_DEVICE="cpu"):  # of fake tensors
+        found = predictions(architectures()[name], params, on_gpu, judged=len(CLASSES))
     return {stage: gib * 1024 for stage, gib in found.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--resolution", type=int, default=512)
-    side = parser.parse_args().resolution
-    found, tensors = run(side), predicted(side)
+    parser.add_argument("--model", choices=["sd15", "sdxl"], default="sd15")
+    parser.add_argument("--resolution", type=int, help="pixels; the recipe's without it")
+    parser.add_argument("--card", type=float, help="GB of a smaller GPU")
+    asked = parser.parse_args()
+    found, speed = run(asked.model, asked.resolution, asked.card)
+    tensors = predicted(asked.model, asked.resolution)
     lines = [
-        f"{side} pixels:",
+        f"{asked.model}:",
         "",
-        "| | tensors predicted, MiB | anonymous memory, MiB | resident, MiB | seconds |",
-        "|---|---|---|---|---|",
+        "| | tensors predicted, MiB | tensors on the GPU, MiB | anonymous memory, MiB | resident, "
+        "MiB | seconds |",
+        "|---|---|---|---|---|---|",
     ]
     for stage, peak in found.items():
         own = tensors.get(stage.split()[0])
-        cells = ["" if own is None else f"{own:.0f}"]
+        cells = ["" if value is None else f"{value:.0f}" for value in (own, peak.gpu)]
         cells += [f"{value:.0f}" for value in (peak.anonymous, peak.resident, peak.seconds)]
         lines.append(f"| {stage} | {' | '.join(cells)} |")
-    print("\n".join(lines))
+    print("\n".join([*lines, "", f"Rendered: {speed:.2f} images a second."]))
 
 
 if __name__ == "__main__":

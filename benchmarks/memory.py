@@ -96,11 +96,14 @@ def anonymous(parent: psutil.Process) -> int:
 
 
 class Peak(NamedTuple):
-    """MiB of a stage's processes: anonymous memory, resident memory, and its seconds."""
+    """MiB of a stage's processes: anonymous memory, resident memory; its seconds; MiB of tensors on
+    a GPU.
+    """
 
     anonymous: float
     resident: float
     seconds: float
+    gpu: float | None
 
 
 def peaks(per_class: int, stages: tuple[str, ...] = STAGES) -> dict[str, Peak]:
@@ -129,7 +132,8 @@ def watch(project: Path, stages: Sequence[str], interval: float = INTERVAL) -> d
         if running.returncode:
             raise subprocess.CalledProcessError(running.returncode, command)
         row = json.loads((project / ".work/ledger.jsonl").read_text().splitlines()[-1])
-        found[stage] = Peak(highest / 2**20, row["peak_memory_mib"], row["seconds"])
+        own = row["peak_memory_mib"], row["seconds"], row["peak_gpu_mib"]
+        found[stage] = Peak(highest / 2**20, *own)
     return found
 
 

@@ -157,8 +157,8 @@ def test_the_memory_of_a_stage_is_watched_while_it_runs(monkeypatch: pytest.Monk
     monkeypatch.setattr(memory, "ROOT", ROOT)
     found = memory.peaks(4, stages=("prepare",))
     assert list(found) == ["prepare"]
-    anonymous, resident, _ = found["prepare"]
-    assert 20 < anonymous < resident
+    assert 20 < found["prepare"].anonymous < found["prepare"].resident
+    assert found["prepare"].gpu is None
 
 
 def test_a_table_by_hand_goes_between_its_markers(tmp_path: Path) -> None:

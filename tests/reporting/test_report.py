@@ -261,6 +261,10 @@ def test_cost_is_summed_and_left_out_without_a_ledger(html, material):
     assert "2 min 21 s" in html  # 61.2 + 10 + 30 + 40
     assert 'images/s" class="n">2.5</td>' in html  # 25 images in 10 s
     assert 'kJ" class="n">7.5</td>' in html  # kJ
+    on_gpu = 'GPU at most, MiB" class="n">'
+    assert f"{on_gpu}3456</td>" in html
+    assert f"{on_gpu}–</td>" in html  # of a stage on the CPU
+    assert on_gpu not in render(changed(material, costs=material.costs.iloc[2:]))
     without = Page(render(changed(material, costs=material.costs.iloc[:0])))
     assert headings(without) == [name for name in SECTIONS if name != "cost"]
 

@@ -5,7 +5,7 @@ import torch
 
 from truelike.runtime.devices import check_dtype, device, training_dtype
 from truelike.runtime.errors import TruelikeError
-from truelike.runtime.ledger import device_name
+from truelike.runtime.ledger import device_name, gpu_peak
 
 
 @pytest.fixture
@@ -58,7 +58,9 @@ def test_a_cost_names_the_hardware_that_computed(
         monkeypatch.setattr(
             module, "get_device_name", lambda where, kind=kind: f"{kind} card of {where}"
         )
+        monkeypatch.setattr(module, "max_memory_allocated", lambda where: 3 * 2**20)
     assert device_name() == expected
+    assert gpu_peak() == (3 if " card of " in expected else None)
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "cuda:1", "xpu:0"])

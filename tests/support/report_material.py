@@ -319,10 +319,10 @@ def build_material(folder: Path, params: Params | None = None) -> Material:
     )
     captions.loc[2, "truncated"] = True
     runs = [
-        ("2026-01-02T03:04:05+00:00", "adapt", 61.2, None, 900, 2, "NVIDIA Z9", 7.5),
-        ("2026-01-02T03:04:15+00:00", "synthesize@0", 10.0, 25, 900, 2, "NVIDIA Z9", 1.5),
-        ("2026-01-02T03:05:05+00:00", "train@real", 30.0, None, 800, 2, "cpu", None),
-        ("2026-01-02T03:06:05+00:00", "train@mixed", 40.0, None, 800, 2, "cpu", None),
+        ("2026-01-02T03:04:05+00:00", "adapt", 61.2, None, 900, 3456, 2, "NVIDIA Z9", 7.5),
+        ("2026-01-02T03:04:15+00:00", "synthesize@0", 10.0, 25, 900, 2900, 2, "NVIDIA Z9", 1.5),
+        ("2026-01-02T03:05:05+00:00", "train@real", 30.0, None, 800, None, 2, "cpu", None),
+        ("2026-01-02T03:06:05+00:00", "train@mixed", 40.0, None, 800, None, 2, "cpu", None),
     ]
     costs = pd.DataFrame(runs, columns=list(FIELDS))
     return Material(

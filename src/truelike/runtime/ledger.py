@@ -23,6 +23,7 @@ FIELDS = (
     "seconds",
     "images",
     "peak_memory_mib",
+    "peak_gpu_mib",
     "cpus",
     "device",
     "energy_kj",
@@ -48,8 +49,8 @@ def record(stage: str) -> Iterator[None]:
     """Append what `stage` cost to the ledger when the block succeeds: the values of FIELDS.
 
     Wall-clock seconds; images made, none for a stage that makes none; peak resident memory in MiB,
-    of the process plus that of its largest child; the device; energy in kilojoules of all GPUs that
-    NVML sees, whoever used them.
+    of the process plus that of its largest child; the most that tensors took on the GPU at once, in
+    MiB; the device; energy in kilojoules of all GPUs that NVML sees, whoever used them.
     """
     global images_made
     images_made = 0
@@ -63,6 +64,7 @@ def record(stage: str) -> Iterator[None]:
         "seconds": round(time.perf_counter() - start, 2),
         "images": images_made or None,
         "peak_memory_mib": round(peak / 1024),
+        "peak_gpu_mib": gpu_peak(),
         "cpus": cpu_count(),
         "device": device_name(),
         "energy_kj": None if energy is None or used is None else round(used - energy, 3),
@@ -101,15 +103,27 @@ def device_name() -> str:
     """The hardware that torch computes on in this process, as CUDA and XPU name it, or ``mps`` or
     ``cpu``; torch is not imported for it.
     """
+    where, gpu = _computing()
+    return str(gpu.get_device_name(where)) if gpu else where.type if where else "cpu"
+
+
+def gpu_peak() -> int | None:
+    """The most MiB that tensors of this process took on its GPU at once; None without a GPU."""
+    where, gpu = _computing()
+    return round(gpu.max_memory_allocated(where) / 2**20) if gpu else None
+
+
+def _computing() -> tuple[Any, Any]:
+    """The device of this process, None before torch is imported, and torch's module of it if it is
+    a GPU.
+    """
     torch = sys.modules.get("torch")
     if torch is None:
-        return "cpu"
+        return None, None
     from truelike.runtime.devices import device
 
     where = device()
-    if where.type in ("cuda", "xpu"):
-        return str(getattr(torch, where.type).get_device_name(where))
-    return where.type
+    return where, getattr(torch, where.type) if where.type in ("cuda", "xpu") else None
 
 
 def gpu_energy() -> float | None:
