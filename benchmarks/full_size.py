@@ -2,11 +2,11 @@
 ``python -m benchmarks.full_size [--model sdxl] [--resolution 512] [--card 24]``.
 
 Generator, encoder (CLIP ViT-L/14), captioner (BLIP base) and classifier (ResNet-50) have their real
-sizes; two classes and two steps a stage. The peaks are compared with what `benchmarks.cards`
-predicts of the same run. On a CPU one training image of a class, in float32: Stable Diffusion 1.5
-takes minutes, 5 GB of disk and 12 GB of memory. On a GPU two batches of images, with the type,
-batch sizes and denoising steps of the model's recipe; `--card` gives the stages no more memory than
-a card of so many GB has for tensors.
+sizes; two classes and two steps a stage. On a CPU one training image of a class, in float32, and
+the peaks beside what `benchmarks.cards` predicts of the same run: Stable Diffusion 1.5 takes
+minutes, 5 GB of disk and 12 GB of memory. On a GPU two batches of images, with the type, batch
+sizes and denoising steps of the model's recipe, which the table of `benchmarks.cards` is of;
+`--card` gives the stages no more memory than a card of so many GB has for tensors.
 """
 
 import argparse
@@ -128,8 +128,8 @@ def settings(source: Path, models: dict[str, str], name: str, side: int | None) 
 
 
 def run(name: str, side: int | None, card: float | None) -> tuple[dict[str, Peak], float]:
-    """Peaks of every stage from `prepare` to `report`, which raise where one fails, and the images
-    a second of `synthesize` on a GPU.
+    """Peaks of every stage from `prepare` to `report`, which raise where one fails, and how many
+    images a second a GPU renders.
     """
     with tempfile.TemporaryDirectory() as temporary:
         project = Path(temporary)
@@ -165,32 +165,32 @@ def rate() -> float:
     return images / (time.perf_counter() - start)
 
 
-def predicted(name: str, side: int | None) -> dict[str, float]:
-    """MiB of tensors in the stages that `benchmarks.cards` predicts."""
-    params, on_gpu = settings(Path("images"), {}, name, side), device().type != "cpu"
-    with patch.dict(os.environ, TRUELIKE_DEVICE="cpu"):  # of fake tensors
-        found = predictions(architectures()[name], params, on_gpu, judged=len(CLASSES))
+def predicted(side: int | None) -> dict[str, float]:
+    """MiB of tensors in the stages of SD 1.5 on the CPU that `benchmarks.cards` predicts."""
+    params = settings(Path("images"), {}, "sd15", side)
+    found = predictions(architectures()["sd15"], params, on_gpu=False, judged=len(CLASSES))
     return {stage: gib * 1024 for stage, gib in found.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=["sd15", "sdxl"], default="sd15")
+    parser.add_argument("--model", choices=["sd15", "sdxl"], default="sd15", help="sdxl: on a GPU")
     parser.add_argument("--resolution", type=int, help="pixels; the recipe's without it")
     parser.add_argument("--card", type=float, help="GB of a smaller GPU")
     asked = parser.parse_args()
     found, speed = run(asked.model, asked.resolution, asked.card)
-    tensors = predicted(asked.model, asked.resolution)
+    on_gpu = device().type != "cpu"
+    tensors = {stage: peak.gpu for stage, peak in found.items()}
+    if not on_gpu:
+        tensors |= predicted(asked.resolution)
     lines = [
-        f"{asked.model}:",
-        "",
-        "| | tensors predicted, MiB | tensors on the GPU, MiB | anonymous memory, MiB | resident, "
-        "MiB | seconds |",
-        "|---|---|---|---|---|---|",
+        f"| {asked.model} | tensors {'measured' if on_gpu else 'predicted'}, MiB "
+        "| anonymous memory, MiB | resident, MiB | seconds |",
+        "|---|---|---|---|---|",
     ]
     for stage, peak in found.items():
-        own = tensors.get(stage.split()[0])
-        cells = ["" if value is None else f"{value:.0f}" for value in (own, peak.gpu)]
+        own = tensors.get(stage) or tensors.get(stage.split()[0])
+        cells = ["" if own is None else f"{own:.0f}"]
         cells += [f"{value:.0f}" for value in (peak.anonymous, peak.resident, peak.seconds)]
         lines.append(f"| {stage} | {' | '.join(cells)} |")
     print("\n".join([*lines, "", f"Rendered: {speed:.2f} images a second."]))
