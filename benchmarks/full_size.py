@@ -56,6 +56,14 @@ CLIP_VISION = {
     "patch_size": 14,
 }
 
+BERT = {
+    "num_attention_heads": 12,
+    "bos_token_id": 5,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "sep_token_id": 3,
+}
+
 
 def write_images(folder: Path, side: int, count: int) -> None:
     """An image folder with `count` random images of each class in each split."""
@@ -75,20 +83,19 @@ def save_models(folder: Path, name: str) -> dict[str, str]:
     torch.manual_seed(0)
     pipeline = build(architectures()[name], device())  # a GPU draws them in seconds
     pipeline.to(torch.float16).save_pretrained(folder / "generator")
-    CLIPModel(
-        CLIPConfig(text_config=CLIP_L, vision_config=CLIP_VISION, projection_dim=768)
-    ).half().save_pretrained(folder / "encoder")
+    with device():
+        encoder = CLIPModel(
+            CLIPConfig(text_config=CLIP_L, vision_config=CLIP_VISION, projection_dim=768)
+        )
+        captioner = BlipForConditionalGeneration(BlipConfig(text_config=BERT))
+    encoder.half().save_pretrained(folder / "encoder")
+    captioner.half().save_pretrained(folder / "captioner")
     CLIPImageProcessor().save_pretrained(folder / "encoder")
     clip_tokenizer(49408, 77).save_pretrained(folder / "encoder")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
     words += [f"w{number}" for number in range(30524 - len(words))]
     tokenizer: Any = BertTokenizerFast(
         vocab={word: number for number, word in enumerate(words)}, bos_token="[DEC]"
-    )
-    ends = {"bos_token_id": 5, "eos_token_id": 2, "pad_token_id": 0, "sep_token_id": 3}
-    text = {"num_attention_heads": 12} | ends
-    BlipForConditionalGeneration(BlipConfig(text_config=text)).half().save_pretrained(
-        folder / "captioner"
     )
     BlipProcessor(BlipImageProcessor(), tokenizer).save_pretrained(folder / "captioner")
     (folder / "classifier.yaml").write_text("timm: resnet50\n")

@@ -134,6 +134,7 @@ def watch(project: Path, stages: Sequence[str], interval: float = INTERVAL) -> d
         row = json.loads((project / ".work/ledger.jsonl").read_text().splitlines()[-1])
         own = row["peak_memory_mib"], row["seconds"], row["peak_gpu_mib"]
         found[stage] = Peak(highest / 2**20, *own)
+        print(f"{stage}: {found[stage]}", file=sys.stderr, flush=True)
     return found
 
 

@@ -1,11 +1,14 @@
 """Fixtures that several test files share: tiny random models, and a small real training set."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+os.environ["TRUELIKE_DEVICE"] = "cpu"  # which the bytes and tensors in the tests are of
 
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.writing import Sample, write_image_set

@@ -24,6 +24,7 @@ from tests.support.learning import (
 )
 from tests.support.models import float32
 from tests.support.tiny_models import SCHEDULER
+from truelike.adaptation import inversion
 from truelike.adaptation.heldout import split_classes
 from truelike.adaptation.inversion import class_styles, learn_style
 from truelike.adaptation.lora import learn_adapter
@@ -50,6 +51,21 @@ def learned_style(
 ) -> dict[str, torch.Tensor]:
     learn_and_write_style(generator, real, folder, INVERT.model_copy(update=change))
     return load_file(folder / "learned_embeds.safetensors")
+
+
+def test_a_style_is_learned_on_the_device(
+    generator: Path, real: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text encoders are in the CPU's memory when its first value is read from them."""
+    opened = Generator.open(float32(generator), parts=[])
+    opened.device = torch.device("meta")
+    monkeypatch.setattr(inversion, "_latents", lambda *inputs: torch.zeros(10, 4, 8, 8))
+    learned: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(inversion, "optimize", lambda rows, *inputs: learned.update(rows))
+    learn_style(opened, real, INVERT, "float32", tmp_path)
+    (rows,) = learned.values()
+    assert rows.device.type == "meta"
+    assert rows.is_leaf
 
 
 def log_of(folder: Path) -> pd.DataFrame:

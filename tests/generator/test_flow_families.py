@@ -221,3 +221,23 @@ def test_learning_and_sampling_in_bfloat16(
 
 def test_stock_diffusers_loads_every_layer_of_the_adapter(learned: Learned) -> None:
     assert_same_layers(learned.adapter, open_stock(learned).transformer)
+
+
+@pytest.mark.parametrize("family", FLOWS)
+def test_timesteps_of_the_scheduler_follow_the_latents_to_their_device(family: str) -> None:
+    opened, told = Generator(FLOWS[family]()), []
+    opened.family = replace(opened.family, denoise=lambda *inputs: told.append(inputs[2].device))
+    opened.denoise(torch.zeros(2, 4, 8, 8, device="meta"), torch.tensor(500.0), {})
+    assert told == [torch.device("meta")]
+
+
+@pytest.mark.parametrize("family", ["sana", "qwen"])
+def test_a_gpu_decodes_images_of_up_to_1024_pixels_whole(family: str) -> None:
+    """The two VAEs that begin with smaller tiles."""
+    opened = Generator(FLOWS[family]())
+    vae = opened.pipeline.vae
+    assert vae.tile_sample_min_height < 1024
+    opened.on_gpu = True
+    opened.tune()
+    assert vae.use_tiling
+    assert vae.tile_sample_min_height == vae.tile_sample_min_width == 1024

@@ -1,11 +1,18 @@
 """The device that computes: the first there is, or the one that the environment names."""
 
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from truelike.runtime import executor
 from truelike.runtime.devices import check_dtype, device, training_dtype
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.ledger import device_name, gpu_peak
+from truelike.runtime.processes import take_gpu
 
 
 @pytest.fixture
@@ -109,3 +116,68 @@ def test_training_has_the_range_of_float32() -> None:
         "bfloat16",
         "bfloat16",
     ]
+
+
+@pytest.mark.parametrize(("named", "seen"), [("cpu", ""), ("", "0"), ("cuda:1", "0")])
+def test_on_the_cpu_torch_sees_no_gpu(named: str, seen: str) -> None:
+    """It would ask CUDA, and after that no forked process can."""
+    code = "import truelike, os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    environment = os.environ | {"TRUELIKE_DEVICE": named, "CUDA_VISIBLE_DEVICES": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == seen
+
+
+@pytest.mark.parametrize(
+    ("named", "rank", "message"),
+    [
+        ("", "1", None),
+        (
+            "",
+            "2",
+            "torchrun: started 3 processes on a machine with 2 GPUs; give --nproc-per-node 2",
+        ),
+        ("cuda:1", "0", "TRUELIKE_DEVICE: cuda:1 is one GPU, and torchrun started 3 processes"),
+    ],
+)
+def test_each_process_of_torchrun_takes_a_gpu_of_its_own(
+    machine, monkeypatch: pytest.MonkeyPatch, named: str, rank: str, message: str | None
+) -> None:
+    machine("cuda")
+    sizes = {"LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "3", "WORLD_SIZE": "3"}
+    for name, value in {"TRUELIKE_DEVICE": named, "TORCHELASTIC_RUN_ID": "1", **sizes}.items():
+        monkeypatch.setenv(name, value)
+    taken: list[int] = []
+    gpu = SimpleNamespace(device_count=lambda: 2, set_device=taken.append)
+    if message is None:
+        take_gpu(gpu)
+        assert taken == [1]
+    else:
+        with pytest.raises(TruelikeError, match=message):
+            take_gpu(gpu)
+        assert not taken
+
+
+@pytest.mark.parametrize(
+    ("kinds", "named", "expected"),
+    [
+        (("cuda",), "", ("cuda", 1, None)),
+        (("cuda",), "cuda:1", ("cuda", 1, None)),  # a task sees one GPU, the first
+        (("cuda",), "cpu", ("cpu", None, torch.get_num_threads())),
+        ((), "", ("cpu", None, torch.get_num_threads())),  # whatever the cluster has
+    ],
+)
+def test_ray_computes_on_what_this_process_does(
+    machine,
+    monkeypatch: pytest.MonkeyPatch,
+    kinds: tuple[str, ...],
+    named: str,
+    expected: tuple[str, int | None, int | None],
+) -> None:
+    machine(*kinds)
+    monkeypatch.setenv("TRUELIKE_DEVICE", named)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"GPU": 4.0, "CPU": 8.0})
+    asked = executor._resources()
+    kind = asked["runtime_env"]["env_vars"]["TRUELIKE_DEVICE"]
+    assert (kind, asked.get("num_gpus"), asked.get("num_cpus")) == expected

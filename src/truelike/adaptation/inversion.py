@@ -182,7 +182,7 @@ def learn_style(
     `folder`.
     """
     styles = class_styles(settings, real.class_names)
-    initial = initial_embedding(generator, settings.initializer)
+    initial = initial_embedding(generator, settings.initializer).to(generator.device)
     for tokenizer, text_encoder in generator.text_encoders.values():
         add_tokens(tokenizer, text_encoder, style_of(settings, real.class_names).tokens)
     rows = {

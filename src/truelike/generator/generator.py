@@ -29,6 +29,7 @@ from truelike.runtime.hub import Model, names_nothing, resolve, variant
 from truelike.runtime.scratch import fingerprint, stack_on_disk
 
 ENCODED, ENCODED_PIXELS = 16, 2**20  # images, and pixels, that the VAE encodes at once
+TILE = 1024  # pixels, the side of the largest image that is decoded whole
 
 # Bars for loading would hide those of the work itself.
 diffusers.utils.logging.disable_progress_bar()
@@ -121,13 +122,17 @@ class Generator:
     def tune(self) -> None:
         """Set what makes the parts small or fast on a GPU, and changes rounding only.
 
-        Images are decoded one by one, and in tiles where they are larger than those that the VAE
-        was trained on.
+        Images are decoded one by one; those larger than the VAE was trained on, or than 1,024
+        pixels, in tiles whose seams are blended.
         """
         if not self.on_gpu:
             return
-        self.pipeline.vae.enable_slicing()
-        self.pipeline.vae.enable_tiling()
+        vae = self.pipeline.vae
+        vae.enable_slicing()
+        if hasattr(vae, "tile_sample_min_height"):  # which begins with smaller tiles
+            vae.enable_tiling(TILE, TILE, 3 * TILE // 4, 3 * TILE // 4)
+        else:
+            vae.enable_tiling()
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
             torch.backends.cudnn.allow_tf32 = True
@@ -194,6 +199,7 @@ class Generator:
 
     def denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """What the denoiser predicts, of the shape of `latents` (N, C, h, w)."""
+        timesteps = timesteps.to(latents.device)  # schedulers keep theirs on the CPU
         return self.family.denoise(self.pipeline, latents, timesteps, conditioning)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:

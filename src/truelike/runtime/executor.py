@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import truelike
+from truelike.runtime.devices import device
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.progress import Bar
 from truelike.runtime.scratch import finished, write_finished
@@ -141,7 +142,9 @@ def _on_ray(
 
 
 def _resources() -> dict[str, Any]:
-    """What a task asks of Ray: a GPU where the cluster has any, else this process's threads."""
+    """What a task asks of Ray: a GPU where this process and the cluster have any, else this
+    process's threads. It computes on the same type of device.
+    """
     import ray
     import torch
 
@@ -150,7 +153,8 @@ def _resources() -> dict[str, Any]:
     environment = {
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "OMP_NUM_THREADS": str(threads),
+        "TRUELIKE_DEVICE": device().type,
     }
-    gpus = ray.cluster_resources().get("GPU", 0)
+    gpus = device().type != "cpu" and ray.cluster_resources().get("GPU", 0)
     hardware = {"num_gpus": 1, "max_calls": 0} if gpus else {"num_cpus": threads}
     return {"runtime_env": {"env_vars": environment}, **hardware}

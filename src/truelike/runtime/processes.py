@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -42,13 +43,32 @@ def joined(timeout: timedelta | None = None) -> Iterator[None]:
         return
     kind = device().type
     if kind in BACKENDS:
-        getattr(torch, kind).set_device(int(os.environ["LOCAL_RANK"]))
+        take_gpu(getattr(torch, kind))
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     dist.init_process_group(BACKENDS.get(kind, "gloo"), timeout=timeout)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def take_gpu(gpu: Any) -> None:
+    """Make this process compute on the GPU of its local rank; `gpu` is torch's module of it.
+
+    Raises TruelikeError where there are too few, or TRUELIKE_DEVICE gives all processes the same.
+    """
+    rank, here = int(os.environ["LOCAL_RANK"]), gpu.device_count()
+    if device().index is not None and process_count() > 1:
+        raise TruelikeError(
+            f"TRUELIKE_DEVICE: {device()} is one GPU, and torchrun started {process_count()} "
+            f"processes; name {device().type} without a number"
+        )
+    if rank >= here:
+        raise TruelikeError(
+            f"torchrun: started {os.environ['LOCAL_WORLD_SIZE']} processes on a machine with "
+            f"{here} GPUs; give --nproc-per-node {here}, or set TRUELIKE_DEVICE=cpu"
+        )
+    gpu.set_device(rank)
 
 
 def end_with(parent: int) -> None:

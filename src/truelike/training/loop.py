@@ -74,7 +74,7 @@ class PhaseState:
             "augmentation": self.augmentation.get_state(),
             "torch": torch.get_rng_state(),  # of dropout and stochastic depth
             # whichever GPU it goes on with
-            "device": gpu.get_rng_state() if (gpu := _gpu()) else None,
+            "device": gpu.get_rng_state(device()) if (gpu := _gpu()) else None,
             "waiting": [torch.from_numpy(positions) for positions in self.waiting],
             "step": self.step,
             "losses": self.losses,
@@ -90,7 +90,7 @@ class PhaseState:
         self.augmentation.set_state(state["augmentation"])
         torch.set_rng_state(state["torch"])
         if gpu := _gpu():
-            gpu.set_rng_state(state["device"])
+            gpu.set_rng_state(state["device"], device())
         self.waiting = [positions.numpy() for positions in state["waiting"]]
         self.step = state["step"]
         self.losses = [loss.to(device()) for loss in state["losses"]]

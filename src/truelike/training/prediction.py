@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from truelike.imageset.reading import INDEX_FILE, ImageSet
+from truelike.runtime.devices import device
 from truelike.runtime.errors import TruelikeError
 from truelike.sources.decode import PICTURES, square_pixels
 from truelike.sources.settings import Data
@@ -43,8 +44,9 @@ def predict_images(classifier: Classifier, folder: Path, data: Data) -> pd.DataF
         pixels = (square_pixels(file.read_bytes(), str(file), data) for file in files)
     if not names:
         raise TruelikeError(f"{folder}: no images; give a directory with pictures or an image set")
+    model = classifier.model.to(device())
     probabilities = np.concatenate(
-        [predict(classifier.model, batch) for batch in _batches(pixels, classifier.resolution)]
+        [predict(model, batch) for batch in _batches(pixels, classifier.resolution)]
     )
     likeliest = [classifier.class_names[label] for label in probabilities.argmax(1)]
     table = pd.DataFrame({column: names, "class": likeliest})
