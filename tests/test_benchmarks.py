@@ -17,6 +17,7 @@ from benchmarks import (
     cards,
     compare,
     demo,
+    full_size,
     live,
     loading,
     memory,
@@ -30,7 +31,7 @@ from benchmarks import (
 )
 from tests.support.jobs import OFF
 from tests.support.tiny_flows import FLOWS
-from truelike.config import load_params
+from truelike.config import load_params, parse_params
 from truelike.imageset.reading import ImageSet
 from truelike.runtime.yaml import read_yaml
 from truelike.synthesis.jobs import SynthesisJob
@@ -159,6 +160,22 @@ def test_the_memory_of_a_stage_is_watched_while_it_runs(monkeypatch: pytest.Monk
     assert list(found) == ["prepare"]
     assert 20 < found["prepare"].anonymous < found["prepare"].resident
     assert found["prepare"].gpu is None
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+@pytest.mark.parametrize(("kind", "images", "dtype"), [("cpu", 1, "float32"), ("cuda", 8, None)])
+def test_the_full_size_run_has_valid_settings_for_every_device(
+    monkeypatch: pytest.MonkeyPatch, name: str, kind: str, images: int, dtype: str | None
+) -> None:
+    monkeypatch.setattr(full_size, "device", lambda: torch.device(kind))
+    params = parse_params(full_size.settings(Path("images"), {}, name, None))
+    recipe = parse_params(cards.settings_of([name]))
+    batch = recipe.synthesize.batch_size if kind == "cuda" else 2
+    assert params.data.shots == min(images, batch)
+    assert params.data.resolution == recipe.data.resolution
+    assert params.models.dtype == (dtype or recipe.models.dtype)
+    assert params.naive.batch_size == params.adapt.batch_size == batch
+    assert params.adapt.steps == params.invert.steps == params.train.steps == 2
 
 
 def test_a_table_by_hand_goes_between_its_markers(tmp_path: Path) -> None:
