@@ -1,16 +1,14 @@
 """Every stage on a model of full size with random weights:
-``python -m benchmarks.full_size [--model sdxl] [--resolution 512] [--card 24]``.
+``python -m benchmarks.full_size [--model sdxl] [--resolution 512]``.
 
 Generator, encoder (CLIP ViT-L/14), captioner (BLIP base) and classifier (ResNet-50) have their real
 sizes; two classes and two steps a stage. On a CPU one training image of a class, in float32, and
 the peaks beside what `benchmarks.cards` predicts of the same run: Stable Diffusion 1.5 takes
 minutes, 5 GB of disk and 12 GB of memory. On a GPU two batches of images, with the type, batch
-sizes and denoising steps of the model's recipe, which the table of `benchmarks.cards` is of;
-`--card` gives the stages no more memory than a card of so many GB has for tensors.
+sizes and denoising steps of the model's recipe, which the table of `benchmarks.cards` is of.
 """
 
 import argparse
-import os
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -18,7 +16,6 @@ from contextlib import chdir
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -35,7 +32,7 @@ from transformers import (
 )
 
 from benchmarks.architectures import architectures, build, clip_tokenizer
-from benchmarks.cards import RESERVE, predictions, settings_of
+from benchmarks.cards import predictions, settings_of
 from benchmarks.memory import STAGES, Peak, watch
 from truelike.config import PARAMS_FILE, load_params
 from truelike.imageset.reading import ImageSet
@@ -63,6 +60,10 @@ BERT = {
     "pad_token_id": 0,
     "sep_token_id": 3,
 }
+
+
+def on_gpu() -> bool:
+    return device().type != "cpu"
 
 
 def write_images(folder: Path, side: int, count: int) -> None:
@@ -109,8 +110,7 @@ def save_models(folder: Path, name: str) -> dict[str, str]:
 def settings(source: Path, models: dict[str, str], name: str, side: int | None) -> dict[str, Any]:
     """The recipe of the model with style inversion, and little to do in each stage."""
     params = settings_of(architectures()[name].recipe)
-    on_gpu = device().type != "cpu"
-    images = params["synthesize"]["batch_size"] if on_gpu else 1
+    images = params["synthesize"]["batch_size"] if on_gpu() else 1
     params["models"] |= models
     params["data"] |= {"source": str(source), "shots": images}
     params["data"]["resolution"] = side or params["data"]["resolution"]
@@ -125,7 +125,7 @@ def settings(source: Path, models: dict[str, str], name: str, side: int | None) 
     params["adapt"]["steps"] = 2
     params["audit"] |= {"neighbours": 1, "bootstrap": 100}
     params["evaluate"]["bootstrap"] = 100
-    if not on_gpu:
+    if not on_gpu():
         for part in ("invert", "adapt", "naive", "synthesize", "train"):
             params[part]["batch_size"] = 2
         params["models"]["dtype"] = params["train"]["dtype"] = "float32"
@@ -134,7 +134,7 @@ def settings(source: Path, models: dict[str, str], name: str, side: int | None) 
     return params
 
 
-def run(name: str, side: int | None, card: float | None) -> tuple[dict[str, Peak], float]:
+def run(name: str, side: int | None) -> tuple[dict[str, Peak], float | None]:
     """Peaks of every stage from `prepare` to `report`, which raise where one fails, and how many
     images a second a GPU renders.
     """
@@ -146,18 +146,9 @@ def run(name: str, side: int | None, card: float | None) -> tuple[dict[str, Peak
         data = params["data"]
         write_images(project / "images", data["resolution"], data["shots"])
         YAML(typ="safe").dump(params, project / PARAMS_FILE)
-        with patch.dict(os.environ, limit(card) if card else {}):
-            peaks = watch(project, STAGES, interval=1.0)
+        peaks = watch(project, STAGES, interval=1.0)
         with chdir(project):
-            return peaks, rate() if device().type != "cpu" else float("nan")
-
-
-def limit(card: float) -> dict[str, str]:
-    """The environment in which torch takes no more of the GPU than is for tensors on a card of so
-    many GB, which are GiB here.
-    """
-    share = (card - RESERVE) * 2**30 / torch.cuda.get_device_properties(0).total_memory
-    return {"PYTORCH_CUDA_ALLOC_CONF": f"per_process_memory_fraction:{share:.4f}"}
+            return peaks, rate() if on_gpu() else None
 
 
 def rate() -> float:
@@ -183,24 +174,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=["sd15", "sdxl"], default="sd15", help="sdxl: on a GPU")
     parser.add_argument("--resolution", type=int, help="pixels; the recipe's without it")
-    parser.add_argument("--card", type=float, help="GB of a smaller GPU")
     asked = parser.parse_args()
-    found, speed = run(asked.model, asked.resolution, asked.card)
-    on_gpu = device().type != "cpu"
-    tensors = {stage: peak.gpu for stage, peak in found.items()}
-    if not on_gpu:
-        tensors |= predicted(asked.resolution)
+    found, speed = run(asked.model, asked.resolution)
+    tensors = {} if on_gpu() else predicted(asked.resolution)
     lines = [
-        f"| {asked.model} | tensors {'measured' if on_gpu else 'predicted'}, MiB "
+        f"| {asked.model} | tensors {'measured' if on_gpu() else 'predicted'}, MiB "
         "| anonymous memory, MiB | resident, MiB | seconds |",
         "|---|---|---|---|---|",
     ]
     for stage, peak in found.items():
-        own = tensors.get(stage) or tensors.get(stage.split()[0])
+        own = peak.gpu if on_gpu() else tensors.get(stage.split()[0])
         cells = ["" if own is None else f"{own:.0f}"]
         cells += [f"{value:.0f}" for value in (peak.anonymous, peak.resident, peak.seconds)]
         lines.append(f"| {stage} | {' | '.join(cells)} |")
-    print("\n".join([*lines, "", f"Rendered: {speed:.2f} images a second."]))
+    if speed is not None:
+        lines += ["", f"Rendered: {speed:.2f} images a second."]
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-os.environ["TRUELIKE_DEVICE"] = "cpu"  # which the bytes and tensors in the tests are of
+os.environ.setdefault("TRUELIKE_DEVICE", "cpu")  # whose bytes and tensors tests compare with
 
 from truelike.imageset.reading import ImageSet
 from truelike.imageset.writing import Sample, write_image_set
