@@ -2,6 +2,8 @@
 found.
 """
 
+import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ from dvc.utils.hydra import apply_overrides
 
 from studies import DRAWS, experiment_name, load_studies
 from studies.figures import scale_figure, shots_figure
+from studies.results import collect, load_results
 from studies.run import arguments
-from studies.write import Result, accuracies, differences, page, table
+from studies.write import FIGURES, PAGE, accuracies, figure, page, table
 from truelike.config import load_params
+from truelike.reporting.pooling import t_interval
 from truelike.runtime.errors import TruelikeError
 from truelike.training.settings import Arm
 
@@ -58,16 +62,24 @@ def test_no_two_runs_have_the_same_experiment() -> None:
     assert len(set(names)) == len(names)
 
 
-def result(coverage: float | None = None, commit: str = "a", **accuracy: float) -> Result:
-    """A run in which these arms reached these accuracies."""
-    reached = {arm: {"top1": top1, "validation": top1 + 1} for arm, top1 in accuracy.items()}
-    classes = {
-        arm: {"macro_f1": top1 - 1, "worst_class": {"class": "shirt", "recall": top1 / 2}}
-        for arm, top1 in accuracy.items()
-    }
-    found = None if coverage is None else {"value": coverage}
-    audit: dict[str, Any] = {"measures": {"synthetic": {"coverage": found}}}
-    return Result({"accuracy": reached, "classes": classes}, audit, commit)
+def run(draws: dict[int, dict[str, float]], **same: Any) -> pd.DataFrame:
+    """A run in which arms reached these accuracies, by draw."""
+    rows = [
+        {
+            "draw": draw,
+            "commit": "a",
+            "arm": arm,
+            "accuracy": top1,
+            "validation accuracy": top1 + 1,
+            "macro F1": top1 - 1,
+            "recall of the worst class": top1 / 2,
+            "coverage": None,
+            **same,
+        }
+        for draw, accuracies in draws.items()
+        for arm, top1 in accuracies.items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def test_a_table_has_means_over_draws_with_t_intervals_and_is_longer_than_wide() -> None:
@@ -75,15 +87,15 @@ def test_a_table_has_means_over_draws_with_t_intervals_and_is_longer_than_wide()
     of -10 and -11 have half of it.
     """
     study = STUDIES["scale"].model_copy(update={"arms": ("real", "synthetic", "more_real")})
-    found = {"1x": {0: result(0.98, real=70, synthetic=60), 4: result(0.96, real=72, synthetic=61)}}
-    assert list(table(study, found, "accuracy")) == [
+    rows = run({0: {"real": 70, "synthetic": 60}, 4: {"real": 72, "synthetic": 61}})
+    runs = {"1x": rows.assign(coverage=rows["draw"].map({0: 0.98, 4: 0.96}))}
+    assert list(table(study, runs, "accuracy")) == [
         "|  | `real` | `synthetic` | `more_real` | coverage |",
         "|---|---|---|---|---|",
         "| 1x (2 draws) | 71.0 [58.3, 83.7] | 60.5, -10.5 [-16.9, -4.1] |  | 0.97 |",
     ]
-    assert differences(study, found) == 1
     turned = study.model_copy(update={"runs": {"1x": {}}})
-    assert list(table(turned, found, "validation accuracy")) == [
+    assert list(table(turned, runs, "validation accuracy")) == [
         "|  | 1x (2 draws) |",
         "|---|---|",
         "| `real` | 72.0 [59.3, 84.7] |",
@@ -91,8 +103,8 @@ def test_a_table_has_means_over_draws_with_t_intervals_and_is_longer_than_wide()
         "| `more_real` |  |",
         "| coverage | 0.97 |",
     ]
-    macro = list(table(turned, found, "macro F1"))[2]
-    worst = list(table(turned, found, "recall of the worst class"))[2]
+    macro = list(table(turned, runs, "macro F1"))[2]
+    worst = list(table(turned, runs, "recall of the worst class"))[2]
     assert (macro, worst) == ("| `real` | 70.0 [57.3, 82.7] |", "| `real` | 35.5 [29.1, 41.9] |")
 
 
@@ -101,36 +113,89 @@ def test_a_run_is_compared_with_the_run_that_it_stands_against_draw_by_draw() ->
     t_0.975 = 4.303 at two degrees of freedom.
     """
     study = STUDIES["scale"].model_copy(update={"arms": ("real",), "against": {"2x": "1x"}})
-    found = {
-        "1x": {draw: result(real=60 + draw) for draw in range(3)},
-        "2x": {draw: result(real=62 + 3 * draw) for draw in range(4)},
+    runs = {
+        "1x": run({draw: {"real": 60 + draw} for draw in range(3)}),
+        "2x": run({draw: {"real": 62 + 3 * draw} for draw in range(4)}),
     }
-    first, second = list(table(study, found, "accuracy"))[2:]
+    first, second = list(table(study, runs, "accuracy"))[2:]
     assert first == "| 1x (3 draws) | 61.0 [58.5, 63.5] |  |"
     assert second == "| 2x, to *1x* (4 draws) | 66.5, +4.0 [-1.0, +9.0] |  |"
-    assert differences(study, found) == 1
 
 
-def test_the_page_has_studies_of_two_draws_or_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = {
-        experiment_name("fast", "demo", 0): result(real=70, mixed=71),
-        experiment_name("fast", "demo", 3): result(real=71, mixed=72),
-        experiment_name("fast", "fast", 0): result(real=70, mixed=70),
-    }
-    monkeypatch.setattr("studies.write.read", made.get)
-    text = page(())
-    assert "The page shows 1 differences" in text
+def test_the_page_has_studies_of_two_draws_or_more() -> None:
+    demo = run({0: {"real": 70, "mixed": 71}, 3: {"real": 71, "mixed": 72}})
+    fast = run({0: {"real": 70, "mixed": 70}})
+    results = pd.concat([demo.assign(run="demo"), fast.assign(run="fast")]).assign(study="fast")
+    kept = f"# Results\n\n## {STUDIES['digits'].title}\nKept: +1.0\n\n| 70.0, +1.0 [+0.5, +1.5] |\n"
+    text = page(results, (), f"{kept}\n## {STUDIES['fast'].title}\nOutdated.\n")
+    assert f"## {STUDIES['digits'].title}\nKept: +1.0\n\n| 70.0, +1.0 [+0.5, +1.5] |\n\n" in text
+    assert "Outdated" not in text
+    assert "The page shows 2 differences" in text
     assert "| `mixed` | 71.5, +1.0 [+1.0, +1.0] |" in text
     assert "| demo (2 draws) |" in text
     assert "`fast`, from commit a. Not run: fast." in text
     waiting = text.split("## Not run yet")[1]
-    assert [name for name in STUDIES if f"`{name}`" not in waiting] == ["fast"]
-    assert list(accuracies("real-count")["run"]) == []
-    made[experiment_name("fast", "demo", 4)] = result(commit="b", real=71, mixed=72)
+    assert [name for name in STUDIES if f"`{name}`" not in waiting] == ["digits", "fast"]
+    assert list(accuracies(results, "real-count")["run"]) == []
+    reach = t_interval([70, 71], 0.95)
+    assert accuracies(results, "fast").iloc[0].tolist() == [
+        "demo",
+        "real",
+        70.5,
+        reach.low,
+        reach.high,
+    ]
+    results.loc[results["draw"] == 3, "commit"] = "b"
     with pytest.raises(
         TruelikeError, match=r"study fast: its experiments started from 2 commits \(a, b\)"
     ):
-        page(())
+        page(results, (), "")
+
+
+def test_the_table_takes_the_newest_experiment_and_keeps_what_other_repositories_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = pd.concat(
+        [
+            run({0: {"real": 70}}).assign(study="fast", run="demo"),
+            run({1: {"real": 71}}).assign(study="fast", run="demo"),
+            run({0: {"real": 72}}).assign(study="fast", run="no longer planned"),
+        ]
+    )
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "start"], check=True)
+    for top1 in (73.5, 74.5):
+        metrics = {
+            "accuracy": {"real": {"top1": top1, "validation": 75.0}},
+            "classes": {"real": {"macro_f1": 72.0, "worst_class": {"recall": 40.0}}},
+        }
+        audit = {"measures": {"synthetic": {"coverage": {"value": 0.5}}}}
+        (tmp_path / "metrics").mkdir(exist_ok=True)
+        (tmp_path / "metrics/accuracy.json").write_text(json.dumps(metrics), encoding="utf-8")
+        (tmp_path / "metrics/audit.json").write_text(json.dumps(audit), encoding="utf-8")
+        subprocess.run(["git", "add", "."], check=True)
+        subprocess.run([*git, "commit", "-q", "-m", f"{top1}"], check=True)
+        ref = f"refs/exps/{int(top1)}/{'c' * 38}/{experiment_name('fast', 'demo', 0)}"
+        subprocess.run(["git", "update-ref", ref, "HEAD"], check=True)
+    found = collect(known)
+    assert found[["run", "draw", "accuracy"]].to_numpy().tolist() == [
+        ["demo", 0, 74.5],
+        ["demo", 1, 71.0],
+    ]
+    first = found.iloc[0]
+    assert first["commit"] == "74cccccccc"
+    assert first["recall of the worst class"] == 40.0
+    assert first["coverage"] == 0.5
+
+
+def test_the_page_and_its_figures_are_those_of_the_table() -> None:
+    results = load_results()
+    figures = [name for name in FIGURES if figure(results, name)]
+    written = (ROOT / PAGE).read_text(encoding="utf-8")
+    assert page(results, figures, written) == written
+    assert all((ROOT / f"docs/images/{name}.png").exists() for name in figures)
 
 
 @pytest.mark.parametrize("name", STUDIES)
