@@ -79,17 +79,20 @@ def timm_inputs(
     return sum(len(inputs) for _ in range(passes) for inputs, _ in loader)
 
 
-def our_inputs(images: Images, passes: int, optimization: Optimization, workers: int) -> int:
-    """Read as many images as the stage `train` does, decoded before or now; returns their
-    number.
+def our_inputs(
+    images: Images, passes: int, optimization: Optimization, workers: int, crop: bool = True
+) -> int:
+    """Read as many images as the stage `train` does, decoded before or now, and crop them or leave
+    that to a GPU; returns their number.
     """
     rng, count = torch.Generator().manual_seed(0), 0
     batches = orders(len(images), passes, optimization.batch_size)
     streamed = fetched(images, batches, workers) if optimization.streaming else None
     taken = streamed or ((own, torch.from_numpy(images.take(own))) for own in batches)
     for _, pixels in taken:
-        inputs = augment(pixels.permute(0, 3, 1, 2), optimization, MEAN, STD, rng)
-        count += len(inputs)
+        if crop:
+            augment(pixels.permute(0, 3, 1, 2), optimization, MEAN, STD, rng)
+        count += len(pixels)
     return count
 
 
@@ -129,6 +132,9 @@ def main() -> None:
                 ),
                 "truelike, streaming": partial(
                     our_inputs, lazy, given.passes, streamed, given.workers
+                ),
+                "truelike, streaming, not cropped": partial(
+                    our_inputs, lazy, given.passes, streamed, given.workers, crop=False
                 ),
             },
             3,

@@ -40,8 +40,9 @@ def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(blocks, "BLOCK", request.param)
 
 
-def test_frechet_distance_is_that_of_torchmetrics() -> None:
-    real, fake = features(0, 90), features(1, 110, shift=0.3)
+@pytest.mark.parametrize("dim", [12, 150], ids=["more images than dimensions", "fewer"])
+def test_frechet_distance_is_that_of_torchmetrics(dim: int) -> None:
+    real, fake = features(0, 90, dim), features(1, 110, dim, shift=0.3)
     first, second = torch.from_numpy(real).double(), torch.from_numpy(fake).double()
     expected = _compute_fid(first.mean(0), first.T.cov(), second.mean(0), second.T.cov()).item()
     assert frechet_distance(real, fake) == pytest.approx(expected, rel=1e-4)
@@ -172,8 +173,9 @@ def test_vendi_score_is_that_of_the_similarity_matrix(size: int) -> None:
 
 
 @pytest.mark.usefixtures("chunks")
-def test_a_resample_is_the_measure_of_the_images_drawn() -> None:
-    real, fake = features(0, 50), features(1, 60, shift=0.4)
+@pytest.mark.parametrize("dim", [12, 70], ids=["more images than dimensions", "fewer"])
+def test_a_resample_is_the_measure_of_the_images_drawn(dim: int) -> None:
+    real, fake = features(0, 50, dim), features(1, 60, dim, shift=0.4)
     rng = np.random.default_rng(2)
     counts = class_resamples(np.zeros(50, int), 3, rng), class_resamples(np.zeros(60, int), 3, rng)
     distances, scores = frechet_distance(real, fake, counts), vendi_score(fake, counts[1])

@@ -38,24 +38,46 @@ def frechet_distance(
     N_fake), the values of all of these, shape (B,).
     """
     real, fake = real.astype(np.float64), fake.astype(np.float64)
+    distance = _frechet_of_few if max(len(real), len(fake)) <= real.shape[1] else _frechet
     if counts is None:
-        return np.asarray(
-            _frechet(*moments(real, np.ones(len(real))), *moments(fake, np.ones(len(fake))))
-        )
+        return np.asarray(distance(real, np.ones(len(real)), fake, np.ones(len(fake))))
     pairs = zip(*counts, strict=True)
-    return np.array(
-        [_frechet(*moments(real, first), *moments(fake, second)) for first, second in pairs]
-    )
+    return np.array([distance(real, first, fake, second) for first, second in pairs])
 
 
 def _frechet(
-    mean_real: np.ndarray, cov_real: np.ndarray, mean_fake: np.ndarray, cov_fake: np.ndarray
+    real: np.ndarray, real_weights: np.ndarray, fake: np.ndarray, fake_weights: np.ndarray
 ) -> float:
+    mean_real, cov_real = moments(real, real_weights)
+    mean_fake, cov_fake = moments(fake, fake_weights)
     values, vectors = np.linalg.eigh(cov_real)
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
     cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ cov_fake @ root), 0, None)).sum()
     shift = mean_real - mean_fake
     return float(max(shift @ shift + np.trace(cov_real) + np.trace(cov_fake) - 2 * cross, 0.0))
+
+
+def _frechet_of_few(
+    real: np.ndarray, real_weights: np.ndarray, fake: np.ndarray, fake_weights: np.ndarray
+) -> float:
+    """The same without D x D matrices: where C_r = A^T A and C_f = B^T B, with a row of A and B a
+    vector, the square roots of the eigenvalues of C_r C_f are the singular values of A B^T.
+    """
+    mean_real, spread_real = _spread(real, real_weights)
+    mean_fake, spread_fake = _spread(fake, fake_weights)
+    cross = np.linalg.svd(spread_real @ spread_fake.T, compute_uv=False).sum()
+    shift = mean_real - mean_fake
+    traces = (spread_real**2).sum() + (spread_fake**2).sum()
+    return float(max(shift @ shift + traces - 2 * cross, 0.0))
+
+
+def _spread(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean (D,) of vectors that count `weights` times, and A (N, D) of which A^T A is their
+    covariance.
+    """
+    total = weights.sum()
+    mean = weights @ values / total
+    return mean, np.sqrt(weights / (total - 1))[:, None] * (values - mean)
 
 
 def polynomial(first: np.ndarray, second: np.ndarray) -> np.ndarray:
