@@ -106,8 +106,8 @@ def cell(rows: pd.DataFrame, against: pd.DataFrame | None, measure: Measure, arm
 
 def coverage(rows: pd.DataFrame) -> str:
     """The mean coverage of the real training images; empty without synthetic ones."""
-    mean = rows["coverage"].mean(skipna=False)
-    return "" if pd.isna(mean) else f"{mean:.2f}"
+    average = rows["coverage"].mean(skipna=False)
+    return "" if pd.isna(average) else f"{average:.2f}"
 
 
 def table(study: Study, runs: Mapping[str, pd.DataFrame], measure: Measure) -> Iterator[str]:
