@@ -111,8 +111,8 @@ def coverage(rows: pd.DataFrame) -> str:
 
 
 def table(study: Study, runs: Mapping[str, pd.DataFrame], measure: Measure) -> Iterator[str]:
-    """The lines of a study's table: runs against arms and the coverage, the longer of both
-    downwards.
+    """The lines of a study's table: runs against arms, and the coverage if there is an arm beside
+    `real`, the longer of both downwards.
     """
     lines = [["", *(f"`{arm}`" for arm in study.arms), "coverage"]]
     for run, rows in runs.items():
@@ -123,6 +123,8 @@ def table(study: Study, runs: Mapping[str, pd.DataFrame], measure: Measure) -> I
         title += f" ({draws} draws)" if draws < len(DRAWS) else ""
         cells = [cell(rows, against, measure, arm) for arm in study.arms]
         lines.append([title, *cells, coverage(rows)])
+    if study.arms == (REFERENCE,):
+        lines = [line[:-1] for line in lines]
     if len(study.runs) < len(study.arms):
         lines = [list(column) for column in zip(*lines, strict=True)]
     for number, line in enumerate(lines):

@@ -118,8 +118,8 @@ def test_a_run_is_compared_with_the_run_that_it_stands_against_draw_by_draw() ->
         "2x": run({draw: {"real": 62 + 3 * draw} for draw in range(4)}),
     }
     first, second = list(table(study, runs, "accuracy"))[2:]
-    assert first == "| 1x (3 draws) | 61.0 [58.5, 63.5] |  |"
-    assert second == "| 2x, to *1x* (4 draws) | 66.5, +4.0 [-1.0, +9.0] |  |"
+    assert first == "| 1x (3 draws) | 61.0 [58.5, 63.5] |"
+    assert second == "| 2x, to *1x* (4 draws) | 66.5, +4.0 [-1.0, +9.0] |"
 
 
 def test_the_page_has_studies_of_two_draws_or_more() -> None:
