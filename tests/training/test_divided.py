@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.classifiers import OPTIMIZATION, images_of, optimization, training
+from tests.support.classifiers import images_of, optimization, training
 from tests.support.processes import run_two
 from truelike.runtime.errors import TruelikeError
 from truelike.runtime.processes import one_thread
@@ -59,7 +59,8 @@ def vit(tmp_path: Path) -> str:
 def test_two_processes_learn_what_one_learns_without_batch_normalisation(
     vit: str, tmp_path: Path, streaming: bool
 ) -> None:
-    work = partial(learn, vit, {"streaming": streaming}, None)
+    # Not AdamW, whose steps are as large for a gradient that is zero but for rounding.
+    work = partial(learn, vit, {"streaming": streaming, "optimizer": "sgd"}, None)
     with one_thread():
         work(tmp_path / "alone")
         assert run_two(work, tmp_path) == [0, 0]
@@ -67,9 +68,8 @@ def test_two_processes_learn_what_one_learns_without_batch_normalisation(
         torch.load(tmp_path / name / "weights.pt", weights_only=True)
         for name in ("alone", "0", "1")
     )
-    moved = OPTIMIZATION.lr * OPTIMIZATION.steps  # as far as a weight may have moved
-    for name, value in one.items():
-        torch.testing.assert_close(first[name], value, rtol=0, atol=0.01 * moved)
+    for name, value in one.items():  # with 1 % more learning rate, 1e-3 apart
+        torch.testing.assert_close(first[name], value, rtol=0, atol=1e-5)
         assert torch.equal(first[name], second[name])
     np.testing.assert_allclose(
         np.load(tmp_path / "0/log.npy"), np.load(tmp_path / "alone/log.npy"), rtol=1e-4
