@@ -92,10 +92,10 @@ def main() -> None:
         "",
     ]
     for count in (arguments.images, arguments.few):
-        few = features(count, arguments.width)
+        pair = features(count, arguments.width)
         distance = {
-            "torchmetrics": partial(usual_distance, *few),
-            "truelike": partial(our_distance, *few),
+            "torchmetrics": partial(usual_distance, *pair),
+            "truelike": partial(our_distance, *pair),
         }
         costs = table(compare(distance, arguments.repeats), "torchmetrics")
         lines += [f"Fréchet distance of {count:,} images:", "", *costs, ""]

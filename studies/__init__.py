@@ -22,7 +22,7 @@ class Study(BaseModel):
 
     `text` is what is compared, `finding` what came of it, `measures` what a table each shows. A run
     named in `against` is compared with the run it stands there with, arm by arm; any other run with
-    its own arm `real`.
+    its own arm `real`. `contrasts` are more differences, each of two pairs of a run and an arm.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +35,7 @@ class Study(BaseModel):
     common: Mapping[str, Any] = {}
     runs: Mapping[str, Mapping[str, Any]]
     against: Mapping[str, str] = {}
+    contrasts: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = ()
 
     def overrides(self, run: str, draw: int) -> dict[str, Any]:
         """The parameters of a run on a draw of the real images, by dotted name."""

@@ -157,6 +157,21 @@ def sections(page: str) -> dict[str, str]:
     return {title: text.rstrip() for title, _, text in parts}
 
 
+def contrast(
+    runs: Mapping[str, pd.DataFrame], first: tuple[str, str], second: tuple[str, str]
+) -> str:
+    """The mean accuracy of a run's arm less that of another run's, in points, with its t interval
+    over the draws of both.
+    """
+    own, base = (reached(runs[run], "accuracy")[arm] for run, arm in (first, second))
+    more = t_interval((own - base).dropna().tolist(), CONFIDENCE)
+    run, arm, other_run, other_arm = *first, *second
+    return (
+        f"- `{arm}` ({run}) to `{other_arm}` ({other_run}), "
+        f"{more.value:+.1f} [{more.low:+.1f}, {more.high:+.1f}]"
+    )
+
+
 def section(
     name: str, study: Study, runs: Mapping[str, pd.DataFrame], figures: Collection[str]
 ) -> str:
@@ -166,6 +181,10 @@ def section(
     for measure in study.measures:
         lines += [f"In % {measure}:", ""] if len(study.measures) > 1 else []
         lines += [*table(study, runs, measure), ""]
+    contrasts = [
+        contrast(runs, *pair) for pair in study.contrasts if {pair[0][0], pair[1][0]} <= set(runs)
+    ]
+    lines += ["Differences in accuracy:", "", *contrasts, ""] if contrasts else []
     lines += [*fold(study.finding), ""] if study.finding else []
     missing = [run for run in study.runs if run not in runs]
     missed = f" Not run: {'; '.join(missing)}." if missing else ""

@@ -15,7 +15,7 @@ from studies import DRAWS, experiment_name, load_studies
 from studies.figures import scale_figure, shots_figure
 from studies.results import collect, load_results
 from studies.run import arguments
-from studies.write import FIGURES, PAGE, accuracies, figure, page, table
+from studies.write import DIFFERENCE, FIGURES, PAGE, accuracies, contrast, figure, page, table
 from truelike.config import load_params
 from truelike.reporting.pooling import t_interval
 from truelike.runtime.errors import TruelikeError
@@ -196,6 +196,21 @@ def test_the_page_and_its_figures_are_those_of_the_table() -> None:
     written = (ROOT / PAGE).read_text(encoding="utf-8")
     assert page(results, figures, written) == written
     assert all((ROOT / f"docs/images/{name}.png").exists() for name in figures)
+
+
+def test_a_contrast_is_taken_draw_by_draw() -> None:
+    """Differences of 2 and 4: the standard error 1, t_0.975 = 12.706 at one degree of freedom."""
+    first = run({0: {"real": 70, "mixed": 72}, 1: {"real": 71, "mixed": 75}})
+    line = contrast({"1x": first}, ("1x", "mixed"), ("1x", "real"))
+    assert line == "- `mixed` (1x) to `real` (1x), +3.0 [-9.7, +15.7]"
+    assert DIFFERENCE.search(line)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_contrast_is_of_runs_and_arms_of_its_study(name: str) -> None:
+    study = STUDIES[name]
+    sides = [side for pair in study.contrasts for side in pair]
+    assert all(run in study.runs and arm in study.arms for run, arm in sides)
 
 
 @pytest.mark.parametrize("name", STUDIES)
